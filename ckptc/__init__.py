@@ -1,0 +1,1 @@
+"""ckptc, the checkpoint compiler."""

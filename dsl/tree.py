@@ -1,0 +1,393 @@
+"""The syntax tree of a mapping file: plain frozen data, a span on every node.
+
+Only `parse` makes these and only `format` turns them back into text; the compiler reads them.
+Spans take no part in equality, so two trees are equal when they say the same thing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+
+@dataclass(frozen=True)
+class Span:
+    """Where a node stands: 1-based line and column of its first and one past its last character."""
+
+    file: str = "<text>"
+    line: int = 0
+    column: int = 0
+    end_line: int = 0
+    end_column: int = 0
+
+
+NOWHERE = Span()
+
+
+def _span() -> Span:
+    return field(default=NOWHERE, compare=False, repr=False)  # type: ignore[no-any-return]
+
+
+# --- scalar expressions: sizes, guards, config values -------------------------------------------
+
+
+@dataclass(frozen=True)
+class Literal:
+    """A number, a string, true, false or null."""
+
+    value: int | float | str | bool | None
+    span: Span = _span()
+
+
+@dataclass(frozen=True)
+class Ref:
+    """A name: an axis, a setting, a parameter, a choice, or (in a config block) a config key, dotted."""
+
+    name: str
+    span: Span = _span()
+
+
+@dataclass(frozen=True)
+class Unary:
+    op: str  # "not" | "-"
+    operand: Expr
+    span: Span = _span()
+
+
+@dataclass(frozen=True)
+class Binary:
+    """`op` is one of: or and == != < <= > >= ?? + - * / %"""
+
+    op: str
+    left: Expr
+    right: Expr
+    span: Span = _span()
+
+
+@dataclass(frozen=True)
+class Call:
+    """`gcd(a, b)`, `min`, `max`, `stored(tensor)`, `key("name")`, ..."""
+
+    function: str
+    args: tuple[Expr, ...]
+    span: Span = _span()
+
+
+@dataclass(frozen=True)
+class Conditional:
+    """`if test then yes else no`"""
+
+    test: Expr
+    yes: Expr
+    no: Expr
+    span: Span = _span()
+
+
+Expr: TypeAlias = Literal | Ref | Unary | Binary | Call | Conditional
+
+
+# --- index expressions: one dimension of a stored tensor ----------------------------------------
+
+
+@dataclass(frozen=True)
+class AxisRef:
+    """An axis, a part of a refined axis, or a `let` name."""
+
+    name: str
+    span: Span = _span()
+
+
+@dataclass(frozen=True)
+class One:
+    """A dimension of extent one, written `1`."""
+
+    span: Span = _span()
+
+
+@dataclass(frozen=True)
+class Term:
+    """One summand: a product of factors, filled by tensor `label` if given (`q: share dim`)."""
+
+    label: str | None
+    factors: tuple[Index, ...]
+    span: Span = _span()
+
+
+@dataclass(frozen=True)
+class Sum:
+    """`(x + y)`, and with a single term a parenthesised product `(x y)`."""
+
+    terms: tuple[Term, ...]
+    span: Span = _span()
+
+
+@dataclass(frozen=True)
+class Slice:
+    """`e/tp`: the contiguous block of `e` that belongs to this rank of `tp`."""
+
+    operand: Index
+    rank: str
+    span: Span = _span()
+
+
+@dataclass(frozen=True)
+class Pad:
+    """`pad(e, n)` rounds up to a multiple of n; `pad(e, to n)` up to exactly n. fill: "zero" or "repeat last"."""
+
+    operand: Index
+    amount: Expr
+    exact: bool = False
+    fill: str = "zero"
+    span: Span = _span()
+
+
+@dataclass(frozen=True)
+class Copies:
+    """`copies(m)`: m equal copies along this position."""
+
+    count: Expr
+    span: Span = _span()
+
+
+Index: TypeAlias = AxisRef | One | Sum | Slice | Pad | Copies
+
+
+# --- names and file names -----------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Hole:
+    """`{layer}`, `{layer/pp}`, `{layer + dense:03}` in a name: axis (or rank), local numbering, offset, digits."""
+
+    axis: str
+    rank: str | None = None
+    offset: Expr | None = None
+    width: int = 0
+    span: Span = _span()
+
+
+@dataclass(frozen=True)
+class Pattern:
+    """A name with holes; text and holes alternate as written. `{{` and `}}` are literal braces."""
+
+    parts: tuple[str | Hole, ...]
+    span: Span = _span()
+
+
+# --- model --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class AxisDecl:
+    name: str
+    span: Span = _span()
+
+
+@dataclass(frozen=True)
+class Setting:
+    """`name = expr`: a model setting, a config entry or an axis size, by where it stands."""
+
+    name: str
+    value: Expr
+    span: Span = _span()
+
+
+@dataclass(frozen=True)
+class Refine:
+    """`axis share = (copy rest) with copy = kv_multiplier`: at most one part goes without a size."""
+
+    axis: str
+    parts: tuple[str, ...]
+    sizes: tuple[Setting, ...]
+    when: Expr | None = None
+    span: Span = _span()
+
+
+@dataclass(frozen=True)
+class Require:
+    """`require cond else "why and what to do"`"""
+
+    test: Expr
+    message: str
+    when: Expr | None = None
+    span: Span = _span()
+
+
+@dataclass(frozen=True)
+class TensorDecl:
+    """`head [vocab, hidden] optional tied to embed when tie_embeddings`.
+
+    With `tied_to`, `when` says when the tie holds; else it says when the tensor exists.
+    """
+
+    name: str
+    axes: tuple[AxisDecl, ...]
+    optional: bool = False
+    tied_to: str | None = None
+    when: Expr | None = None
+    span: Span = _span()
+
+
+@dataclass(frozen=True)
+class Model:
+    name: str
+    extends: str | None
+    axes: tuple[AxisDecl, ...]
+    settings: tuple[Setting, ...]
+    refinements: tuple[Refine, ...]
+    requires: tuple[Require, ...]
+    tensors: tuple[TensorDecl, ...]
+    span: Span = _span()
+
+
+# --- layout -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Param:
+    """`tp = 1`, `rank tp = 1`, `hw = trn1 | trn2`: `choices` is empty unless written with bars."""
+
+    name: str
+    default: Expr
+    rank: bool = False
+    choices: tuple[str, ...] = ()
+    span: Span = _span()
+
+
+@dataclass(frozen=True)
+class Files:
+    """`files "model/rank_{tp:02}.pt"`: the file that a rank's tensors are in, relative to the checkpoint."""
+
+    pattern: Pattern
+    when: Expr | None = None
+    span: Span = _span()
+
+
+@dataclass(frozen=True)
+class Formats:
+    """`format safetensors | bin`: containers this layout lives in, the default first."""
+
+    names: tuple[str, ...]
+    span: Span = _span()
+
+
+@dataclass(frozen=True)
+class Config:
+    """`config "config.json" { hidden = hidden_size ... }`, read from and written back to that file."""
+
+    file: str
+    entries: tuple[Setting, ...]
+    template: str | None = None
+    span: Span = _span()
+
+
+@dataclass(frozen=True)
+class Carry:
+    """`carry "tokenizer*"`: side files copied byte for byte between checkpoints of this layout."""
+
+    globs: tuple[str, ...]
+    span: Span = _span()
+
+
+@dataclass(frozen=True)
+class Stages:
+    """`stages layer over pp interleave vpp remainder last`: which pipeline stage owns which index of `axis`."""
+
+    axis: str
+    rank: str
+    interleave: str | None = None
+    remainder: str | None = None  # None: must divide | "first" | "last"
+    span: Span = _span()
+
+
+@dataclass(frozen=True)
+class Let:
+    name: str
+    value: Index
+    when: Expr | None = None
+    span: Span = _span()
+
+
+@dataclass(frozen=True)
+class Rename:
+    """`q: q_bias` in a rule's `with`: the label `q` of a `let` means the tensor `q_bias` here."""
+
+    label: str
+    tensor: str
+    span: Span = _span()
+
+
+@dataclass(frozen=True)
+class Elementwise:
+    """`+ 1`, `- 1`, `* s`: stored = model (op) amount, applied left to right."""
+
+    op: str
+    amount: Expr
+    span: Span = _span()
+
+
+@dataclass(frozen=True)
+class Rule:
+    """`"name" or "old" = tensor [dims] modifiers`. `copy` in front: a further copy, written but not read."""
+
+    names: tuple[Pattern, ...]
+    tensor: str | None
+    dims: tuple[Index, ...]
+    renames: tuple[Rename, ...] = ()
+    elementwise: tuple[Elementwise, ...] = ()
+    dtype: str | None = None  # f32 f16 bf16 f64 ...
+    on: str | None = None  # "first" | "last" | "all"
+    optional: bool = False
+    copy: bool = False
+    when: Expr | None = None
+    span: Span = _span()
+
+
+@dataclass(frozen=True)
+class Ignore:
+    """Stored tensors that are dropped on purpose when this layout is read."""
+
+    names: tuple[Pattern, ...]
+    when: Expr | None = None
+    span: Span = _span()
+
+
+@dataclass(frozen=True)
+class Under:
+    """`under "model.layers.{layer}." { ... }`: a common prefix of the names inside, and a common guard."""
+
+    prefix: Pattern
+    items: tuple[LayoutItem, ...]
+    when: Expr | None = None
+    span: Span = _span()
+
+
+LayoutItem: TypeAlias = Files | Formats | Config | Carry | Stages | Refine | Let | Require | Rule | Ignore | Under
+
+
+@dataclass(frozen=True)
+class Layout:
+    name: str
+    model: str
+    extends: str | None
+    params: tuple[Param, ...]
+    items: tuple[LayoutItem, ...]
+    span: Span = _span()
+
+
+@dataclass(frozen=True)
+class Use:
+    """`use "decoder.ckmap"`: the file's models and layouts are visible here."""
+
+    file: str
+    span: Span = _span()
+
+
+@dataclass(frozen=True)
+class Mapping:
+    """One file. The order of declarations is kept in `order` so that formatting keeps it."""
+
+    uses: tuple[Use, ...]
+    models: tuple[Model, ...]
+    layouts: tuple[Layout, ...]
+    span: Span = _span()
