@@ -385,7 +385,7 @@ class Use:
 
 @dataclass(frozen=True)
 class Mapping:
-    """One file. The order of declarations is kept in `order` so that formatting keeps it."""
+    """One file. Uses, models and layouts each keep their own order; the formatter prints them in that sequence."""
 
     uses: tuple[Use, ...]
     models: tuple[Model, ...]

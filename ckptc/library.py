@@ -1,0 +1,107 @@
+"""Mapping files on disk: the ones that ship with ckptc, and those that a user names. Only here are they read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import lru_cache
+from pathlib import Path
+
+from .compiler.link import Family, link
+from .dsl.diagnostic import Diagnostic, Label, MappingError
+from .dsl.nearest import nearest
+from .dsl.parse import parse
+from .dsl.tree import Mapping
+
+SHIPPED = Path(__file__).resolve().parent / "mappings"
+
+
+def shipped_names() -> list[str]:
+    """The names of the mapping files that come with ckptc, such as `llama`."""
+    return sorted(p.stem for p in SHIPPED.glob("*.ckmap"))
+
+
+def mapping_path(name: str | Path) -> Path:
+    """A file of the user's, or one that ships with ckptc, by its name without `.ckmap`."""
+    path = Path(name)
+    if path.suffix == ".ckmap":
+        if not path.exists():
+            raise MappingError(Diagnostic("no-mapping", f"there is no file {path}", help="see `ckptc list` for the mappings that ship with ckptc"))
+        return path
+    shipped = SHIPPED / f"{name}.ckmap"
+    if shipped.exists():
+        return shipped
+    near = nearest(str(name), shipped_names())
+    raise MappingError(
+        Diagnostic(
+            "no-mapping", f"no mapping is called `{name}`", notes=(f"there are {', '.join(shipped_names())}, or name a .ckmap file",),
+            help=f"did you mean `{near}`?" if near else "see `ckptc list`",
+        )
+    )  # fmt: skip
+
+
+def display_name(path: Path) -> str:
+    """How a mapping file is called in messages: shipped ones from the project's root."""
+    return f"mappings/{path.name}" if path.resolve().parent == SHIPPED.resolve() else str(path)
+
+
+@lru_cache(maxsize=64)
+def _parsed(path: Path, stamp: int) -> Mapping:
+    return parse(path.read_text(encoding="utf-8"), display_name(path))
+
+
+def read_mapping(path: Path) -> Mapping:
+    try:
+        return _parsed(path, path.stat().st_mtime_ns)
+    except UnicodeDecodeError:
+        raise MappingError(Diagnostic("not-text", f"{path} is not UTF-8 text", help="mapping files are UTF-8")) from None
+    except OSError as e:
+        raise MappingError(Diagnostic("unreadable-mapping", f"{path}: {e.strerror}")) from None
+
+
+def load(names: Iterable[str | Path]) -> tuple[Family, ...]:
+    """The families of these mapping files and of all files that they use."""
+    return link(list(_closure([mapping_path(n) for n in names]).values()))
+
+
+def _closure(paths: list[Path]) -> dict[Path, Mapping]:
+    found: dict[Path, Mapping] = {}
+    queue = list(paths)
+    while queue:
+        path = queue.pop(0).resolve()
+        if path in found:
+            continue
+        mapping = read_mapping(path)
+        found[path] = mapping
+        for use in mapping.uses:
+            beside, shipped = path.parent / use.file, SHIPPED / use.file
+            target = beside if beside.exists() else shipped
+            if not target.exists():
+                raise MappingError(
+                    Diagnostic(
+                        "no-mapping", f"there is no file {use.file} beside {display_name(path)}", (Label(use.span, "used here"),),
+                        help="`use` takes a path relative to this file, or a mapping that ships with ckptc",
+                    )
+                )  # fmt: skip
+            queue.append(target)
+    return found
+
+
+def sources(diagnostics: Iterable[Diagnostic]) -> dict[str, str]:
+    """The texts that diagnostics point into, for rendering."""
+    texts: dict[str, str] = {}
+    for diagnostic in diagnostics:
+        for label in diagnostic.labels:
+            name = label.span.file
+            path = SHIPPED / Path(name).name if name.startswith("mappings/") and not Path(name).exists() else Path(name)
+            if name not in texts and path.exists():
+                texts[name] = path.read_text(encoding="utf-8", errors="replace")
+    return texts
+
+
+def families(mapping: str | Path | None) -> tuple[Family, ...]:
+    """The families to choose from: those of one mapping file, or all that ship."""
+    if mapping is None:
+        return load(shipped_names())
+    path = mapping_path(mapping)
+    own = {m.name for m in read_mapping(path).models}
+    return tuple(f for f in load([path]) if f.name in own)

@@ -1,0 +1,161 @@
+"""What a checkpoint is: its family, its layout and the layout's parameters, found from headers and config.
+
+A layout fits when its rules can spell every name that is there, and it is taken with those parameter
+values under which names and shapes are all as found. Nothing is guessed from a name alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+from ..dsl.diagnostic import Diagnostic, MappingError
+from ..dsl.tree import Literal, Param, Stages
+from .link import Family, FlatLayout
+from .lower import Lowered, lower
+from .match import Found, files_pattern, ranks_of, regex, skeleton, stages_of, stored_tensors, unmatched
+from .prove import coordinates
+from .resolve import Scalar, Side, Sizes, resolve
+
+
+@dataclass(frozen=True)
+class Fit:
+    family: Family
+    layout: FlatLayout
+    missing: tuple[str, ...]  # representatives of names that the layout cannot spell
+
+
+def find_layouts(families: Sequence[Family], found: Sequence[Found], layout: str | None = None) -> list[Fit]:
+    """Families and layouts that can spell the names, best first: all names, then the most rules used."""
+    scored = []
+    for family in families:
+        for candidate in family.layouts:
+            if layout is not None and candidate.name != layout:
+                continue
+            if files_pattern(candidate) and ranks_of(candidate, found) is None:
+                continue
+            missing = unmatched(candidate, found)
+            used = len(stored_tensors(candidate, found))
+            if used:
+                pinned = bool(files_pattern(candidate))
+                scored.append(((len(missing), not pinned, -used), Fit(family, candidate, tuple(missing))))
+    scored.sort(key=lambda x: x[0])
+    return [fit for _, fit in scored]
+
+
+def fit_source(
+    family: Family, layout: FlatLayout, sizes: Sizes, found: Sequence[Found], given: Mapping[str, Scalar], format: str | None = None
+) -> Side:
+    """The layout resolved with the parameters that make names and shapes as found; `given` ones are kept."""
+    fixed: dict[str, Scalar] = dict(given)
+    for rank, n in (ranks_of(layout, found) or {}).items():
+        if fixed.get(rank, n) != n:
+            raise MappingError(
+                Diagnostic(
+                    "degree-disagrees", f"the files are of {rank} = {n}, not {fixed[rank]}",
+                    notes=(f"file names count {rank} from 0 to {n - 1}",), help=f"leave {rank} out: it is read from the file names",
+                )
+            )  # fmt: skip
+        fixed[rank] = n
+    stages = stages_of(layout, found)
+    if stages is not None and not _partition(stages):
+        stages = None
+    if stages is not None and not all(stages):
+        stages = None
+    by_turns = next((x.interleave for x in layout.items if isinstance(x, Stages)), None)
+    free = [p for p in layout.params if p.name not in fixed and not p.rank and p.name != by_turns]
+    seen = _shapes(found)
+    first: Side | None = None
+    error: MappingError | None = None
+    best: tuple[int, Side] | None = None
+    for values in _combinations(free, fixed):
+        try:
+            side = resolve(family, layout.name, sizes, fixed | values, stages=stages, format=format)
+            wrong = _disagreements(side, lower(side), seen)
+        except MappingError as e:
+            error = error or e
+            continue
+        first = first or side
+        if wrong == 0:
+            return side
+        if best is None or wrong < best[0]:
+            best = (wrong, side)
+    if best is not None:
+        return best[1]  # binding reports what does not fit, against the nearest settings
+    assert error is not None
+    raise error
+
+
+def _partition(stages: tuple[tuple[int, ...], ...]) -> bool:
+    flat = sorted(i for s in stages for i in s)
+    return flat == list(range(len(flat)))
+
+
+def _combinations(free: list[Param], fixed: Mapping[str, Scalar]) -> Iterator[dict[str, Scalar]]:
+    """Defaults first, then one parameter changed, then more."""
+    degree = 1
+    for value in fixed.values():
+        if isinstance(value, int) and not isinstance(value, bool):
+            degree *= max(1, value)
+    choices: list[list[dict[str, Scalar]]] = []
+    for param in free:
+        default: Any = param.default.value if isinstance(param.default, Literal) else None
+        options: list[Scalar]
+        if param.choices:
+            options = list(param.choices[1:])
+        elif isinstance(default, bool):
+            options = [not default]
+        elif isinstance(default, int):
+            options = [d for d in range(1, min(degree, 256) + 1) if degree % d == 0 and d != default]
+        else:
+            options = []
+        choices.append([{}, *({param.name: o} for o in options)])
+    ordered = sorted(product(*choices), key=lambda c: sum(bool(x) for x in c)) if _size(choices) <= 20000 else [()]
+    for combination in ordered:
+        yield {k: v for part in combination for k, v in part.items()}
+
+
+def _size(choices: list[list[dict[str, Scalar]]]) -> int:
+    out = 1
+    for c in choices:
+        out *= len(c)
+    return out
+
+
+def _shapes(found: Sequence[Found]) -> dict[str, tuple[int, ...]]:
+    return {f.name: f.shape for f in found}
+
+
+def _disagreements(side: Side, lowered: tuple[Lowered, ...], seen: Mapping[str, tuple[int, ...]]) -> int:
+    """Names that are expected and not there or of another shape, and names that are there and not expected."""
+    expected: dict[str, tuple[int, ...]] = {}
+    wrong = 0
+    for item in lowered:
+        stored = item.stored
+        named = [i for i, c in enumerate(stored.coords) if "{" + c in stored.name]
+        points = {tuple(p[i] for i in named) for p in coordinates(_without_ranks(stored.boxes, named))}
+        for point in points:
+            at = dict.fromkeys(stored.coords, 0) | {stored.coords[i]: v for i, v in zip(named, point, strict=True)}
+            spelled = [p.format(**at) for p in (stored.name, *stored.others)]
+            name = next((s for s in spelled if s in seen), None)
+            if name is None:
+                wrong += not stored.optional
+            else:
+                expected[name] = stored.shape
+                wrong += seen[name] != stored.shape
+    extra = [n for n in seen if n not in expected]
+    ignored = [regex(p) for p in side.ignored]
+    kinds = {skeleton(n): n for n in extra}
+    dropped = {k for k, n in kinds.items() if any(r.fullmatch(n) for r in ignored)}
+    return wrong + sum(skeleton(n) not in dropped for n in extra)
+
+
+def _without_ranks(boxes: Any, named: list[int]) -> list[Any]:
+    """Boxes with the loops that move no spelled coordinate left out."""
+    from ..runtime.plan import Box
+
+    return [Box(b.first, tuple((n, m) for n, m in b.loops if any(m[i] for i in named))) for b in boxes]
+
+

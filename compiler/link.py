@@ -1,0 +1,226 @@
+"""Parsed files in, families out: `extends` followed, prefixes and guards of `under` written into each rule.
+
+A family is a model with every layout that is written for it or for a model it extends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+from ..dsl.diagnostic import Diagnostic, Label, MappingError
+from ..dsl.nearest import nearest
+from ..dsl.tree import (
+    Binary,
+    Expr,
+    Files,
+    Hole,
+    Ignore,
+    Layout,
+    LayoutItem,
+    Mapping,
+    Model,
+    Param,
+    Pattern,
+    Rule,
+    Span,
+    Under,
+)
+
+Named = TypeVar("Named")
+
+
+@dataclass(frozen=True)
+class FlatRule:
+    """A rule with its full names and its whole guard; rules of one `under` share a `block`."""
+
+    rule: Rule
+    block: int
+
+
+@dataclass(frozen=True)
+class FlatLayout:
+    name: str
+    params: tuple[Param, ...]
+    rules: tuple[FlatRule, ...]
+    ignores: tuple[Ignore, ...]
+    items: tuple[LayoutItem, ...]  # all that is neither a rule, an ignore nor an under
+    span: Span
+
+
+@dataclass(frozen=True)
+class Family:
+    """A model, merged with what it extends, and its layouts, merged likewise."""
+
+    name: str
+    model: Model
+    layouts: tuple[FlatLayout, ...]
+    own: frozenset[str]  # the layouts that are written for this very model
+
+    def layout(self, name: str) -> FlatLayout:
+        for layout in self.layouts:
+            if layout.name == name:
+                return layout
+        names = [x.name for x in self.layouts]
+        near = nearest(name, names)
+        raise MappingError(
+            Diagnostic(
+                "unknown-layout",
+                f"`{self.name}` has no layout `{name}`",
+                notes=(f"its layouts are {', '.join(sorted(names))}",),
+                help=f"did you mean `{near}`?" if near else "",
+            )
+        )
+
+
+def link(mappings: Sequence[Mapping]) -> tuple[Family, ...]:
+    """All families of the files given, which together must hold everything that they name."""
+    models = _unique([m for f in mappings for m in f.models], "model")
+    layouts = [x for f in mappings for x in f.layouts]
+    families = []
+    for model in models.values():
+        chain = _chain(model, models)
+        names = {m.name for m in chain}
+        known = _unique([x for x in layouts if x.model in names], "layout")
+        flat = tuple(_flatten(_layout_chain(x, known)) for x in known.values())
+        own = frozenset(x.name for x in known.values() if x.model == model.name)
+        families.append(Family(model.name, _merge(chain), flat, own))
+    for layout in layouts:
+        if layout.model not in models:
+            near = nearest(layout.model, list(models))
+            raise _fault("unknown-model", f"there is no model `{layout.model}`", layout.span, f"did you mean `{near}`?" if near else "")
+    return tuple(families)
+
+
+def _fault(code: str, title: str, span: Span, help: str = "", *more: Label) -> MappingError:
+    return MappingError(Diagnostic(code, title, (Label(span), *more), help=help))
+
+
+def _unique(items: Iterable[Named], kind: str) -> dict[str, Named]:
+    found: dict[str, Named] = {}
+    for item in items:
+        name = item.name  # type: ignore[attr-defined]
+        if name in found:
+            first = Label(found[name].span, "first declared here")  # type: ignore[attr-defined]
+            raise _fault(f"duplicate-{kind}", f"{kind} `{name}` is declared twice", item.span, f"rename or remove one `{name}`", first)  # type: ignore[attr-defined]
+        found[name] = item
+    return found
+
+
+def _chain(model: Model, models: dict[str, Model]) -> list[Model]:
+    chain = [model]
+    while chain[0].extends is not None:
+        base = models.get(chain[0].extends)
+        if base is None:
+            near = nearest(chain[0].extends, list(models))
+            help = f"did you mean `{near}`?" if near else f'is a `use "...ckmap"` of its file missing?'
+            raise _fault("unknown-model", f"there is no model `{chain[0].extends}`", chain[0].span, help)
+        if base in chain:
+            raise _fault("circular-extends", f"model `{model.name}` extends itself", model.span, "break the circle of `extends`")
+        chain.insert(0, base)
+    return chain
+
+
+def _merge(chain: list[Model]) -> Model:
+    """Later models override settings and tensors of the same name and add the rest."""
+    out = chain[0]
+    for m in chain[1:]:
+        settings = {s.name: s for s in out.settings} | {s.name: s for s in m.settings}
+        tensors = {t.name: t for t in out.tensors} | {t.name: t for t in m.tensors}
+        axes = {a.name: a for a in out.axes} | {a.name: a for a in m.axes}
+        out = Model(
+            m.name, None, tuple(axes.values()), tuple(settings.values()), out.refinements + m.refinements,
+            out.requires + m.requires, tuple(tensors.values()), m.span,
+        )  # fmt: skip
+    _unique(chain[-1].axes, "axis")
+    _unique(chain[-1].tensors, "tensor")
+    _unique(chain[-1].settings, "setting")
+    return out
+
+
+def _layout_chain(layout: Layout, known: dict[str, Layout]) -> list[Layout]:
+    chain = [layout]
+    while chain[0].extends is not None:
+        base = known.get(chain[0].extends)
+        if base is None:
+            near = nearest(chain[0].extends, list(known))
+            raise _fault("unknown-layout", f"there is no layout `{chain[0].extends}` to extend", chain[0].span, f"did you mean `{near}`?" if near else "")
+        if base in chain:
+            raise _fault("circular-extends", f"layout `{layout.name}` extends itself", layout.span, "break the circle of `extends`")
+        chain.insert(0, base)
+    return chain
+
+
+def _flatten(chain: list[Layout]) -> FlatLayout:
+    params: dict[str, Param] = {}
+    rules: list[FlatRule] = []
+    ignores: list[Ignore] = []
+    items: list[LayoutItem] = []
+    block = 0
+    for layout in chain:
+        own = _unique(layout.params, "parameter")
+        params |= own
+        inherited = {_text(r.rule.names[0]): i for i, r in enumerate(rules)}
+        seen_files = False
+        for item, parents in _walk(layout.items, ()):
+            match item:
+                case Rule():
+                    block += 0 if parents else 1
+                    full = _within(item, parents)
+                    flat = FlatRule(full, block)
+                    at = inherited.get(_text(full.names[0]))
+                    if at is None:
+                        rules.append(flat)
+                    else:
+                        rules[at] = replace(flat, block=rules[at].block)
+                case Ignore():
+                    ignores.append(_within(item, parents))
+                case Under():
+                    block += 1
+                case Files() if not seen_files:
+                    items = [x for x in items if not isinstance(x, Files)]
+                    seen_files = True
+                    items.append(item)
+                case _:
+                    items.append(item)
+    return FlatLayout(chain[-1].name, tuple(params.values()), tuple(rules), tuple(ignores), tuple(items), chain[-1].span)
+
+
+def _walk(items: tuple[LayoutItem, ...], parents: tuple[Under, ...]) -> Iterable[tuple[LayoutItem, tuple[Under, ...]]]:
+    for item in items:
+        if isinstance(item, Under):
+            if not parents:
+                yield item, parents
+            yield from _walk(item.items, (*parents, item))
+        else:
+            yield item, parents
+
+
+def _within(item: Rule, parents: tuple[Under, ...]) -> Rule:
+    """Also for Ignore: both have names and a guard."""
+    when: Expr | None = None
+    prefix: tuple[str | Hole, ...] = ()
+    for under in parents:
+        prefix += under.prefix.parts
+        when = _both(when, under.when)
+    names = tuple(Pattern(_joined(prefix + p.parts), p.span) for p in item.names)
+    return replace(item, names=names, when=_both(when, item.when))
+
+
+def _joined(parts: tuple[str | Hole, ...]) -> tuple[str | Hole, ...]:
+    out: list[str | Hole] = []
+    for part in parts:
+        if out and isinstance(part, str) and isinstance(out[-1], str):
+            out[-1] += part
+        else:
+            out.append(part)
+    return tuple(out)
+
+
+def _both(a: Expr | None, b: Expr | None) -> Expr | None:
+    return a if b is None else b if a is None else Binary("and", a, b, b.span)
+
+
+def _text(pattern: Pattern) -> str:
+    return "".join(p if isinstance(p, str) else "{" + p.axis + "}" for p in pattern.parts)

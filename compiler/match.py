@@ -1,0 +1,186 @@
+"""Names in a checkpoint against the names that rules can spell: which tensors are there, under which stage."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+
+from ..dsl.tree import AxisRef, Files, Hole, Index, Let, Pad, Pattern, Rule, Slice, Stages, Sum
+from .link import FlatLayout
+
+
+@dataclass(frozen=True)
+class Found:
+    """One tensor of a checkpoint as its header tells: file (relative, with `/`), name, dtype, shape."""
+
+    file: str
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+
+
+@lru_cache(maxsize=4096)
+def regex(pattern: Pattern) -> re.Pattern[str]:
+    """The names that a pattern can spell; each hole is a group of digits, named by its axis."""
+    out, seen = [], set()
+    for part in pattern.parts:
+        if isinstance(part, str):
+            out.append(re.escape(part))
+        elif part.axis in seen:
+            out.append(f"(?P={part.axis})")
+        else:
+            seen.add(part.axis)
+            out.append(rf"(?P<{part.axis}>\d+)")
+    return re.compile("".join(out))
+
+
+def skeleton(name: str) -> str:
+    """A name with every run of digits as one mark: equal for all layers and experts."""
+    return re.sub(r"\d+", "#", name)
+
+
+def representatives(found: Iterable[Found]) -> dict[str, str]:
+    """One name per skeleton."""
+    out: dict[str, str] = {}
+    for item in found:
+        out.setdefault(skeleton(item.name), item.name)
+    return out
+
+
+def tensors_of(rule: Rule, layout: FlatLayout) -> set[str]:
+    """The model tensors that a rule may store, by its own name, its labels and its renames."""
+    lets: dict[str, list[Index]] = {}
+    for item in layout.items:
+        if isinstance(item, Let):
+            lets.setdefault(item.name, []).append(item.value)
+    renames = {r.label: r.tensor for r in rule.renames}
+    labels: set[str] = set()
+
+    def walk(index: Index, depth: int = 0) -> None:
+        match index:
+            case AxisRef(name) if name in lets and depth < 40:
+                for value in lets[name]:
+                    walk(value, depth + 1)
+            case Slice(operand) | Pad(operand):
+                walk(operand, depth)
+            case Sum(terms):
+                for term in terms:
+                    if term.label:
+                        labels.add(renames.get(term.label, term.label))
+                    for factor in term.factors:
+                        walk(factor, depth)
+
+    for dim in rule.dims:
+        walk(dim)
+    return labels | ({rule.tensor} if rule.tensor else set())
+
+
+def stored_tensors(layout: FlatLayout, found: Iterable[Found]) -> frozenset[str]:
+    """The model tensors that some rule of the layout finds in the checkpoint, whatever the rules' guards say."""
+    names = list(representatives(found).values())
+    out: set[str] = set()
+    for flat in layout.rules:
+        if any(regex(p).fullmatch(n) for p in flat.rule.names for n in names):
+            out |= tensors_of(flat.rule, layout)
+    return frozenset(out)
+
+
+def unmatched(layout: FlatLayout, found: Iterable[Found]) -> list[str]:
+    """Representatives of names that no rule and no ignore of the layout can spell."""
+    patterns = [p for flat in layout.rules for p in flat.rule.names] + [p for i in layout.ignores for p in i.names]
+    return [n for n in representatives(found).values() if not any(regex(p).fullmatch(n) for p in patterns)]
+
+
+def files_pattern(layout: FlatLayout) -> list[Pattern]:
+    return [x.pattern for x in layout.items if isinstance(x, Files)]
+
+
+def match_file(pattern: Pattern, file: str) -> dict[str, int] | None:
+    """The ranks that a file's name spells. A checkpoint may be opened at an inner folder: the name may be a tail."""
+    last = Pattern(_tail(pattern, file.count("/") + 1), pattern.span)
+    hit = regex(last).fullmatch(file)
+    return {k: int(v) for k, v in hit.groupdict().items()} if hit else None
+
+
+def _tail(pattern: Pattern, depth: int) -> tuple[str | Hole, ...]:
+    """The last `depth` path components of a pattern."""
+    out: list[str | Hole] = []
+    for part in reversed(pattern.parts):
+        if isinstance(part, str) and "/" in part:
+            pieces = part.split("/")
+            while len(pieces) > 1:
+                depth -= 1
+                if depth == 0:
+                    return (pieces[-1], *reversed(out)) if pieces[-1] else tuple(reversed(out))
+                last = pieces.pop()
+                out.append("/" + last)
+            if pieces[0]:
+                out.append(pieces[0])
+        else:
+            out.append(part)
+    return tuple(reversed(out))
+
+
+def ranks_of(layout: FlatLayout, found: Iterable[Found]) -> dict[str, int] | None:
+    """Degrees read from the file names: one more than the highest rank. None where names do not fit."""
+    files = {f.file for f in found}
+    for pattern in files_pattern(layout):
+        hits = [match_file(pattern, f) for f in files]
+        if hits and all(h is not None for h in hits):
+            ranks: dict[str, int] = {}
+            for hit in hits:
+                for rank, value in (hit or {}).items():
+                    ranks[rank] = max(ranks.get(rank, 0), value + 1)
+            return ranks
+    return None
+
+
+def stages_of(layout: FlatLayout, found: Iterable[Found]) -> tuple[tuple[int, ...], ...] | None:
+    """Which stage owns which index, read from the names in each stage's files. None where files do not tell."""
+    declared = next((x for x in layout.items if isinstance(x, Stages)), None)
+    patterns = files_pattern(layout)
+    if declared is None or not patterns:
+        return None
+    holes = {
+        h.rank is not None: p
+        for flat in layout.rules
+        for p in flat.rule.names
+        for h in p.parts
+        if isinstance(h, Hole) and h.axis == declared.axis and h.offset is None
+    }
+    if not holes:
+        return None
+    local = False not in holes
+    rules = [p for flat in layout.rules for p in flat.rule.names if any(isinstance(h, Hole) and h.axis == declared.axis for h in p.parts)]
+    owned: dict[int, set[int]] = {}
+    ranks: dict[str, int | None] = {}
+    for item in found:
+        if item.file not in ranks:
+            hit = next((h for p in patterns if (h := match_file(p, item.file)) is not None), {})
+            ranks[item.file] = hit.get(declared.rank)
+        rank = ranks[item.file]
+        if rank is None:
+            return None
+        index = _index_in(item.name, rules, declared.axis)
+        owned.setdefault(rank, set())
+        if index is not None:
+            owned[rank].add(index)
+    stages = [tuple(sorted(owned.get(r, ()))) for r in range(max(owned, default=-1) + 1)]
+    if not local:
+        return tuple(stages)
+    out, at = [], 0
+    for stage in stages:
+        n = max(stage, default=-1) + 1
+        out.append(tuple(range(at, at + n)))
+        at += n
+    return tuple(out)
+
+
+def _index_in(name: str, patterns: list[Pattern], axis: str) -> int | None:
+    for pattern in patterns:
+        hit = regex(pattern).fullmatch(name)
+        if hit:
+            return int(hit[axis])
+    return None

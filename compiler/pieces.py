@@ -1,0 +1,149 @@
+"""Pieces: what lowering makes of an index expression, and how a slice cuts them.
+
+A piece is a box of elements of one model tensor (or of padding) and where each of them is stored: its
+loops step along one axis of the model and, at the same time, along the *places* of the stored side,
+`(offset in the stored tensor, copy number, coordinates...)`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from .digits import Vector, added, scaled
+
+AT, COPY, COORDS = 0, 1, 2  # slots of a place vector; coordinates follow
+
+
+@dataclass(frozen=True)
+class Loop:
+    """`extent` iterations that step `axis` (None: no axis, as in copies and padding) and move the place.
+    `replica`: a copy that only a rank makes, of a tensor that the rule does not slice by that rank."""
+
+    extent: int
+    axis: str | None
+    step: int
+    move: Vector
+    replica: bool = False
+
+
+@dataclass(frozen=True)
+class Piece:
+    """`tensor` is None for zeros, "" while no label says what fills it. `first` is the model index that the
+    place `base` holds, per axis, as (axis, index) pairs. `padding`: written to fill up, never read."""
+
+    tensor: str | None
+    first: tuple[tuple[str, int], ...]
+    base: Vector
+    loops: tuple[Loop, ...]
+    padding: bool = False
+
+    @property
+    def count(self) -> int:
+        total = 1
+        for loop in self.loops:
+            total *= loop.extent
+        return total
+
+    def index(self, axis: str) -> int:
+        return dict(self.first).get(axis, 0)
+
+
+def stepped(piece: Piece, loop: Loop, i: int, rest: tuple[Loop, ...]) -> Piece:
+    """The piece with `loop` fixed at iteration `i` and `rest` the loops that remain."""
+    first = dict(piece.first)
+    if loop.axis is not None:
+        first[loop.axis] = first.get(loop.axis, 0) + i * loop.step
+    return Piece(piece.tensor, tuple(first.items()), added(piece.base, scaled(loop.move, i)), rest, piece.padding)
+
+
+def product(left: Piece, right: Piece) -> Piece:
+    """Both at once: offsets must already be scaled. A label on either side is what fills the box."""
+    tensor = None if None in (left.tensor, right.tensor) else left.tensor or right.tensor
+    first = dict(left.first)
+    for axis, index in right.first:
+        first[axis] = first.get(axis, 0) + index
+    padding = left.padding or right.padding
+    return Piece(tensor, tuple(first.items()), added(left.base, right.base), left.loops + right.loops, padding)
+
+
+def scaled_offset(piece: Piece, k: int) -> Piece:
+    """The piece when each of its positions holds `k` elements."""
+
+    def grow(v: Vector) -> Vector:
+        return (v[AT] * k, *v[1:])
+
+    return replace(piece, base=grow(piece.base), loops=tuple(replace(x, move=grow(x.move)) for x in piece.loops))
+
+
+def moved(piece: Piece, by: int, slot: int = AT) -> Piece:
+    base = list(piece.base)
+    base[slot] += by
+    return replace(piece, base=tuple(base))
+
+
+def sliced(piece: Piece, block: int, slot: int) -> Iterator[Piece]:
+    """Cut offsets into blocks of `block`: the block's number goes to coordinate `slot`, the rest stays offset.
+
+    Loops that step by whole blocks become rank loops, a loop that crosses blocks evenly is split in two;
+    where boundaries fall inside, the piece is cut there.
+    """
+    loops: list[Loop] = []
+    inner = 0
+    whole = True
+    for loop in piece.loops:
+        step, extent = loop.move[AT], loop.extent
+        if step == 0:
+            loops.append(loop)
+        elif step >= block:
+            whole = whole and step % block == 0
+            loops.append(replace(loop, move=_ranked(loop.move, step // block, 0, slot)))
+        elif step * (extent - 1) < block:
+            inner += step * (extent - 1)
+            loops.append(loop)
+        elif block % step == 0 and extent % (block // step) == 0:
+            group = block // step
+            far = scaled(loop.move, group)
+            loops.append(Loop(extent // group, loop.axis, loop.step * group, _ranked(far, 1, 0, slot)))
+            loops.append(replace(loop, extent=group))
+            inner += step * (group - 1)
+        else:
+            whole = False
+    number, offset = divmod(piece.base[AT], block)
+    if whole and offset + inner < block:
+        yield replace(piece, base=_ranked(piece.base, number, offset, slot), loops=tuple(loops))
+    else:
+        yield from _cut(piece, block, slot)
+
+
+def _ranked(v: Vector, number: int, offset: int, slot: int) -> Vector:
+    out = list(v)
+    out[AT] = offset
+    out[slot] += number
+    return tuple(out)
+
+
+def _cut(piece: Piece, block: int, slot: int) -> Iterator[Piece]:
+    """A boundary falls inside: cut along the loop with the largest offset step."""
+    k = max(range(len(piece.loops)), key=lambda i: piece.loops[i].move[AT])
+    loop, rest = piece.loops[k], piece.loops[:k] + piece.loops[k + 1 :]
+    step = loop.move[AT]
+    below = sum(x.move[AT] * (x.extent - 1) for x in rest)
+    i = 0
+    while i < loop.extent:
+        at = (piece.base[AT] + i * step) % block
+        fits = max(0, (block - 1 - below - at) // step + 1)  # iterations that end before the boundary
+        if fits == 0:
+            yield from sliced(stepped(piece, loop, i, rest), block, slot)
+            i += 1
+            continue
+        left = loop.extent - i
+        if fits >= left:
+            run = left
+        elif at == 0 and block % step == 0 and fits == block // step and left >= fits:
+            run = left - left % fits  # whole blocks: one piece, split evenly
+        else:
+            run = fits
+        part = stepped(piece, loop, i, rest if run == 1 else (*rest[:k], replace(loop, extent=run), *rest[k:]))
+        yield from sliced(part, block, slot)
+        i += run

@@ -1,0 +1,72 @@
+"""Text to plan, pass by pass: resolve, lower, prove, compose, optimise. Each line names what comes in and goes out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ..runtime.plan import Plan, Proof
+from ..runtime.plan import Side as PlanSide
+from .compose import compare, compose
+from .lower import Lowered, lower
+from .match import Found, regex, representatives
+from .optimise import optimise
+from .prove import prove
+from .resolve import Side
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """A plan and the sides that it was made from, for printing."""
+
+    plan: Plan
+    source: Side
+    target: Side
+
+
+def compile_sides(
+    source: Side,
+    target: Side,
+    *,
+    found: Sequence[Found] = (),
+    compare_all: bool = False,
+    dtype: str | None = None,
+    files: tuple[tuple[str, str], ...] = (),
+) -> Compiled:
+    """Two resolved layouts to a proved plan. Raises `MappingError` where there is no proof.
+
+    `found` (the source's headers) tells which aliases of tied tensors are there to be compared.
+    """
+    left = lower(source)
+    right = tuple(x for x in lower(target) if not x.rule.tied)
+    proofs = prove(source, left), prove(target, right)
+    steps = optimise(compose(left, right), left, right)
+    checks = optimise(compare(left, all_copies=compare_all, present=_present(left, found)), left, left)
+    plan = Plan(
+        source.family,
+        _plan_side(source, left, proofs[0]),
+        _plan_side(target, right, proofs[1]),
+        steps,
+        checks,
+        files,
+        dtype,
+        tuple((n, v) for n, v in source.sizes.values.items() if type(v) is int),
+    )
+    return Compiled(plan, source, target)
+
+
+def _present(lowered: tuple[Lowered, ...], found: Sequence[Found]) -> frozenset[int]:
+    names = representatives(found).values()
+    return frozenset(
+        i for i, x in enumerate(lowered) if x.rule.tied and any(regex(p).fullmatch(n) for p in x.rule.rule.names for n in names)
+    )
+
+
+def _plan_side(side: Side, lowered: tuple[Lowered, ...], proof: Proof) -> PlanSide:
+    params = tuple((k, v) for k, v in side.params.items())
+    ignored = tuple("".join(p if isinstance(p, str) else "{" + p.axis + "}" for p in x.parts) for x in side.ignored)
+    return PlanSide(
+        side.layout, side.format, tuple(side.ranks.items()), params, tuple(x.stored for x in lowered), proof, ignored, side.carry
+    )
+
+

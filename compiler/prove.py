@@ -1,0 +1,216 @@
+"""Lowered rules in, a proof out, or the faults that keep a plan from existing. Checked on boxes, not on data.
+
+For one layout it holds, after this pass, that
+  - every element of every stored tensor is exactly one model element, one declared copy, or padding;
+  - every element of every model tensor is stored by the rules exactly once, further copies apart;
+  - a copy repeats an element that is stored; no two rules claim one name in one file.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+
+from ..dsl.diagnostic import Diagnostic, Label, MappingError
+from ..dsl.tree import Span
+from ..runtime.plan import Box, Proof
+from .digits import Digit, Vector, by_step, nested, overlap
+from .lower import Lowered
+from .pieces import AT, COORDS, COPY, Piece
+from .resolve import Side, Tensor
+
+
+def prove(side: Side, lowered: tuple[Lowered, ...]) -> Proof:
+    faults = [*_name_faults(side, lowered)]
+    tensors = stored = padding = copies = 0
+    for item in lowered:
+        faults += _tiling_faults(item)
+        if item.rule.tied:
+            continue
+        count = sum(_size(box) for box in item.stored.boxes)
+        tensors += count
+        stored += count * _product(item.stored.shape)
+        padding += sum(p.count for p in item.pieces if p.tensor is None or p.padding)
+    by_tensor: dict[str, list[tuple[Lowered, Piece]]] = defaultdict(list)
+    for item in lowered:
+        if not item.rule.tied:
+            for piece in item.pieces:
+                if piece.tensor is not None and not piece.padding:
+                    by_tensor[piece.tensor].append((item, piece))
+    model = 0
+    for name, tensor in side.sizes.tensors.items():
+        own = by_tensor.get(name, [])
+        faults += _coverage_faults(side, tensor, own)
+        size = _product(tensor.shape)
+        model += size
+        copies += sum(p.count for _, p in own) - size
+    if faults:
+        raise MappingError(*dict.fromkeys(faults))
+    return Proof(tensors, model, copies, padding, stored)
+
+
+def _product(shape: Iterable[int]) -> int:
+    out = 1
+    for n in shape:
+        out *= n
+    return out
+
+
+def _size(box: Box) -> int:
+    return _product(extent for extent, _ in box.loops)
+
+
+# --- every stored element, once -------------------------------------------------------------------
+
+
+def _tiling_faults(item: Lowered) -> list[Diagnostic]:
+    """The pieces of one rule are disjoint, lie inside, and are as many elements as the stored tensors hold."""
+    size = _product(item.stored.shape)
+    limits = [1] * len(item.stored.coords)
+    for box in item.stored.boxes:
+        for k in range(len(limits)):
+            limits[k] = max(limits[k], 1 + box.first[k] + sum((n - 1) * move[k] for n, move in box.loops))
+    weights = [1] * len(limits)
+    weight = size
+    for k in reversed(range(len(limits))):
+        weights[k] = weight
+        weight *= limits[k]
+
+    def line(v: Vector) -> int:
+        return v[AT] + sum(w * c for w, c in zip(weights, v[COORDS:], strict=True))
+
+    span = item.rule.rule.span
+    lines = []
+    for piece in item.pieces:
+        top = piece.base[AT] + sum(x.move[AT] * (x.extent - 1) for x in piece.loops)
+        if top >= size:
+            return [_fault("stored-outside", f"`{item.stored.name}` is filled beyond its end", span)]
+        digits = by_step([(x.extent, line(x.move), ()) for x in piece.loops])
+        if not nested(digits):
+            return [_fault("stored-twice", f"`{item.stored.name}` has elements that are filled twice", span)]
+        lines.append((line(piece.base), digits))
+    if _clash(lines):
+        return [_fault("stored-twice", f"`{item.stored.name}` has elements that are filled twice", span)]
+    have = sum(p.count for p in item.pieces)
+    want = size * sum(_size(box) for box in item.stored.boxes)
+    if have != want:
+        return [_fault("stored-gap", f"{want - have} of {want} elements of `{item.stored.name}` are filled by nothing", span, "pad them, or store what is missing")]
+    return []
+
+
+def _clash(lines: list[tuple[int, tuple[Digit, ...]]]) -> bool:
+    """Whether two of these boxes on a line share a point; boxes sorted by where they begin."""
+    boxes = sorted(lines, key=lambda x: x[0])
+    ends = [at + sum((n - 1) * s for n, s, _ in digits) for at, digits in boxes]
+    for i, (at, digits) in enumerate(boxes):
+        for j in range(i + 1, len(boxes)):
+            if boxes[j][0] > ends[i]:
+                break
+            if overlap(boxes[j][0] - at, digits, boxes[j][1]):
+                return True
+    return False
+
+
+# --- every model element, once, and its copies ----------------------------------------------------
+
+
+def model_line(tensor: Tensor, piece: Piece) -> tuple[int, tuple[Digit, ...]]:
+    """A piece as a box on the tensor's row-major line; loops that step no axis are left out."""
+    weight, weights = 1, {}
+    for axis, n in zip(reversed(tensor.axes), reversed(tensor.shape), strict=True):
+        weights[axis] = weight
+        weight *= n
+    digits = by_step([(x.extent, x.step * weights[x.axis], ()) for x in piece.loops if x.axis is not None])
+    return sum(weights[a] * i for a, i in piece.first), digits
+
+
+def first_copy(piece: Piece) -> Piece | None:
+    """The part of a piece that is the copy numbered 0, which is the one that reading takes."""
+    if piece.base[COPY]:
+        return None
+    return Piece(piece.tensor, piece.first, piece.base, tuple(x for x in piece.loops if not x.move[COPY]), piece.padding)
+
+
+def _coverage_faults(side: Side, tensor: Tensor, own: list[tuple[Lowered, Piece]]) -> list[Diagnostic]:
+    size = _product(tensor.shape)
+    read = [(item, first) for item, p in own if not item.rule.copy and (first := first_copy(p)) is not None]
+    if not read:
+        return [
+            Diagnostic(
+                "not-stored",
+                f"layout `{side.layout}` has no place for `{tensor.name}`",
+                notes=(f"{tensor.name} [{', '.join(f'{a} {n}' for a, n in zip(tensor.axes, tensor.shape, strict=True))}]",),
+                help=f"write a rule for it in layout `{side.layout}`, or convert to a layout that has one",
+            )
+        ]
+    lines = [model_line(tensor, p) for _, p in read]
+    spans = [item.rule.rule.span for item, _ in read]
+    for (_, digits), span in zip(lines, spans, strict=True):
+        if not nested(digits):
+            return [_fault("model-twice", f"`{tensor.name}` has elements that are stored twice", span, "declare a copy with `copies` or `copy`")]
+    have = sum(p.count for _, p in read)
+    if _clash(lines):
+        labels = tuple(Label(s, "stored here") for s in dict.fromkeys(spans))
+        return [Diagnostic("model-twice", f"`{tensor.name}` has elements that are stored twice", labels, help='write `copy "..." = ...` for the second place')]
+    if have != size:
+        return [_fault("model-gap", f"{size - have} of {size} elements of `{tensor.name}` are stored nowhere", spans[0], "a part of an axis is missing from the rule")]
+    for item, piece in own:
+        at, digits = model_line(tensor, piece)
+        if not nested(digits) or (at or digits) and at + sum((n - 1) * s for n, s, _ in digits) >= size:
+            return [_fault("copy-outside", f"a copy of `{tensor.name}` holds what the tensor does not", item.rule.rule.span)]
+        copy_loops = by_step([(x.extent, x.move[COPY], ()) for x in piece.loops if x.move[COPY]])
+        if not nested(copy_loops):
+            return [_fault("copy-outside", f"copies of `{tensor.name}` are numbered twice", item.rule.rule.span)]
+    return []
+
+
+# --- names ----------------------------------------------------------------------------------------
+
+
+def coordinates(boxes: Iterable[Box]) -> list[Vector]:
+    out: list[Vector] = []
+    for box in boxes:
+        points = [box.first]
+        for extent, move in box.loops:
+            points = [tuple(a + i * b for a, b in zip(p, move, strict=True)) for p in points for i in range(extent)]
+        out += points
+    return out
+
+
+def _name_faults(side: Side, lowered: tuple[Lowered, ...]) -> list[Diagnostic]:
+    """Two rules may not give one name in one file. Names that no other rule can spell need no listing."""
+    shapes: dict[str, list[Lowered]] = defaultdict(list)
+    for item in lowered:
+        shapes[_skeleton(item.stored.name, item.stored.coords)].append(item)
+    faults = []
+    for items in shapes.values():
+        if len({i.rule.rule.span for i in items}) < 2:
+            continue
+        seen: dict[tuple[str, str], Span] = {}
+        for item in items:
+            span = item.rule.rule.span
+            for point in coordinates(item.stored.boxes):
+                at = dict(zip(item.stored.coords, point, strict=True))
+                key = (item.stored.file.format(**at), item.stored.name.format(**at))
+                if seen.setdefault(key, span) != span:
+                    labels = (Label(span, "claimed here"), Label(seen[key], "and here"))
+                    faults.append(Diagnostic("name-clash", f"two rules store `{key[1]}`", labels, help="keep one, or guard them with `when`"))
+                    break
+    return faults
+
+
+def _skeleton(name: str, coords: tuple[str, ...]) -> str:
+    """The name with every number, spelled or to be spelled, as one mark: equal names have equal skeletons."""
+    text = name.format(**dict.fromkeys(coords, 0))
+    out: list[str] = []
+    for char in text:
+        if char.isdigit():
+            if not out or out[-1] != "#":
+                out.append("#")
+        else:
+            out.append(char)
+    return "".join(out)
+
+
+def _fault(code: str, title: str, span: Span, help: str = "") -> Diagnostic:
+    return Diagnostic(code, title, (Label(span),), help=help)

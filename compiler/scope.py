@@ -1,0 +1,264 @@
+"""Scalar expressions: evaluate them in a scope, and solve them backwards for a config key.
+
+A scope is a chain of places to look a name up; each value remembers where it came from, so that a
+fault about a size can say which config key gave it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..dsl.diagnostic import Diagnostic, Label, MappingError
+from ..dsl.nearest import nearest
+from ..dsl.tree import Binary, Call, Conditional, Expr, Literal, Ref, Span, Unary
+
+Known = bool | int | float | str | None
+
+
+@dataclass
+class Scope:
+    """`names` hold values; `lazy` hold expressions still to be evaluated in this scope (each once);
+    `keys` is a parsed config file, looked up last, by dotted path; `functions` are extra functions."""
+
+    names: dict[str, Any] = field(default_factory=dict)
+    lazy: dict[str, Expr] = field(default_factory=dict)
+    keys: Mapping[str, Any] | None = None
+    key_file: str = ""
+    functions: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
+    origins: dict[str, str] = field(default_factory=dict)
+    words: frozenset[str] = frozenset()  # choices, which stand for themselves
+    _open: list[str] = field(default_factory=list)
+
+    def lookup(self, ref: Ref) -> Any:
+        name = ref.name
+        if name in self.names:
+            return self.names[name]
+        if name in self.lazy:
+            if name in self._open:
+                cycle = " -> ".join([*self._open[self._open.index(name) :], name])
+                raise fault("circular-value", f"`{name}` is defined by itself ({cycle})", ref.span)
+            self._open.append(name)
+            try:
+                value = evaluate(self.lazy[name], self)
+            finally:
+                self._open.pop()
+            self.names[name] = value
+            self.origins.setdefault(name, self.origin_of(self.lazy[name]))
+            return value
+        if name in self.words:
+            return name
+        if self.keys is not None:
+            return self.key(name)
+        near = nearest(name, [*self.names, *self.lazy, *self.words])
+        raise fault(
+            "unknown-name",
+            f"nothing here is called `{name}`",
+            ref.span,
+            help=f"did you mean `{near}`?" if near else "names are axes, settings and the layout's own parameters",
+        )
+
+    def key(self, path: str) -> Any:
+        value: Any = self.keys
+        for part in path.split("."):
+            if not isinstance(value, Mapping) or part not in value:
+                return None
+            value = value[part]
+        return value
+
+    def origin_of(self, expr: Expr) -> str:
+        """Which keys or names of this scope an expression read, for notes."""
+        parts: list[str] = []
+        for ref in refs(expr):
+            if ref in self.origins:
+                parts.append(self.origins[ref])
+            elif self.keys is not None and ref not in self.names and self.key(ref) is not None:
+                parts.append(f"{self.key_file}: {ref}")
+        return ", ".join(dict.fromkeys(parts))
+
+
+def fault(code: str, title: str, span: Span, text: str = "", *, notes: tuple[str, ...] = (), help: str = "") -> MappingError:
+    return MappingError(Diagnostic(code, title, (Label(span, text),), notes, help))
+
+
+def refs(expr: Expr) -> list[str]:
+    """The names an expression reads, in order of appearance."""
+    match expr:
+        case Ref(name):
+            return [name]
+        case Unary(_, operand):
+            return refs(operand)
+        case Binary(_, left, right):
+            return refs(left) + refs(right)
+        case Conditional(test, yes, no):
+            return refs(test) + refs(yes) + refs(no)
+        case Call("key", (Literal(str(name)),)):
+            return [name]
+        case Call(_, args):
+            return [name for arg in args for name in refs(arg)]
+    return []
+
+
+def evaluate(expr: Expr, scope: Scope) -> Any:
+    match expr:
+        case Literal(value):
+            return value
+        case Ref():
+            return scope.lookup(expr)
+        case Unary("not", operand):
+            return not evaluate(operand, scope)
+        case Unary(_, operand):
+            return -_number(operand, scope)
+        case Conditional(test, yes, no):
+            return evaluate(yes if evaluate(test, scope) else no, scope)
+        case Call():
+            return _call(expr, scope)
+        case Binary("or", left, right):
+            return bool(evaluate(left, scope)) or bool(evaluate(right, scope))
+        case Binary("and", left, right):
+            return bool(evaluate(left, scope)) and bool(evaluate(right, scope))
+        case Binary("??", left, right):
+            value = evaluate(left, scope)
+            return evaluate(right, scope) if value is None else value
+        case Binary("==", left, right):
+            return evaluate(left, scope) == evaluate(right, scope)
+        case Binary("!=", left, right):
+            return evaluate(left, scope) != evaluate(right, scope)
+        case Binary(op, left, right):
+            return _arithmetic(op, _number(left, scope), _number(right, scope), expr)
+    raise TypeError(f"no such expression: {expr!r}")
+
+
+def _number(expr: Expr, scope: Scope) -> int | float:
+    value = evaluate(expr, scope)
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return value
+    if value is None and scope.keys is not None:
+        missing = [r for r in refs(expr) if r not in scope.names and r not in scope.lazy and scope.key(r) is None]
+        if missing:
+            raise fault(
+                "missing-key",
+                f"{scope.key_file or 'the config'} has no `{missing[0]}`",
+                expr.span,
+                "needed here",
+                help=f"add `{missing[0]}` to the config, or pass the config of this model with --config",
+            )
+    raise fault("not-a-number", f"{_shown(value)} is not a number", expr.span, "a number is needed here")
+
+
+def _arithmetic(op: str, a: int | float, b: int | float, expr: Binary) -> Any:
+    match op:
+        case "+":
+            return a + b
+        case "-":
+            return a - b
+        case "*":
+            return a * b
+        case "<":
+            return a < b
+        case "<=":
+            return a <= b
+        case ">":
+            return a > b
+        case ">=":
+            return a >= b
+    if b == 0:
+        raise fault("division-by-zero", "division by zero", expr.span)
+    if op == "%":
+        return a % b
+    if isinstance(a, int) and isinstance(b, int):
+        if a % b:
+            raise fault("uneven-division", f"{a} does not divide by {b}", expr.span, "`/` is exact division")
+        return a // b
+    return a / b
+
+
+def _call(expr: Call, scope: Scope) -> Any:
+    name, args = expr.function, expr.args
+    if name == "key":
+        if len(args) == 1 and isinstance(args[0], Literal) and isinstance(args[0].value, str):
+            return scope.key(args[0].value) if scope.keys is not None else None
+        raise fault("bad-call", '`key` takes one quoted name: key("name")', expr.span)
+    if name in scope.functions:
+        words = [a.name for a in args if isinstance(a, Ref)]
+        if len(words) != len(args):
+            raise fault("bad-call", f"`{name}` takes names", expr.span)
+        try:
+            return scope.functions[name](*words)
+        except TypeError:
+            raise fault("bad-call", f"`{name}` does not take {len(words)} arguments", expr.span) from None
+    known: dict[str, Callable[..., Any]] = {
+        "gcd": math.gcd,
+        "min": min,
+        "max": max,
+        "ceil_div": lambda a, b: -(-a // b),
+    }
+    if name not in known:
+        near = nearest(name, [*known, *scope.functions, "key"])
+        raise fault("unknown-function", f"there is no function `{name}`", expr.span, help=f"did you mean `{near}`?" if near else "")
+    values = [_number(a, scope) for a in args]
+    try:
+        return known[name](*values)
+    except (TypeError, ZeroDivisionError, ValueError):
+        raise fault("bad-call", f"`{name}` cannot be called with {', '.join(map(str, values))}", expr.span) from None
+
+
+def _shown(value: Any) -> str:
+    return "null" if value is None else repr(value)
+
+
+def solve(expr: Expr, value: Known, scope: Scope) -> dict[str, Known]:
+    """The config keys that make `expr` come out as `value`: the first key on the way is solved for.
+
+    `scope` holds the axes and settings; a name that is not in it is a config key. Returns nothing where
+    the expression fixes no key (a literal, or a test that says nothing about its key).
+    """
+
+    def key_of(e: Expr) -> str | None:
+        match e:
+            case Ref(name) if name not in scope.names and name not in scope.lazy and name not in scope.words:
+                return name
+            case Call("key", (Literal(str(name)),)):
+                return name
+        return None
+
+    def holds_key(e: Expr) -> bool:
+        if key_of(e) is not None:
+            return True
+        match e:
+            case Unary(_, x):
+                return holds_key(x)
+            case Binary(_, x, y):
+                return holds_key(x) or holds_key(y)
+        return False
+
+    name = key_of(expr)
+    if name is not None:
+        return {name: value}
+    match expr:
+        case Binary("??", left, _):
+            return solve(left, value, scope)
+        case Unary("not", operand):
+            return solve(operand, not value, scope)
+        case Unary("-", operand) if isinstance(value, (int, float)):
+            return solve(operand, -value, scope)
+        case Binary("==", left, right) if value is True and holds_key(left) and not holds_key(right):
+            return solve(left, evaluate(right, scope), scope)
+        case Binary(op, left, right) if op in "+-*/" and isinstance(value, (int, float)):
+            if holds_key(left) and not holds_key(right):
+                other = _number(right, scope)
+                back = {"+": value - other, "-": value + other, "*": _exact(value, other), "/": value * other}
+                return solve(left, back[op], scope)
+            if holds_key(right) and not holds_key(left):
+                other = _number(left, scope)
+                back = {"+": value - other, "-": other - value, "*": _exact(value, other), "/": _exact(other, value)}
+                return solve(right, back[op], scope)
+    return {}
+
+
+def _exact(a: int | float, b: int | float) -> int | float:
+    if isinstance(a, int) and isinstance(b, int) and b and a % b == 0:
+        return a // b
+    return a / b if b else 0

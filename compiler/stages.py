@@ -1,0 +1,124 @@
+"""Pipeline stages: which stage owns which index of an axis, and in which order it numbers them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ..dsl.diagnostic import Diagnostic, Label, MappingError
+from ..dsl.tree import Stages
+
+
+@dataclass(frozen=True)
+class StageList:
+    """`owned[r]` are the indices of `axis` that stage r of `rank` holds, in the order of its local numbers."""
+
+    axis: str
+    rank: str
+    owned: tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True)
+class StageRun:
+    """Stages `first_rank + i`, their local numbers and global indices as loops (extent, by rank, by index, by local)."""
+
+    first_rank: int
+    first_index: int
+    first_local: int
+    loops: tuple[tuple[int, int, int, int], ...]
+
+
+def split_stages(
+    declared: Stages,
+    values: Mapping[str, Any],
+    ranks: Mapping[str, int],
+    params: Mapping[str, Any],
+    given: tuple[tuple[int, ...], ...] | None,
+    origins: Mapping[str, str],
+) -> StageList:
+    """Split evenly, with a remainder at one end, interleaved, or as `given`; every index once, no stage empty."""
+    size, count = values.get(declared.axis), ranks.get(declared.rank)
+    if size is None or count is None:
+        what = f"axis `{declared.axis}` has no size" if size is None else f"`{declared.rank}` is not a rank"
+        raise MappingError(Diagnostic("bad-stages", what, (Label(declared.span),)))
+    if given is not None:
+        flat = sorted(i for stage in given for i in stage)
+        if len(given) != count or flat != list(range(size)):
+            raise MappingError(
+                Diagnostic(
+                    "bad-stages",
+                    f"the stages given do not hold each of the {size} indices of `{declared.axis}` once over {declared.rank} = {count}",
+                    (Label(declared.span),),
+                    help=f"give {count} lists that together hold 0 to {size - 1}",
+                )
+            )
+        return StageList(declared.axis, declared.rank, given)
+    turns = int(params.get(declared.interleave, 1)) if declared.interleave else 1
+    total = count * turns
+    base, rest = divmod(size, total)
+    if base == 0 or (rest and declared.remainder is None):
+        origin = origins.get(declared.axis)
+        fits = [str(d) for d in range(1, size + 1) if (size % (d * turns) == 0 if declared.remainder is None else d * turns <= size)]
+        span = f"{fits[0]} to {fits[-1]}" if declared.remainder and len(fits) > 2 else ", ".join(fits)
+        raise MappingError(
+            Diagnostic(
+                "uneven-stages",
+                f"`{declared.axis}` ({size}) does not divide into {total} stages" if base else f"`{declared.axis}` ({size}) cannot fill {total} stages",
+                (Label(declared.span, "split into stages here"),),
+                ((f"{declared.axis} = {size} comes from {origin}",) if origin else ()) + (f"{total} = {declared.rank} {count}" + (f" x {declared.interleave} {turns}" if turns > 1 else ""),),
+                f"use {declared.rank} = {span}" if fits else f"lower {declared.interleave}",
+            )
+        )
+    extra = [rest > 0 and (i < rest if declared.remainder == "first" else i >= total - rest) for i in range(total)]
+    owned: list[list[int]] = [[] for _ in range(count)]
+    at = 0
+    for i in range(total):
+        n = base + extra[i]
+        owned[i % count].extend(range(at, at + n))
+        at += n
+    return StageList(declared.axis, declared.rank, tuple(map(tuple, owned)))
+
+
+def stage_runs(stages: StageList, only_count: int | None = None) -> list[StageRun]:
+    """The stages as few loops as their regularity allows; with `only_count`, those stages that own so many."""
+    singles: list[tuple[int, StageRun]] = []
+    for rank, indices in enumerate(stages.owned):
+        if only_count is not None and len(indices) != only_count:
+            continue
+        singles.extend((rank, run) for run in _runs_of(rank, indices))
+    out: list[StageRun] = []
+    while singles:
+        rank, run = singles[0]
+        chain = [run]
+        by_rank = by_index = 0
+        for other_rank, other in singles[1:]:
+            if other.loops != run.loops or other.first_local != run.first_local:
+                continue
+            steps = (other_rank - chain[-1].first_rank, other.first_index - chain[-1].first_index)
+            if steps[0] <= 0 or steps[1] <= 0:
+                continue
+            if len(chain) == 1:
+                by_rank, by_index = steps
+            elif steps != (by_rank, by_index):
+                break
+            chain.append(other)
+        singles = [s for s in singles if s[1] not in chain]
+        loops = ((len(chain), by_rank, by_index, 0), *run.loops) if len(chain) > 1 else run.loops
+        out.append(StageRun(run.first_rank, run.first_index, run.first_local, loops))
+    return out
+
+
+def _runs_of(rank: int, indices: tuple[int, ...]) -> list[StageRun]:
+    runs: list[tuple[int, int, int]] = []  # local, index, length
+    for local, index in enumerate(indices):
+        if runs and index == runs[-1][1] + runs[-1][2]:
+            runs[-1] = (runs[-1][0], runs[-1][1], runs[-1][2] + 1)
+        else:
+            runs.append((local, index, 1))
+    lengths = {r[2] for r in runs}
+    gaps = {b[1] - a[1] for a, b in zip(runs, runs[1:], strict=False)}
+    if len(runs) > 1 and len(lengths) == 1 and len(gaps) == 1 and (gap := gaps.pop()) > 0:
+        n = runs[0][2]
+        return [StageRun(rank, runs[0][1], 0, ((len(runs), 0, gap, n), (n, 0, 1, 1)))]
+    return [StageRun(rank, index, local, ((n, 0, 1, 1),)) for local, index, n in runs]

@@ -1,0 +1,59 @@
+"""Sizes and settings in, the text of a layout's config file out: its config block solved backwards."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from ..dsl.tree import Config
+from .resolve import Side
+from .scope import Scope, solve
+
+
+def config_values(block: Config, side: Side) -> dict[str, Any]:
+    """The keys of the block, by dotted path, such that reading them gives the sizes and settings of `side`."""
+    values: dict[str, Any] = {}
+    for entry in block.entries:
+        if entry.name not in side.sizes.values:
+            continue
+        scope = Scope(names=dict(side.sizes.values) | dict(side.params) | dict(side.ranks))
+        for key, value in solve(entry.value, side.sizes.values[entry.name], scope).items():
+            values.setdefault(key, int(value) if isinstance(value, float) and value.is_integer() else value)
+    return values
+
+
+def config_text(block: Config, side: Side, template: str | None) -> str:
+    """The config file: `template` (Jinja2, given the axes, settings and parameters) with the block's keys set in it.
+
+    JSON by a `.json` name, else YAML.
+    """
+    data: dict[str, Any] = {}
+    as_json = block.file.endswith(".json")
+    if template is not None:
+        text = _render(template, dict(side.sizes.values) | dict(side.params) | dict(side.ranks))
+        data = json.loads(text) if as_json else _yaml_load(text)
+    for path, value in config_values(block, side).items():
+        at = data
+        *parents, last = path.split(".")
+        for parent in parents:
+            at = at.setdefault(parent, {})
+        at[last] = value
+    return json.dumps(data, indent=2) + "\n" if as_json else _yaml_dump(data)
+
+
+def _render(template: str, values: dict[str, Any]) -> str:
+    import jinja2
+
+    return jinja2.Environment(undefined=jinja2.StrictUndefined, autoescape=False).from_string(template).render(values)
+
+
+def _yaml_load(text: str) -> dict[str, Any]:
+    import yaml
+
+    return dict(yaml.safe_load(text) or {})
+
+
+def _yaml_dump(data: dict[str, Any]) -> str:
+    import yaml
+
+    return str(yaml.safe_dump(data, sort_keys=False))

@@ -1,0 +1,231 @@
+"""A plan and a checkpoint in, a `Bound` out: every window, dtype, file and byte count known, nothing read."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import groupby
+
+import numpy as np
+
+from .families import Family, Instances, Rows, families, instances, spelled
+from .fault import Fault
+from .kernels import FLOATING, castable
+from .layout import TargetFile, lay_out
+from .match import Readable, check_extents, count, few, match
+from .plan import Plan, Step
+from .window import ITEM_BYTES, Window
+
+
+@dataclass(frozen=True)
+class Target:
+    """A tensor to write: `region` is its number in `files[file]`, `start:end` are its rows of the instances."""
+
+    family: int
+    row: int
+    name: str
+    dtype: str
+    file: int
+    region: int
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, eq=False)
+class Bound:
+    """A plan bound to one checkpoint. `order` lists targets as they are written: ascending in every file."""
+
+    plan: Plan
+    path: str
+    checkpoint: Readable
+    sources: tuple[Family, ...]
+    targets: tuple[Family, ...]
+    windows: list[Window | None]
+    tensors: list[Target]
+    order: list[int]
+    moves: Instances  # sorted by target
+    checks: Instances  # `target` is a source tensor here
+    files: tuple[TargetFile, ...]
+    texts: tuple[tuple[str, bytes], ...]  # configs and indexes to write
+    carried: tuple[tuple[str, str], ...]  # (path, name) of side files to copy
+
+    @cached_property
+    def bytes_read(self) -> int:
+        """Bytes of the source tensors that steps read."""
+        used = np.unique(self.moves.source[self.moves.source >= 0]).tolist()
+        return sum(_bytes(self.windows[i]) for i in used)
+
+    @cached_property
+    def bytes_written(self) -> int:
+        """Bytes of all files written, headers included."""
+        carried = sum(os.stat(path).st_size for path, _ in self.carried)
+        return sum(file.layout.size for file in self.files) + sum(len(text) for _, text in self.texts) + carried
+
+    @property
+    def disk_need(self) -> int:
+        return self.bytes_written
+
+    def peak_buffer_bytes(self, memory: int = 512 << 20, workers: int = 2) -> int:
+        """The bytes of buffers that `run` allocates with these settings; never above `memory`."""
+        from .schedule import schedule
+
+        return schedule(self, memory, workers).buffer_bytes * workers
+
+    def coords(self, target: Target) -> dict[str, int]:
+        """The coordinates of a target tensor, such as {"tp": 1, "layer": 3}."""
+        family = self.targets[target.family]
+        return dict(zip(family.stored.coords, family.rows[target.row].tolist(), strict=True))
+
+
+def _bytes(window: Window | None) -> int:
+    return int(np.prod(window.shape, dtype=object)) * ITEM_BYTES[window.dtype] if window is not None else 0
+
+
+def bind(
+    plan: Plan,
+    checkpoint: Readable,
+    *,
+    max_shard_bytes: int = 5_000_000_000,
+    dtype: str | None = None,
+) -> Bound:
+    """Finds every window that `plan` reads in `checkpoint` and lays out every file that it writes."""
+    sources, targets = families(plan.source.stored), families(plan.target.stored)
+    entries = match(plan.source, sources, checkpoint)
+    windows = [None if entry is None else entry.window for entry in entries]
+    check_extents(windows)
+    moves = instances(plan.steps, sources, targets)
+    moves = moves.take(np.lexsort((moves.target_at, moves.target)))
+    _refuse_absent(moves, windows, plan)
+    total = sum(len(family.rows) for family in targets)
+    spans = np.searchsorted(moves.target, np.arange(total + 1, dtype=np.int64))
+    names = [family.spell(family.stored.name) for family in targets]
+    dtypes = _dtypes(plan, targets, names, windows, moves, spans, dtype or plan.dtype)
+    _refuse_gaps(plan.steps, targets, moves, total)
+    order = _order(targets)
+    files, spots, texts = lay_out(plan.target, targets, names, dtypes, order, max_shard_bytes)
+    tensors: list[Target] = []
+    limits = spans.tolist()
+    for number, family in enumerate(targets):
+        for row, name in enumerate(names[number]):
+            i = family.start + row
+            tensors.append(Target(number, row, name, dtypes[i], *spots[i], limits[i], limits[i + 1]))
+    checks = instances(plan.checks, sources, sources)
+    there = np.array([window is not None for window in windows] + [False, False])
+    checks = checks.take(there[checks.source] & there[checks.target])
+    return Bound(
+        plan, str(checkpoint.path), checkpoint, sources, targets, windows, tensors, order, moves, checks, files,
+        (*((name, text.encode()) for name, text in plan.files), *texts), _carried(plan, checkpoint),
+    )  # fmt: skip
+
+
+def _carried(plan: Plan, checkpoint: Readable) -> tuple[tuple[str, str], ...]:
+    from fnmatch import fnmatch
+
+    root = os.fspath(checkpoint.path)
+    written = {name for name, _ in plan.files}
+    globs = plan.target.carry or plan.source.carry
+    return tuple(
+        (os.path.join(root, name), name)
+        for name in checkpoint.side_files
+        if name not in written and any(fnmatch(name, glob) for glob in globs)
+    )
+
+
+def _refuse_absent(moves: Instances, windows: list[Window | None], plan: Plan) -> None:
+    absent = np.array([window is None for window in windows] + [True, False])  # -2 is unknown, -1 a fill
+    bad = absent[moves.source] | (moves.target < 0)
+    if bad.any():
+        origins = dict.fromkeys(plan.steps[i].origin or f"step {i}" for i in np.unique(moves.step[bad]).tolist())
+        raise Fault(
+            "missing-tensor",
+            f"{count(int(bad.sum()), 'copy').replace('copys', 'copies')} of the plan lack their tensor",
+            notes=few(origins),
+            help="compile the plan against this checkpoint",
+        )
+
+
+def _refuse_gaps(steps: tuple[Step, ...], targets: tuple[Family, ...], moves: Instances, total: int) -> None:
+    sizes = np.array([np.prod([loop.extent for loop in step.loops], dtype=np.int64) for step in steps] or [0])
+    filled = np.bincount(moves.target, weights=sizes[moves.step], minlength=total)
+    for family in targets:
+        wrong = np.flatnonzero(filled[family.start : family.start + len(family.rows)] != family.elements)
+        if len(wrong):
+            name = family.spell(family.stored.name)[int(wrong[0])]
+            raise Fault("not-filled", f"the plan does not fill each element of `{name}` exactly once")
+
+
+def _dtypes(
+    plan: Plan,
+    targets: tuple[Family, ...],
+    names: list[list[str]],
+    windows: list[Window | None],
+    moves: Instances,
+    spans: Rows,
+    wanted: str | None,
+) -> list[str]:
+    known = tuple(ITEM_BYTES)
+    codes = np.array([-1 if w is None else known.index(w.dtype) for w in windows] + [-1], dtype=np.int64)
+    codes = codes[moves.source]
+    low, high = np.full(len(spans) - 1, 99, dtype=np.int64), np.full(len(spans) - 1, -1, dtype=np.int64)
+    real = codes >= 0
+    np.minimum.at(low, moves.target[real], codes[real])
+    np.maximum.at(high, moves.target[real], codes[real])
+    usual = known[int(np.bincount(codes[real]).argmax())] if real.any() else "float32"
+    out: list[str] = []
+    mixed: list[str] = []
+    wrong: dict[str, str] = {}
+    for number, family in enumerate(targets):
+        rows = slice(family.start, family.start + len(family.rows))
+        for row, (least, most) in enumerate(zip(low[rows].tolist(), high[rows].tolist(), strict=True)):
+            own = usual if most < 0 else known[least]
+            every = {known[least], known[most]} if most >= 0 else {own}
+            if family.stored.dtype:
+                out.append(family.stored.dtype)
+            elif wanted and all(name in FLOATING for name in every):
+                out.append(wanted)
+            else:
+                out.append(own)
+                if least != most and most >= 0:
+                    mixed.append(f"{names[number][row]}: {', '.join(sorted(every))}")
+            if most >= 0:
+                for name in every:
+                    if not castable(name, out[-1]):
+                        wrong[f"{name} to {out[-1]}"] = names[number][row]
+    if mixed:
+        raise Fault(
+            "mixed-dtypes",
+            f"{count(len(mixed), 'tensor')} would be filled from tensors of different dtypes",
+            notes=few(mixed),
+            help="choose one with --dtype, or fix it in the mapping with `as`",
+        )
+    if wrong:
+        raise Fault(
+            "unsupported-cast",
+            f"{count(len(wrong), 'cast')} between dtypes that have no rounding defined",
+            notes=few(f"{cast}, first for `{name}`" for cast, name in wrong.items()),
+            help="keep these tensors as they are stored",
+        )
+    return out
+
+
+def _order(targets: tuple[Family, ...]) -> list[int]:
+    """Targets by (block, coordinates spelled in the name, family, coordinates): ranks of a tensor are neighbours."""
+    keyed: list[tuple[int, tuple[int, ...], int, int]] = []
+    for number, family in enumerate(targets):
+        stored = family.stored
+        said = set(spelled(stored.name))
+        kept = [k for k, name in enumerate(stored.coords) if name in said]
+        for row, coords in enumerate(family.rows[:, kept].tolist()):
+            keyed.append((stored.block, tuple(coords), number, family.start + row))
+    keyed.sort()
+    return [key[3] for key in keyed]
+
+
+def bundles(bound: Bound, order: list[int]) -> list[list[int]]:
+    """Neighbours in `order` that are one tensor on several ranks: same family, same name."""
+
+    def key(i: int) -> tuple[int, str]:
+        return bound.tensors[i].family, bound.tensors[i].name
+
+    return [list(group) for _, group in groupby(order, key)]

@@ -1,0 +1,119 @@
+"""Where output goes: a temporary sibling that becomes the destination when it is whole, or vanishes."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from .fault import Fault
+
+
+def _within(inner: str, outer: str) -> bool:
+    inner, outer = os.path.realpath(inner), os.path.realpath(outer)
+    return inner == outer or inner.startswith(outer.rstrip(os.sep) + os.sep)
+
+
+def free_bytes(path: str) -> int:
+    """The free bytes of the disk that `path`, or its nearest existing parent, is on."""
+    path = os.path.abspath(path)
+    while not os.path.exists(path):
+        path = os.path.dirname(path)
+    return shutil.disk_usage(path).free
+
+
+def check(out: str, need: int, sources: tuple[str, ...], *, overwrite: bool, merge: bool) -> None:
+    """Refuses a destination that is taken, too small, or holds what is read."""
+    for source in sources:
+        if _within(source, out):
+            raise Fault(
+                "source-in-destination", f"{out} holds the checkpoint that is read, {source}", help="write elsewhere"
+            )
+    if not merge and os.path.lexists(out) and not overwrite and (not os.path.isdir(out) or os.listdir(out)):
+        raise Fault("destination-exists", f"{out} exists and is not empty", help="use --overwrite, or another place")
+    free = free_bytes(out)
+    if need > free:
+        raise Fault(
+            "disk-full",
+            f"{out} needs {need:,} bytes, its disk has {free:,} free",
+            help="free some space, or write to another disk",
+        )
+
+
+@contextmanager
+def destination(out: str, *, overwrite: bool = False, merge: bool = False, durable: bool = False) -> Iterator[str]:
+    """A temporary folder beside `out`: moved to `out` when the block ends well, removed when it does not."""
+    out = os.path.abspath(out)
+    parent, name = os.path.split(out)
+    try:
+        os.makedirs(parent, exist_ok=True)
+        temporary = tempfile.mkdtemp(prefix=f".{name}.partial-{os.getpid()}-", dir=parent)
+        os.chmod(temporary, 0o777 & ~_mask())
+    except OSError as error:
+        raise Fault("write-failed", f"{parent}: {error.strerror}") from error
+    try:
+        yield temporary
+        if durable:
+            _sync(temporary)
+        if merge:
+            _merge(temporary, out)
+        else:
+            _replace(temporary, out, overwrite)
+        if durable:
+            _sync_folder(parent)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _mask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _replace(temporary: str, out: str, overwrite: bool) -> None:
+    aside = None
+    try:
+        if os.path.isdir(out) and not os.path.islink(out) and not os.listdir(out):
+            os.rmdir(out)
+        elif os.path.lexists(out) and overwrite:
+            aside = f"{temporary}.old"
+            os.rename(out, aside)
+        os.rename(temporary, out)
+    except OSError as error:
+        if aside is not None and not os.path.lexists(out):
+            os.rename(aside, out)
+        raise Fault("write-failed", f"{out}: {error.strerror}") from error
+    if aside is not None:
+        if os.path.isdir(aside) and not os.path.islink(aside):
+            shutil.rmtree(aside, ignore_errors=True)
+        else:
+            os.unlink(aside)
+
+
+def _merge(temporary: str, out: str) -> None:
+    try:
+        for folder, _, names in os.walk(temporary):
+            into = os.path.join(out, os.path.relpath(folder, temporary))
+            os.makedirs(into, exist_ok=True)
+            for name in sorted(names):
+                os.replace(os.path.join(folder, name), os.path.join(into, name))
+    except OSError as error:
+        raise Fault("write-failed", f"{out}: {error.strerror}") from error
+
+
+def _sync_folder(path: str) -> None:
+    number = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)
+
+
+def _sync(root: str) -> None:
+    for folder, _, names in os.walk(root, topdown=False):
+        for name in names:
+            _sync_folder(os.path.join(folder, name))
+        _sync_folder(folder)

@@ -1,0 +1,221 @@
+"""Runs a bound plan: tasks on a few threads, reads and kernels and checksums in parallel, writes in order."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import FrameType
+
+from . import destination
+from .bind import Bound, Target
+from .compare import compare_copies
+from .fault import Fault
+from .fill import Filler, Sources, buffer
+from .kernels import Array, Kernel
+from .progress import EVERY_SECONDS, OnProgress, Progress
+from .schedule import Budget, Recipes, Schedule, budget, schedule, scratch
+from .writing import Cancelled, Targets
+
+MEMORY = 512 << 20
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a run did. `bytes_read` counts what was really read, twice where it had to be."""
+
+    seconds: float
+    bytes_read: int
+    bytes_written: int
+    peak_buffer_bytes: int
+    files: tuple[str, ...]
+    kernel_calls: int = 0
+
+
+def run(
+    bound: Bound,
+    out_dir: str | os.PathLike[str],
+    *,
+    memory: int = MEMORY,
+    workers: int = 2,
+    overwrite: bool = False,
+    merge: bool = False,
+    durable: bool = False,
+    progress: OnProgress | None = None,
+    kernels: Mapping[int, Kernel] | None = None,
+    check_copies: bool = True,
+) -> Report:
+    """Writes the target checkpoint to the folder `out_dir`: whole, or not at all."""
+    began = time.perf_counter()
+    out = os.path.abspath(os.fspath(out_dir))
+    sources = (bound.path, *dict.fromkeys(w.path for w in bound.windows if w is not None))
+    destination.check(out, bound.disk_need, sources, overwrite=overwrite, merge=merge)
+    plan = schedule(bound, memory, workers)
+    workers = max(1, min(workers, len(plan.tasks)))
+    with _stoppable(), destination.destination(out, overwrite=overwrite, merge=merge, durable=durable) as root:
+        if check_copies:
+            compare_copies(bound, memory, progress)
+        for name, text in bound.texts:
+            _put(os.path.join(root, name), bound, text)
+        for path, name in bound.carried:
+            _put(os.path.join(root, name), bound, path)
+        read, calls = _work(bound, plan, root, workers, progress, kernels, began)
+    files = (*(f.name for f in bound.files), *(n for n, _ in bound.texts), *(n for _, n in bound.carried))
+    return Report(
+        time.perf_counter() - began, read, bound.bytes_written, plan.buffer_bytes * workers, files, calls
+    )  # fmt: skip
+
+
+def _put(path: str, bound: Bound, content: bytes | str) -> None:
+    """Writes a text, or copies the file that is named."""
+    try:
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        if isinstance(content, str):
+            shutil.copyfile(content, path)
+        else:
+            with open(path, "wb") as file:
+                file.write(content)
+    except OSError as error:
+        raise Fault("write-failed", f"{path}: {error.strerror}") from error
+
+
+@contextmanager
+def _stoppable() -> Iterator[None]:
+    """Turns SIGTERM into KeyboardInterrupt while the block runs in the main thread."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _work(
+    bound: Bound,
+    plan: Schedule,
+    root: str,
+    workers: int,
+    progress: OnProgress | None,
+    kernels: Mapping[int, Kernel] | None,
+    began: float,
+) -> tuple[int, int]:
+    _more_files(len(bound.files))
+    targets = Targets(bound, root, plan.tasks)
+    sources = Sources()
+    numbers = iter(range(len(plan.tasks)))
+    lock = threading.Lock()
+    failures: list[BaseException] = []
+    fillers: list[Filler] = []
+    done = 0
+
+    def work() -> None:
+        nonlocal done
+        try:
+            filler = Filler(sources, plan.arena_bytes, bound.plan.steps, kernels)
+            fillers.append(filler)
+            into = buffer(plan.chunk_bytes)
+            window = memoryview(into)
+            while not targets.stopped:
+                with lock:
+                    number = next(numbers, -1)
+                if number < 0:
+                    return
+                task = plan.tasks[number]
+                for job, chunk, base in task.items:
+                    filler.fill(job, job.recipe.piece(chunk), into, window, base)
+                written = targets.write(number, task, window)
+                with lock:
+                    done += written
+        except Cancelled:
+            pass
+        except BaseException as failure:
+            failures.append(failure)
+            targets.stop()
+
+    threads = [threading.Thread(target=work, daemon=True) for _ in range(workers)]
+    try:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            while thread.is_alive():
+                thread.join(EVERY_SECONDS if progress else 1.0)
+                if progress:
+                    spent = time.perf_counter() - began
+                    progress(Progress("write", done, bound.bytes_written, plan.buffer_bytes * workers, spent))
+    except BaseException:
+        targets.stop()
+        for thread in threads:
+            thread.join()
+        raise
+    finally:
+        targets.close()
+        sources.close()
+    if failures:
+        raise failures[0]
+    return sum(f.bytes_read for f in fillers), sum(f.calls for f in fillers)
+
+
+def _more_files(wanted: int) -> None:
+    """Raises the soft limit on open files where so many are written at once."""
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < 2 * wanted + 256:
+        most = 2 * wanted + 256 if hard == resource.RLIM_INFINITY else min(hard, 2 * wanted + 256)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, most), hard))
+
+
+def stream(
+    bound: Bound,
+    ranks: Mapping[str, int] | None = None,
+    *,
+    memory: int = MEMORY,
+    kernels: Mapping[int, Kernel] | None = None,
+) -> Iterator[tuple[str, str, tuple[int, ...], Array]]:
+    """Yields (name, dtype, shape, bytes) of every target tensor whose coordinates agree with `ranks`, in file order;
+    the next one is filled meanwhile. The bytes are the caller's to keep."""
+    wanted = dict(ranks or {})
+    limits = budget(memory, 1, scratch(bound))
+    whole = Budget(1 << 62, 1 << 62, limits.arena, limits.scratch)
+    recipes = Recipes(bound, whole)
+    sources = Sources()
+    filler = Filler(sources, limits.arena, bound.plan.steps, kernels)
+
+    def make(number: int) -> Array:
+        job = recipes.job([number])
+        chunk = job.recipe.piece(0)
+        into = buffer(max(1, sum(part[1] for part in chunk.parts)))[: chunk.parts[0][1]]
+        filler.fill(job, chunk, into, memoryview(into), 0)
+        return into
+
+    def chosen(tensor: Target) -> bool:
+        coords = bound.coords(tensor)
+        return all(coords[name] == value for name, value in wanted.items() if name in coords)
+
+    order = [number for number in bound.order if chosen(bound.tensors[number])]
+    pool = ThreadPoolExecutor(1)
+    try:
+        following = pool.submit(make, order[0]) if order else None
+        for place, number in enumerate(order):
+            assert following is not None
+            ready = following.result()
+            following = pool.submit(make, order[place + 1]) if place + 1 < len(order) else None
+            tensor = bound.tensors[number]
+            yield tensor.name, tensor.dtype, bound.targets[tensor.family].stored.shape, ready
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+        sources.close()
+
+

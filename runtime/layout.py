@@ -1,0 +1,64 @@
+"""Target tensors to target files: which file each goes to, where in it, and what surrounds it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .families import Family
+from .hf_files import hf_shards, index_json, shard_names
+from .plan import Side
+from .target import FileLayout, lay_out_safetensors, lay_out_torch_zip
+from .window import ITEM_BYTES
+
+
+@dataclass(frozen=True)
+class TargetFile:
+    """A file to write; `targets` are the global numbers of the tensors in its regions."""
+
+    name: str
+    layout: FileLayout
+    targets: tuple[int, ...]
+
+
+def lay_out(
+    side: Side,
+    targets: tuple[Family, ...],
+    names: list[list[str]],
+    dtypes: list[str],
+    order: list[int],
+    max_shard_bytes: int,
+) -> tuple[tuple[TargetFile, ...], list[tuple[int, int]], tuple[tuple[str, bytes], ...]]:
+    """All files, the (file, region) of every target, and the texts that belong to them."""
+    owner = [number for number, family in enumerate(targets) for _ in range(len(family.rows))]
+    flat = [name for group in names for name in group]
+    places = [
+        place
+        for family in targets
+        for place in (family.spell(family.stored.file) if family.stored.file else [""] * len(family.rows))
+    ]
+    groups: dict[str, list[int]] = {}
+    for i in order:
+        groups.setdefault(places[i], []).append(i)
+    texts: list[tuple[str, bytes]] = []
+    loose = groups.pop("", None)
+    if loose is not None:
+        sizes = [targets[owner[i]].elements * ITEM_BYTES[dtypes[i]] for i in loose]
+        shards = hf_shards(sizes, max_shard_bytes)
+        weights: dict[str, str] = {}
+        for shard, name in zip(shards, shard_names(side.format, len(shards)), strict=True):
+            groups[name] = [loose[k] for k in shard]
+            weights.update((flat[i], name) for i in groups[name])
+        if len(shards) > 1:
+            texts.append(index_json(side.format, weights, sum(sizes)))
+    files: list[TargetFile] = []
+    spots = [(0, 0)] * len(flat)
+    for number, (name, members) in enumerate(groups.items()):
+        tensors = [(flat[i], dtypes[i], targets[owner[i]].stored.shape) for i in members]
+        if side.format == "safetensors":
+            layout = lay_out_safetensors(tensors)
+        else:
+            layout = lay_out_torch_zip(tensors, name.rsplit("/", 1)[-1].split(".")[0])
+        files.append(TargetFile(name, layout, tuple(members)))
+        for region, i in enumerate(members):
+            spots[i] = (number, region)
+    return tuple(files), spots, tuple(texts)

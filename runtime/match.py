@@ -1,0 +1,240 @@
+"""Finds each tensor a plan reads in a checkpoint: families and entries in, a window per tensor or faults out."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from collections.abc import Iterable
+from typing import NoReturn, Protocol
+
+from .families import Family, spelled
+from .fault import Fault
+from .plan import Side
+from .window import ITEM_BYTES, Entry, Window
+
+SHOWN = 5
+
+
+class Readable(Protocol):
+    """What binding needs of an opened checkpoint."""
+
+    @property
+    def path(self) -> str | os.PathLike[str]: ...
+    @property
+    def entries(self) -> tuple[Entry, ...]: ...
+    @property
+    def side_files(self) -> tuple[str, ...]: ...
+
+
+def few(names: Iterable[str]) -> tuple[str, ...]:
+    """The first few names, and how many more there are."""
+    every = list(names)
+    more = (f"... and {len(every) - SHOWN} more",) if len(every) > SHOWN else ()
+    return (*every[:SHOWN], *more)
+
+
+def count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def _pattern(text: str) -> re.Pattern[str]:
+    """A name or file pattern as an expression; its holes match digits."""
+    return re.compile("(\\d+)".join(re.escape(part) for part in re.split(r"\{[^{}]*\}", text)))
+
+
+def _near(name: str, names: Iterable[str]) -> str | None:
+    found = difflib.get_close_matches(name, list(names)[:20000], n=1, cutoff=0.8)
+    return found[0] if found else None
+
+
+def _suggest(wanted: list[str], there: Iterable[str]) -> str:
+    pool = list(there)
+    for name in wanted[:SHOWN]:
+        near = _near(name, pool)
+        if near:
+            return f"`{name}` is near `{near}`"
+    return ""
+
+
+class _Files:
+    """Which of the checkpoint's files a formatted file name means."""
+
+    def __init__(self, entries: tuple[Entry, ...]) -> None:
+        self.there = dict.fromkeys(entry.file for entry in entries)
+        self.found: dict[str, str | None] = {}
+
+    def find(self, wanted: str) -> str | None:
+        if wanted not in self.found:
+            tails = wanted.split("/")
+            choices = ("/".join(tails[i:]) for i in range(len(tails)))
+            self.found[wanted] = next((name for name in choices if name in self.there), None)
+        return self.found[wanted]
+
+
+def match(side: Side, families: tuple[Family, ...], checkpoint: Readable) -> list[Entry | None]:
+    """The entry of every stored tensor, by global number; None only where an optional one is absent."""
+    entries = checkpoint.entries
+    files = _Files(entries)
+    by_name: dict[str, Entry] = {}
+    by_place: dict[tuple[str, str], Entry] = {}
+    for entry in entries:
+        by_name.setdefault(entry.name, entry)
+        by_place[entry.file, entry.name] = entry
+    found: list[Entry | None] = []
+    missing: list[str] = []
+    missing_files: dict[str, None] = {}
+    shapes: list[str] = []
+    for family in families:
+        stored = family.stored
+        spellings = [family.spell(pattern) for pattern in (stored.name, *stored.others)]
+        places = family.spell(stored.file) if stored.file else None
+        for i, name in enumerate(spellings[0]):
+            hit: Entry | None = None
+            place = files.find(places[i]) if places else None
+            if places and place is None:
+                found.append(None)
+                if not stored.optional:
+                    missing_files[places[i]] = None
+                continue
+            for spelling in spellings:
+                hit = by_name.get(spelling[i]) if place is None else by_place.get((place, spelling[i]))
+                if hit is not None:
+                    break
+            found.append(hit)
+            if hit is None:
+                if not stored.optional:
+                    missing.append(f"{place}: {name}" if place else name)
+            elif hit.window.shape != stored.shape:
+                shapes.append(f"`{hit.name}` in {hit.file}: {list(hit.window.shape)}, expected {list(stored.shape)}")
+    if missing_files:
+        _missing_files(list(missing_files), files, side, families, str(checkpoint.path))
+    _extra_files(files, side, families, str(checkpoint.path))
+    used = {(entry.file, entry.name) for entry in found if entry is not None}
+    unknown = _unknown(entries, used, side)
+    if missing:
+        there = dict.fromkeys(entry.name for entry in entries if (entry.file, entry.name) not in used)
+        near = _suggest([name.split(": ", 1)[-1] for name in missing], there)
+        raise Fault(
+            "missing-tensor",
+            f"{checkpoint.path} lacks {count(len(missing), 'tensor')} of layout `{side.layout}`",
+            notes=few(missing) + ((near,) if near else ()),
+            help="check the layout and its settings, or that every shard was downloaded",
+        )
+    if unknown:
+        _unknown_tensors(unknown, side, str(checkpoint.path))
+    if shapes:
+        raise Fault(
+            "wrong-shape",
+            f"{count(len(shapes), 'tensor')} in {checkpoint.path} not shaped as layout `{side.layout}` says",
+            notes=few(shapes),
+            help="check that the config belongs to this checkpoint, and the ranks and settings of the layout",
+        )
+    return found
+
+
+def _unknown(entries: tuple[Entry, ...], used: set[tuple[str, str]], side: Side) -> list[Entry]:
+    ignored = [_pattern(pattern) for pattern in side.ignored]
+    return [
+        entry
+        for entry in entries
+        if (entry.file, entry.name) not in used and not any(p.fullmatch(entry.name) for p in ignored)
+    ]
+
+
+def _unknown_tensors(unknown: list[Entry], side: Side, path: str) -> NoReturn:
+    patterns = dict.fromkeys(name for stored in side.stored for name in (stored.name, *stored.others))
+    notes = []
+    for entry in unknown[:SHOWN]:
+        near = _near(re.sub(r"\d+", "{}", entry.name), (re.sub(r"\{[^{}]*\}", "{}", p) for p in patterns))
+        spelled_so = next((p for p in patterns if re.sub(r"\{[^{}]*\}", "{}", p) == near), None)
+        notes.append(f"{entry.file}: {entry.name}" + (f" (near `{spelled_so}`)" if spelled_so else ""))
+    if len(unknown) > SHOWN:
+        notes.append(f"... and {len(unknown) - SHOWN} more")
+    raise Fault(
+        "unknown-tensor",
+        f"{path} holds {count(len(unknown), 'tensor')} that no rule of layout `{side.layout}` maps",
+        notes=tuple(notes),
+        help="map them with a rule, or drop them on purpose with `ignore \"name\"` in the layout",
+    )
+
+
+def _degrees(names: Iterable[str], families: tuple[Family, ...]) -> str:
+    """The degrees that the rank files show, such as `tp = 8, pp = 2`."""
+    seen: dict[str, int] = {}
+    for pattern in dict.fromkeys(family.stored.file for family in families if family.stored.file):
+        fields = spelled(pattern)
+        for name in names:
+            tails = pattern.split("/")
+            for i in range(len(tails)):
+                hit = _pattern("/".join(tails[i:])).fullmatch(name)
+                if hit:
+                    for field, value in zip(fields[len(fields) - len(hit.groups()) :], hit.groups(), strict=True):
+                        seen[field] = max(seen.get(field, 0), int(value) + 1)
+                    break
+    return ", ".join(f"{field} = {value}" for field, value in seen.items())
+
+
+def _missing_files(
+    missing: list[str], files: _Files, side: Side, families: tuple[Family, ...], path: str
+) -> NoReturn:
+    fits = _degrees(files.there, families)
+    said = ", ".join(f"{name} = {value}" for name, value in side.ranks)
+    raise Fault(
+        "missing-file",
+        f"{path} lacks {count(len(missing), 'file')} of layout `{side.layout}`" + (f" with {said}" if said else ""),
+        notes=few(missing) + ((f"the files that are there fit {fits}",) if fits else ()),
+        help=f"use {fits}" if fits else "check the path and the layout",
+    )
+
+
+def _extra_files(files: _Files, side: Side, families: tuple[Family, ...], path: str) -> None:
+    if not families or not all(family.stored.file for family in families):
+        return
+    used = set(files.found.values())
+    shapes = {family.stored.file.rsplit("/", 1)[-1] for family in families}
+    expressions = [_pattern(shape) for shape in shapes]
+    extra = [
+        name
+        for name in files.there
+        if name not in used and any(e.fullmatch(name.rsplit("/", 1)[-1]) for e in expressions)
+    ]
+    fits = _degrees(extra, families)
+    if extra and fits:
+        said = ", ".join(f"{name} = {value}" for name, value in side.ranks)
+        fits = _degrees(files.there, families)
+        raise Fault(
+            "extra-file",
+            f"{path} holds {count(len(extra), 'rank file')} beyond layout `{side.layout}`"
+            + (f" with {said}" if said else ""),
+            notes=(*few(extra), f"the files that are there fit {fits}"),
+            help=f"use {fits}",
+        )
+
+
+def check_extents(windows: list[Window | None]) -> None:
+    """Refuses files that end before the windows in them do."""
+    sizes: dict[str, int] = {}
+    short: dict[str, str] = {}
+    for window in windows:
+        if window is None:
+            continue
+        size = sizes.get(window.path)
+        if size is None:
+            try:
+                size = sizes[window.path] = os.stat(window.path).st_size
+            except OSError as error:
+                raise Fault("missing-file", f"{window.path}: {error.strerror}") from error
+        reach = 0
+        if 0 not in window.shape:
+            reach = 1 + sum((n - 1) * stride for n, stride in zip(window.shape, window.strides, strict=True))
+        end = window.at + reach * ITEM_BYTES[window.dtype]
+        if end > size and window.path not in short:
+            short[window.path] = f"{window.path} has {size:,} bytes, a tensor in it ends at byte {end:,}"
+    if short:
+        raise Fault(
+            "truncated-file",
+            f"{count(len(short), 'file')} end before their tensors do",
+            notes=few(short.values()),
+            help="download or copy them again",
+        )
