@@ -1,1 +1,56 @@
-"""ckptc, the checkpoint compiler."""
+"""ckptc, the checkpoint compiler: a mapping file becomes a proved plan, and the plan streams LLM weights between frameworks.
+
+The names below are all that there is to the Python face; each is imported when it is first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .api import Plan, compile, convert, load_plan, plan
+    from .dsl.diagnostic import MappingError
+    from .runtime.checkpoint import open_checkpoint as open
+    from .runtime.fault import Fault
+    from .survey import survey as inspect
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Fault": ("runtime.fault", "Fault"),
+    "MappingError": ("dsl.diagnostic", "MappingError"),
+    "Plan": ("api", "Plan"),
+    "compile": ("api", "compile"),
+    "convert": ("api", "convert"),
+    "inspect": ("survey", "survey"),
+    "load_plan": ("api", "load_plan"),
+    "open": ("runtime.checkpoint", "open_checkpoint"),
+    "plan": ("api", "plan"),
+}
+
+__all__ = [
+    "Fault",
+    "MappingError",
+    "Plan",
+    "__version__",
+    "compile",
+    "convert",
+    "inspect",
+    "load_plan",
+    "open",
+    "plan",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module `ckptc` has no attribute `{name}`")
+    module, attribute = _HOMES[name]
+    value = getattr(import_module(f".{module}", __name__), attribute)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

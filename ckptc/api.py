@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +27,8 @@ from .runtime.plan_file import save_plan
 if TYPE_CHECKING:
     import torch
 
+    from .account import Totals
+    from .runtime.bind import Bound
     from .runtime.engine import Report
 
 Stages = tuple[tuple[int, ...], ...]
@@ -70,17 +72,30 @@ class Plan:
             Path(path).write_text(text, encoding="utf-8")
         return text
 
-    def _bound(self, source: str | Path | Checkpoint | None, **options: Any) -> Any:
+    def _bound(self, source: str | Path | Checkpoint | None, **options: Any) -> Bound:
         from .runtime.bind import bind
 
         checkpoint = self.source if source is None else source if isinstance(source, Checkpoint) else open_checkpoint(source)
         if checkpoint is None:
             raise Fault("no-source", "this plan was made without a checkpoint", help="name the one to read: plan.run(dst, source=...)")
-        return bind(self.data, checkpoint, **options)
+        bound = bind(self.data, checkpoint, **options)
+        if self.source is None:
+            return bound
+        return replace(bound, carried=tuple((str(path), name) for name, path in self.extra))
 
-    def totals(self, source: str | Path | None = None, *, max_shard_size: int = 5_000_000_000) -> Any:
+    def totals(
+        self,
+        source: str | Path | None = None,
+        *,
+        memory: int | str = 512 << 20,
+        workers: int = 2,
+        max_shard_size: int | str = 5_000_000_000,
+    ) -> Totals:
         """Bytes read and written, files, disk and buffer need, before anything runs."""
-        return self._bound(source, max_shard_bytes=max_shard_size).totals
+        from .account import totals
+
+        bound = self._bound(source, max_shard_bytes=parse_size(max_shard_size))
+        return totals(bound, parse_size(memory), workers)
 
     def run(
         self,
@@ -101,7 +116,7 @@ class Plan:
         bound = self._bound(source, max_shard_bytes=parse_size(max_shard_size))
         return run(
             bound, Path(dst), memory=parse_size(memory), workers=workers, overwrite=overwrite, merge=merge,
-            check_copies=compare_copies, progress=progress, extra=dict(self.extra),
+            check_copies=compare_copies, progress=progress,
         )  # fmt: skip
 
     def stream(

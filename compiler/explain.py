@@ -12,7 +12,7 @@ from ..runtime.plan import Plan, Side, Step, Stored
 def describe(plan: Plan) -> str:
     """The whole plan: layouts, proof, and the copies by kernel class with their run lengths."""
     lines = [
-        f"plan    {plan.mapping}: {_side(plan.source)} -> {_side(plan.target)}",
+        f"plan    {summary(plan)}",
         "axes    " + "  ".join(f"{n} {v:,}" for n, v in plan.axes),
         "proof   every element of every tensor is stored, and nothing else is:",
         f"        {_proof(plan.source)}",
@@ -29,6 +29,11 @@ def describe(plan: Plan) -> str:
     if plan.files:
         lines.append("files   " + ", ".join(name for name, _ in plan.files))
     return "\n".join(lines)
+
+
+def summary(plan: Plan) -> str:
+    """The conversion in one line."""
+    return f"{plan.mapping}: {_side(plan.source)} -> {_side(plan.target)}"
 
 
 def _side(side: Side) -> str:
@@ -48,23 +53,28 @@ def _proof(side: Side) -> str:
     return text
 
 
-def _table(rows: list[tuple[str, ...]]) -> list[str]:
+def _table(rows: list[tuple[tuple[str, ...], int]]) -> list[str]:
+    """Aligned columns; rows that differ only in how often they run are added up."""
     if not rows:
         return []
-    widths = [max(len(r[i]) for r in rows) for i in range(len(rows[0]))]
-    return ["        " + "  ".join(c.ljust(w) for c, w in zip(r, widths, strict=True)).rstrip() for r in rows]
+    sums: dict[tuple[str, ...], int] = {}
+    for row, times in rows:
+        sums[row] = sums.get(row, 0) + times
+    texts = [(*row[:-1], f"{times:,} times", row[-1]) for row, times in sums.items()]
+    widths = [max(len(r[i]) for r in texts) for i in range(len(texts[0]))]
+    return ["        " + "  ".join(c.ljust(w) for c, w in zip(r, widths, strict=True)).rstrip() for r in texts]
 
 
-def _step_row(plan: Plan, step: Step) -> tuple[str, ...]:
+def _step_row(plan: Plan, step: Step) -> tuple[tuple[str, ...], int]:
     target = plan.target.stored[step.target]
     source = plan.source.stored[step.source].name if step.source is not None else "zeros"
-    return (source, "->", target.name, step.kernel, _runs(step), _times(step), step.origin)
+    return (source, "->", target.name, step.kernel, _runs(step), step.origin), _times(step)
 
 
-def _check_row(plan: Plan, step: Step) -> tuple[str, ...]:
+def _check_row(plan: Plan, step: Step) -> tuple[tuple[str, ...], int]:
     assert step.source is not None
     a, b = plan.source.stored[step.source], plan.source.stored[step.target]
-    return (a.name, "==", "its copies" if a is b else b.name, "compare", _runs(step), _times(step), step.origin)
+    return (a.name, "==", "its copies" if a is b else b.name, "compare", _runs(step), step.origin), _times(step)
 
 
 def run_length(step: Step) -> int:
@@ -87,11 +97,11 @@ def _runs(step: Step) -> str:
     return text
 
 
-def _times(step: Step) -> str:
+def _times(step: Step) -> int:
     total = 1
     for over in step.over:
         total *= over.extent
-    return f"{total:,} times"
+    return total
 
 
 def explain(plan: Plan, name: str) -> str | None:

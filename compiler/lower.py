@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from ..dsl.diagnostic import Diagnostic, MappingError
-from ..dsl.format import show
+from ..dsl.show import show
 from ..dsl.nearest import nearest
 from ..dsl.tree import AxisRef, Copies, Hole, Index, One, Pad, Pattern, Slice, Span, Sum
 from ..runtime.plan import Box, Stored

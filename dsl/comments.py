@@ -30,7 +30,7 @@ class Source:
     """The text that a tree was parsed from, as far as the tree does not hold it. Empty text has nothing."""
 
     def __init__(self, text: str) -> None:
-        self.lines = [line.rstrip() for line in text.split("\n")]
+        self.lines = [line.rstrip() for line in text.split("\n")] if text else []
         self.comments: list[tuple[Point, str]] = []
         self._closing: dict[Point, Point] = {}  # where a block's brace opens -> where it closes
         opened: list[Point] = []

@@ -61,7 +61,9 @@ def _parse(text: str, start: str, at: Span) -> Any:
     except UnexpectedToken as error:
         found = "" if error.token.type == "$END" else str(error.token)
         place = _end_of(padded, at) if not found else _token_span(error.token, at.file)
-        raise MappingError(unexpected(padded, place, found, set(error.accepts or error.expected), _spellings())) from None
+        raise MappingError(
+            unexpected(padded, place, found, set(error.accepts or error.expected), _spellings())
+        ) from None
     except UnexpectedCharacters as error:
         place = Span(at.file, error.line, error.column, error.line, error.column + 1)
         raise MappingError(stray(padded, place)) from None
@@ -72,12 +74,16 @@ def _parse(text: str, start: str, at: Span) -> Any:
         children = [finished[id(child)] if isinstance(child, Tree) else child for child in node.children]
         deep = 1 + max((depth[id(child)] for child in node.children if isinstance(child, Tree)), default=0)
         if deep > _DEEPEST:
-            fault = Diagnostic("too-deep", "nested too deeply", (Label(build.span(node.meta)),), help="name a part of it")
+            fault = Diagnostic(
+                "too-deep", "nested too deeply", (Label(build.span(node.meta)),), help="name a part of it"
+            )
             raise MappingError(fault)
         finished[id(node)] = getattr(build, str(node.data))(node.meta, children)
         depth[id(node)] = deep
     if build.faults:
-        raise MappingError(*sorted(build.faults, key=lambda fault: (fault.labels[0].span.line, fault.labels[0].span.column)))
+        raise MappingError(
+            *sorted(build.faults, key=lambda fault: (fault.labels[0].span.line, fault.labels[0].span.column))
+        )
     return finished[id(root)]
 
 

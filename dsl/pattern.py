@@ -92,7 +92,14 @@ def _hole(text: str, inside: Span, span: Span, parse_expr: ParseExpr) -> Hole:
             offset = parse_expr(head[start:], where)
         except MappingError as error:
             first = error.diagnostics[0]
-            raise MappingError(Diagnostic("bad-pattern", first.title.replace("the end of the file", "the end of the hole"), first.labels, help=first.help)) from None
+            raise MappingError(
+                Diagnostic(
+                    "bad-pattern",
+                    first.title.replace("the end of the file", "the end of the hole"),
+                    first.labels,
+                    help=first.help,
+                )
+            ) from None
     return Hole(match["axis"], match["rank"], offset, width, span)
 
 

@@ -82,7 +82,9 @@ def _by_file(labels: tuple[Label, ...]) -> list[tuple[str, list[Label]]]:
     return list(files.items())
 
 
-def _excerpt(source: list[str], labels: list[Label], primary: Label | None, width: int, loud: str, paint: Any) -> list[str]:
+def _excerpt(
+    source: list[str], labels: list[Label], primary: Label | None, width: int, loud: str, paint: Any
+) -> list[str]:
     lines: list[str] = []
     before = 0
     for label in sorted(labels, key=lambda label: (label.span.line, label is not primary)):
@@ -114,5 +116,8 @@ def _printable(text: str) -> str:
 
 def _columns(text: str) -> int:
     """How many terminal columns `text` takes when printed."""
-    wide = (2 if unicodedata.east_asian_width(char) in "WF" else 0 if unicodedata.combining(char) else 1 for char in _printable(text))
+    wide = (
+        2 if unicodedata.east_asian_width(char) in "WF" else 0 if unicodedata.combining(char) else 1
+        for char in _printable(text)
+    )
     return sum(wide)

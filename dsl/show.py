@@ -76,7 +76,9 @@ def show(node: Node) -> str:
         case tree.Carry(globs):
             return "carry " + " ".join(map(quote, globs))
         case tree.Stages(axis, rank, interleave, remainder):
-            tail = (f" interleave {interleave}" if interleave else "") + (f" remainder {remainder}" if remainder else "")
+            tail = (f" interleave {interleave}" if interleave else "") + (
+                f" remainder {remainder}" if remainder else ""
+            )
             return f"stages {axis} over {rank}{tail}"
         case tree.Refine(axis, names, sizes, when):
             tail = " with " + ", ".join(map(show, sizes)) if sizes else ""
@@ -91,7 +93,9 @@ def show(node: Node) -> str:
             return f"{label}: {tensor}"
         case tree.Elementwise(op, amount):
             plain = isinstance(amount, tree.Ref) or (
-                isinstance(amount, tree.Literal) and isinstance(amount.value, int | float) and not isinstance(amount.value, bool)
+                isinstance(amount, tree.Literal)
+                and isinstance(amount.value, int | float)
+                and not isinstance(amount.value, bool)
             )
             return f"{op} {show(amount)}" if plain else f"{op} ({show(amount)})"
         case tree.Use(file):
@@ -178,7 +182,11 @@ def _expr(node: Expr, level: int) -> str:
         case tree.Literal(value):
             if isinstance(value, str):
                 return quote(value)
-            return {True: "true", False: "false", None: "null"}[value] if value is None or isinstance(value, bool) else repr(value)
+            return (
+                {True: "true", False: "false", None: "null"}[value]
+                if value is None or isinstance(value, bool)
+                else re.sub(r"e([+-])0", r"e\1", repr(value))
+            )
         case tree.Ref(name):
             return name
         case tree.Call(function, args):

@@ -43,9 +43,13 @@ def unexpected(text: str, span: Span, found: str, accepts: set[str], literals: M
     if not found and opened:
         mark, where = opened[-1]
         where = Span(span.file, where.line, where.column, where.end_line, where.end_column)
-        return Diagnostic("syntax", f"`{mark}` is never closed", (Label(where, "opened here"),), help=f"add `{_CLOSES[mark]}`")
+        return Diagnostic(
+            "syntax", f"`{mark}` is never closed", (Label(where, "opened here"),), help=f"add `{_CLOSES[mark]}`"
+        )
     if found in _CLOSES.values() and not opened:
-        return Diagnostic("syntax", f"`{found}` closes nothing", (Label(span, "nothing is open here"),), help=f"delete the `{found}`")
+        return Diagnostic(
+            "syntax", f"`{found}` closes nothing", (Label(span, "nothing is open here"),), help=f"delete the `{found}`"
+        )
     labels = [Label(span, "")]
     spelled = {literals[name] for name in accepts if name in literals}
     if found in _CLOSES.values() and _CLOSES[opened[-1][0]] != found:

@@ -4,6 +4,8 @@ Only `parse` makes these and only `format` turns them back into text; the compil
 Spans take no part in equality, so two trees are equal when they say the same thing.
 """
 
+# ruff: noqa: RUF009 - every node ends in a span
+
 from __future__ import annotations
 
 from dataclasses import dataclass, field
@@ -25,7 +27,7 @@ NOWHERE = Span()
 
 
 def _span() -> Span:
-    return field(default=NOWHERE, compare=False, repr=False)  # type: ignore[no-any-return]
+    return field(default=NOWHERE, compare=False, repr=False)
 
 
 # --- scalar expressions: sizes, guards, config values -------------------------------------------

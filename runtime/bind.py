@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import groupby
+from math import prod
 
 import numpy as np
 
@@ -146,7 +147,7 @@ def _refuse_absent(moves: Instances, windows: list[Window | None], plan: Plan) -
 
 
 def _refuse_gaps(steps: tuple[Step, ...], targets: tuple[Family, ...], moves: Instances, total: int) -> None:
-    sizes = np.array([np.prod([loop.extent for loop in step.loops], dtype=np.int64) for step in steps] or [0])
+    sizes = np.array([prod(loop.extent for loop in step.loops) for step in steps] or [0], dtype=np.int64)
     filled = np.bincount(moves.target, weights=sizes[moves.step], minlength=total)
     for family in targets:
         wrong = np.flatnonzero(filled[family.start : family.start + len(family.rows)] != family.elements)

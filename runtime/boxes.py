@@ -129,6 +129,8 @@ def onto_strides(box: BoxT, shape: tuple[int, ...], strides: tuple[int, ...]) ->
     """
     source, target, loops = box
     sizes = row_major(shape)
+    if strides == sizes:
+        return [box]
     place = [source // size % extent for size, extent in zip(sizes, shape, strict=True)]
     reach = list(place)
     moved: list[LoopT] = []

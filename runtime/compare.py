@@ -40,7 +40,8 @@ def compare_copies(bound: Bound, memory: int, progress: OnProgress | None = None
                                                checks.target_at)), strict=True):  # fmt: skip
             step, one, two, one_at, two_at = row
             first, second = bound.windows[one], bound.windows[two]
-            assert first is not None and second is not None
+            assert first is not None
+            assert second is not None
             key = (step, _form(first), _form(second), one_at, two_at)
             if key not in known:
                 known[key] = _recipe(loops[step], steps[step], (first, one_at), (second, two_at), limits)
@@ -50,7 +51,7 @@ def compare_copies(bound: Bound, memory: int, progress: OnProgress | None = None
                 into = buffer(recipe.buffer_bytes)
             for number in range(recipe.chunks):
                 chunk = recipe.piece(number)
-                filler.fill(job, chunk, into, memoryview(into), 0)
+                filler.fill(job, chunk, into, into.data, 0)
                 (at, size, start), (other_at, _, _) = chunk.parts
                 a, b = into[at : at + size], into[other_at : other_at + size]
                 if not np.array_equal(a, b):

@@ -126,7 +126,7 @@ def _work(
             filler = Filler(sources, plan.arena_bytes, bound.plan.steps, kernels)
             fillers.append(filler)
             into = buffer(plan.chunk_bytes)
-            window = memoryview(into)
+            window = into.data
             while not targets.stopped:
                 with lock:
                     number = next(numbers, -1)
@@ -197,7 +197,7 @@ def stream(
         job = recipes.job([number])
         chunk = job.recipe.piece(0)
         into = buffer(max(1, sum(part[1] for part in chunk.parts)))[: chunk.parts[0][1]]
-        filler.fill(job, chunk, into, memoryview(into), 0)
+        filler.fill(job, chunk, into, into.data, 0)
         return into
 
     def chosen(tensor: Target) -> bool:

@@ -20,7 +20,7 @@ def _grid(first: Coords, loops: list[tuple[int, Coords]]) -> Rows:
     rows = np.array(first, dtype=np.int64).reshape(1, len(first))
     for extent, strides in loops:
         moves = np.arange(extent, dtype=np.int64)[:, None] * np.array(strides, dtype=np.int64).reshape(1, -1)
-        rows = (rows[:, None, :] + moves[None, :, :]).reshape(-1, len(first))
+        rows = (rows[:, None, :] + moves[None, :, :]).reshape(len(rows) * extent, len(first))
     return rows
 
 

@@ -65,7 +65,7 @@ class Filler:
     ) -> None:
         self.sources, self.steps, self.kernels = sources, steps, kernels or {}
         self.arena = buffer(-(-arena_bytes // 16) * 16)
-        self._window = memoryview(self.arena)
+        self._window = self.arena.data
         self._typed = {size: self.arena.view(kind) for size, kind in ITEMS.items()}
         self.bytes_read = 0
         self.calls = 0

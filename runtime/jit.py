@@ -10,8 +10,6 @@ from numpy.typing import NDArray
 
 from .boxes import LoopT
 
-_TILE = 32
-
 
 def _options() -> dict[str, Any]:
     return {"nogil": True, "cache": True, "boundscheck": False}
@@ -21,19 +19,36 @@ def _outer(loops: tuple[LoopT, ...]) -> NDArray[np.int64]:
     return np.array(loops, dtype=np.int64).reshape(-1, 3)
 
 
-@numba.njit(**_options())  # type: ignore[untyped-decorator]
-def _tiles(source, target, s, t, rows, rows_s, rows_t, cols, cols_s, cols_t):  # type: ignore[no-untyped-def]
-    for r in range(0, rows, 32):
-        r_end = min(r + 32, rows)
-        for c in range(0, cols, 32):
-            c_end = min(c + 32, cols)
-            for i in range(r, r_end):
-                for j in range(c, c_end):
-                    target[t + i * rows_t + j * cols_t] = source[s + i * rows_s + j * cols_s]
+@numba.njit(**_options())
+def _tiles(source, target, s, t, rows, rows_s, rows_t, cols, cols_s, cols_t, tile):  # type: ignore[no-untyped-def]
+    # Through a small dense tile, so that large power-of-two strides do not fight over few cache lines.
+    for r in range(0, rows, 64):
+        n_rows = min(64, rows - r)
+        for c in range(0, cols, 64):
+            n_cols = min(64, cols - c)
+            for j in range(n_cols):
+                at = s + r * rows_s + (c + j) * cols_s
+                if rows_s == 1:
+                    run = source[at : at + n_rows]
+                    for i in range(n_rows):
+                        tile[j, i] = run[i]
+                else:
+                    for i in range(n_rows):
+                        tile[j, i] = source[at + i * rows_s]
+            for i in range(n_rows):
+                at = t + (r + i) * rows_t + c * cols_t
+                if cols_t == 1:
+                    put = target[at : at + n_cols]
+                    for j in range(n_cols):
+                        put[j] = tile[j, i]
+                else:
+                    for j in range(n_cols):
+                        target[at + j * cols_t] = tile[j, i]
 
 
-@numba.njit(**_options())  # type: ignore[untyped-decorator]
+@numba.njit(**_options())
 def _transpose(source, target, source_at, target_at, outer, rows, rows_s, rows_t, cols, cols_s, cols_t):  # type: ignore[no-untyped-def]
+    tile = np.empty((64, 66), source.dtype)
     total = 1
     for k in range(len(outer)):
         total *= outer[k, 0]
@@ -44,13 +59,10 @@ def _transpose(source, target, source_at, target_at, outer, rows, rows_s, rows_t
             left //= outer[k, 0]
             s += i * outer[k, 1]
             t += i * outer[k, 2]
-        if rows_s == 1 and cols_t == 1:
-            _tiles(source, target, s, t, rows, 1, rows_t, cols, cols_s, 1)
-        else:
-            _tiles(source, target, s, t, rows, rows_s, rows_t, cols, cols_s, cols_t)
+        _tiles(source, target, s, t, rows, rows_s, rows_t, cols, cols_s, cols_t, tile)
 
 
-@numba.njit(**_options())  # type: ignore[untyped-decorator]
+@numba.njit(**_options())
 def _widen(source, target, source_at, target_at, outer, n, by_s, by_t):  # type: ignore[no-untyped-def]
     total = 1
     for k in range(len(outer)):
@@ -72,7 +84,7 @@ def _widen(source, target, source_at, target_at, outer, n, by_s, by_t):  # type:
                 target[t + j * by_t] = np.uint32(source[s + j * by_s]) << np.uint32(16)
 
 
-@numba.njit(**_options())  # type: ignore[untyped-decorator]
+@numba.njit(**_options())
 def _round(bits):  # type: ignore[no-untyped-def]
     bits = np.uint32(bits)
     up = np.uint32(bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16)
@@ -80,7 +92,7 @@ def _round(bits):  # type: ignore[no-untyped-def]
     return np.uint16(nan if (bits & np.uint32(0x7FFFFFFF)) > np.uint32(0x7F800000) else up)
 
 
-@numba.njit(**_options())  # type: ignore[untyped-decorator]
+@numba.njit(**_options())
 def _round_off(source, target, source_at, target_at, outer, n, by_s, by_t):  # type: ignore[no-untyped-def]
     total = 1
     for k in range(len(outer)):

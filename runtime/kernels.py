@@ -22,7 +22,7 @@ ITEMS: dict[int, Any] = {1: np.uint8, 2: np.uint16, 4: np.uint32, 8: np.uint64, 
 FLOATING = ("float64", "float32", "float16", "bfloat16")
 _NATIVE = {
     name: np.dtype(name) for name in ITEM_BYTES if name != "bfloat16" and not name.startswith("float8")
-}  # fmt: skip
+}
 _BLOCK = 1 << 16
 _jit: ModuleType | None = None
 
@@ -164,6 +164,8 @@ def _cast_block(
             value = value.astype(wide)
             value *= wide(affine[0])
             value += wide(affine[1])
+        if two == "float16" and value.dtype == np.float64:
+            value = value.astype(np.float32)  # as torch does: a double is first made a float
         if two == "bfloat16":
             ready = np.ascontiguousarray(value, np.float32).reshape(-1).view(np.uint32)
             _jitted().round_off(ready, target, 0, target_at, _dense(loops, 2))

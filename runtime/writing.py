@@ -7,13 +7,27 @@ import os
 import threading
 import zlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from .bind import Bound
 from .crc import combine
 from .fault import Fault
 from .schedule import Task
+from .target import FileLayout
 
 _MOST_VECTORS = 512
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """A stretch of a region: where in its bytes, and whether it is its first or last."""
+
+    region: int
+    start: int
+    data: memoryview
+    crc: int
+    first: bool
+    last: bool
 
 
 class Cancelled(Exception):
@@ -52,11 +66,11 @@ class Targets:
 
     def write(self, number: int, task: Task, window: memoryview) -> int:
         """Writes what a task computed into `window`; the bytes written."""
-        pieces: dict[int, list[tuple[int, int, memoryview, int]]] = {}
+        pieces: dict[int, list[_Piece]] = {}
         tensors, files = self.bound.tensors, self.bound.files
         for job, chunk_number, base in task.items:
             chunk = job.recipe.piece(chunk_number)
-            last = chunk_number == job.recipe.chunks - 1
+            ends = chunk_number == 0, chunk_number == job.recipe.chunks - 1
             for members, (at, size, start) in zip(job.members, chunk.parts, strict=True):
                 data = window[base + at : base + at + size]
                 known: int | None = None
@@ -64,66 +78,58 @@ class Targets:
                     tensor = tensors[target]
                     if known is None and files[tensor.file].layout.needs_crc:
                         known = zlib.crc32(data)
-                    pieces.setdefault(tensor.file, []).append(
-                        (tensor.region, start if not last else ~start, data, known or 0)
-                    )
+                    piece = _Piece(tensor.region, start, data, known or 0, *ends)
+                    pieces.setdefault(tensor.file, []).append(piece)
         done = 0
         for file_number, turn in self._tickets[number].items():
             done += self._write_file(file_number, turn, pieces[file_number])
         return done
 
-    def _write_file(self, number: int, turn: int, pieces: list[tuple[int, int, memoryview, int]]) -> int:
-        file, layout = self._files[number], self.bound.files[number].layout
+    def _write_file(self, number: int, turn: int, pieces: list[_Piece]) -> int:
+        file = self._files[number]
         with self._ready:
             while file.turn != turn and not self.stopped:
                 self._ready.wait()
         if self.stopped:
             raise Cancelled
         try:
-            if file.number < 0:
-                self._open(file)
-            vectors: list[memoryview | bytes] = []
-            first = end = -1
-            done = 0
-            for region_number, start, data, crc in pieces:
-                region = layout.regions[region_number]
-                last, start = start < 0, ~start if start < 0 else start
-                at = region.at + start
-                if start == 0:
-                    vectors_at = at - len(region.lead)
-                    bytes_before: list[memoryview | bytes] = [region.lead] if region.lead else []
-                    file.crcs[region_number] = crc
-                else:
-                    vectors_at, bytes_before = at, []
-                    if layout.needs_crc:
-                        file.crcs[region_number] = combine(file.crcs[region_number], crc, len(data))
-                if vectors and (vectors_at != end or len(vectors) > _MOST_VECTORS):
-                    done += _write_all(file, vectors, first)
-                    vectors = []
-                if not vectors:
-                    first = vectors_at
-                vectors += bytes_before
-                vectors.append(data)
-                end = at + len(data)
-                if last:
-                    trail = layout.trail(region_number, file.crcs[region_number])
-                    if trail:
-                        vectors.append(trail)
-                        end += len(trail)
-                    file.left -= 1
-            if file.left == 0:
-                tail = layout.tail(file.crcs)
-                if tail:
-                    vectors.append(tail)
-            done += _write_all(file, vectors, first)
-            if file.left == 0:
-                os.close(file.number)
-                file.number = -1
+            done = self._write_pieces(file, self.bound.files[number].layout, pieces)
         except OSError as error:
             raise self._fault(file, error) from error
         with self._ready:
             file.turn += 1
             self._ready.notify_all()
+        return done
+
+    def _write_pieces(self, file: _File, layout: FileLayout, pieces: list[_Piece]) -> int:
+        """Writes neighbours, with what stands around them, in one call."""
+        if file.number < 0:
+            self._open(file)
+        vectors: list[memoryview | bytes] = []
+        begin = end = done = 0
+        for piece in pieces:
+            region = layout.regions[piece.region]
+            lead = region.lead if piece.first else b""
+            at = region.at + piece.start - len(lead)
+            if piece.first:
+                file.crcs[piece.region] = piece.crc
+            elif layout.needs_crc:
+                file.crcs[piece.region] = combine(file.crcs[piece.region], piece.crc, len(piece.data))
+            if vectors and (at != end or len(vectors) > _MOST_VECTORS):
+                done += _write_all(file, vectors, begin)
+                vectors = []
+            if not vectors:
+                begin = end = at
+            trail = layout.trail(piece.region, file.crcs[piece.region]) if piece.last else b""
+            vectors += (lead, piece.data, trail)
+            end += len(lead) + len(piece.data) + len(trail)
+            file.left -= piece.last
+        if file.left == 0:
+            vectors.append(layout.tail(file.crcs))
+        done += _write_all(file, vectors, begin)
+        if file.left == 0:
+            os.close(file.number)
+            file.number = -1
         return done
 
     def _open(self, file: _File) -> None:
@@ -153,6 +159,7 @@ class Targets:
 
 
 def _write_all(file: _File, vectors: list[memoryview | bytes], at: int) -> int:
+    vectors = [vector for vector in vectors if len(vector)]
     total = sum(len(vector) for vector in vectors)
     if total == 0:
         return 0

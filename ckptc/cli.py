@@ -1,0 +1,91 @@
+"""The command line: arguments in, exit code out. What is heavy is imported by the command that needs it.
+
+Exit codes: 0 done, 1 failed with a diagnostic, 2 usage, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from . import __version__, cli_convert, cli_mappings, options
+
+HELP = "The checkpoint compiler: converts LLM weights between frameworks and parallel layouts, proved and streamed."
+
+app = typer.Typer(
+    name="ckptc",
+    help=HELP,
+    add_completion=False,
+    rich_markup_mode=None,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["--help", "-h"], "token_normalize_func": lambda text: text.replace("_", "-")},
+)
+
+app.command("convert")(cli_convert.convert)
+app.command("compile")(cli_convert.compile)
+app.command("run")(cli_convert.run)
+app.command("explain")(cli_mappings.explain)
+app.command("check")(cli_mappings.check)
+app.command("fmt")(cli_mappings.fmt)
+app.command("list")(cli_mappings.list_)
+
+
+@app.command()
+def inspect(
+    path: Annotated[str, typer.Argument(metavar="PATH", help="A checkpoint: a folder or a file.", show_default=False)],
+    config: options.Config = None,
+    json: options.Json = False,
+) -> None:
+    """Say what a checkpoint is: family, layout, degrees, tensors, bytes. Reads headers only."""
+    from .survey import describe, survey
+
+    found = survey(path, config)
+    print(_json(found) if json else describe(found))
+
+
+# Everything after SCRIPT belongs to the script, its --help too.
+@app.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+def compat(
+    script: Annotated[str, typer.Argument(metavar="SCRIPT", help="The script's name: checkpoint_converter", show_default=False)],
+    arguments: Annotated[list[str] | None, typer.Argument(metavar="ARGS...", help="The script's own arguments.")] = None,
+) -> None:
+    """Do the work of a framework's own conversion script, with that script's own arguments."""
+    from .compat import run_script
+
+    run_script(script, arguments or [])
+
+
+@app.command()
+def version(json: options.Json = False) -> None:
+    """Print the version."""
+    print(_json({"version": __version__}) if json else f"ckptc {__version__}")
+
+
+def _json(data: object) -> str:
+    import json
+
+    return json.dumps(data, indent=2)
+
+
+def invoke(arguments: list[str]) -> int:
+    """Run one command line; whatever goes wrong is raised. The exit code."""
+    code = app(arguments, prog_name="ckptc", standalone_mode=False)
+    sys.stdout.flush()
+    return code if isinstance(code, int) else 0
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run one command line and leave the process with its exit code. Never shows a traceback by itself."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    try:
+        code = invoke(arguments)
+    except SystemExit:
+        raise
+    except BaseException as error:
+        from .failure import report
+
+        code = report(error, "--json" in arguments)
+    sys.exit(code)

@@ -1,0 +1,172 @@
+"""`ckptc convert`, `compile` and `run`: from options to a plan, and from a plan to files and a summary."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from . import options
+
+if TYPE_CHECKING:
+    from .api import Plan
+
+MEMORY, WORKERS, SHARD = "512MiB", 2, "5GB"
+
+CompareAll = Annotated[bool, typer.Option("--compare-all-copies", help="Also compare tensors that every rank holds a copy of.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan and its totals, and write nothing.")]
+Mapping = Annotated[str | None, typer.Option("--mapping", metavar="FILE|NAME", help="A mapping of your own (default: those that ship).")]
+MappingName = Annotated[str, typer.Argument(metavar="MAPPING", help="A .ckmap file, or the name of one that ships.", show_default=False)]
+PlanFile = Annotated[Path, typer.Argument(metavar="PLAN", help="A plan that `ckptc compile -o` wrote.", show_default=False)]
+SingleFile = Annotated[str | None, typer.Option("--single-file", metavar="NAME", help="All tensors in one file of this name, and nothing else.")]
+Emit = Annotated[str | None, typer.Option("--emit", metavar="python", help="Write a self-contained Python module instead of a plan file.")]
+Output = Annotated[Path | None, typer.Option("-o", "--output", metavar="FILE", help="Where to write (default: print).")]
+
+
+def convert(
+    src: options.Source,
+    dst: options.Destination,
+    to: options.To,
+    from_: options.From = None,
+    mapping: Mapping = None,
+    family: options.Family = None,
+    config: options.Config = None,
+    tp: options.Tp = None,
+    pp: options.Pp = None,
+    vpp: options.Vpp = None,
+    ep: options.Ep = None,
+    set_: options.Set = None,
+    from_set: options.FromSet = None,
+    stages: options.Stages = None,
+    format: options.Format = None,
+    dtype: options.Dtype = None,
+    single_file: SingleFile = None,
+    memory: options.Memory = MEMORY,
+    workers: options.Workers = WORKERS,
+    max_shard_size: options.MaxShardSize = SHARD,
+    overwrite: options.Overwrite = False,
+    merge: options.Merge = False,
+    dry_run: DryRun = False,
+    compare_copies: options.CompareCopies = True,
+    compare_all_copies: CompareAll = False,
+    progress: options.Progress = True,
+    quiet: options.Quiet = False,
+    as_json: options.Json = False,
+) -> None:
+    """Convert a checkpoint to another framework, layout or degree of parallelism."""
+    settings = options.settings(set_, "--set", tp=tp, pp=pp, vpp=vpp, ep=ep)
+    source_settings = options.settings(from_set, "--from-set")
+    stage_list = options.stages(stages)
+    from . import api
+    from .single_file import into_single_file
+
+    plan = api.plan(
+        src, to=to, from_=from_, mapping=mapping, family=family, config=config, format=format, dtype=options.dtype(dtype),
+        compare_all=compare_all_copies, stages=stage_list, source_settings=source_settings, **settings,
+    )  # fmt: skip
+    if single_file is not None:
+        plan = into_single_file(plan, single_file)
+    _execute(
+        plan, src, dst, dry_run=dry_run, progress=progress, quiet=quiet, as_json=as_json, memory=memory, workers=workers,
+        max_shard_size=max_shard_size, overwrite=overwrite, merge=merge, compare_copies=compare_copies,
+    )  # fmt: skip
+
+
+def run(
+    plan: PlanFile,
+    src: options.Source,
+    dst: options.Destination,
+    memory: options.Memory = MEMORY,
+    workers: options.Workers = WORKERS,
+    max_shard_size: options.MaxShardSize = SHARD,
+    overwrite: options.Overwrite = False,
+    merge: options.Merge = False,
+    dry_run: DryRun = False,
+    compare_copies: options.CompareCopies = True,
+    progress: options.Progress = True,
+    quiet: options.Quiet = False,
+    as_json: options.Json = False,
+) -> None:
+    """Run a saved plan on a checkpoint."""
+    from .api import load_plan
+
+    _execute(
+        load_plan(plan), src, dst, dry_run=dry_run, progress=progress, quiet=quiet, as_json=as_json, memory=memory, workers=workers,
+        max_shard_size=max_shard_size, overwrite=overwrite, merge=merge, compare_copies=compare_copies,
+    )  # fmt: skip
+
+
+def compile(
+    mapping: MappingName,
+    from_: options.FromNamed,
+    to: options.To,
+    family: options.Family = None,
+    config: options.Config = None,
+    tp: options.Tp = None,
+    pp: options.Pp = None,
+    vpp: options.Vpp = None,
+    ep: options.Ep = None,
+    set_: options.Set = None,
+    from_set: options.FromSet = None,
+    stages: options.Stages = None,
+    format: options.Format = None,
+    dtype: options.Dtype = None,
+    emit: Emit = None,
+    output: Output = None,
+) -> None:
+    """Compile and prove a plan from a mapping and a config, with no checkpoint at hand."""
+    if emit not in (None, "python"):
+        raise typer.BadParameter(f"`{emit}` cannot be emitted, only `python`", param_hint="--emit")
+    plan = compiled(mapping, from_, to, family, config, settings=options.settings(set_, "--set", tp=tp, pp=pp, vpp=vpp, ep=ep),
+                    source_settings=options.settings(from_set, "--from-set"), stages=stages, format=format, dtype=dtype)  # fmt: skip
+    if emit:
+        text = plan.emit(output)
+        if output is None:
+            print(text, end="" if text.endswith("\n") else "\n")
+    elif output is not None:
+        plan.save(output)
+    else:
+        print(plan)
+    if output is not None:
+        print(f"{output}: {output.stat().st_size:,} bytes")
+
+
+def compiled(
+    mapping: str, from_: str, to: str, family: str | None, config: str | None, *, settings: dict[str, Any],
+    source_settings: dict[str, Any], stages: str | None, format: str | None = None, dtype: str | None = None,
+) -> Plan:  # fmt: skip
+    """A plan from options alone."""
+    from . import api
+
+    return api.compile(
+        mapping, from_=from_, to=to, family=family, config=config, format=format, dtype=options.dtype(dtype),
+        stages=options.stages(stages), source_settings=source_settings, **settings,
+    )  # fmt: skip
+
+
+def _execute(plan: Plan, src: str, dst: Path, *, dry_run: bool, progress: bool, quiet: bool, as_json: bool, **running: Any) -> None:
+    """Say what will happen, do it, say what happened."""
+    from .account import header, record
+    from .meter import Meter, size
+
+    totals = plan.totals(src, max_shard_size=running["max_shard_size"], memory=running["memory"], workers=running["workers"])
+    said = {"source": src, "destination": str(dst), "plan": record(plan.data), "totals": totals.record()}
+    if not as_json and not quiet:
+        print(plan if dry_run else header(plan.data))
+        print(totals)
+    if dry_run:
+        if as_json:
+            print(json.dumps({**said, "dry_run": True}, indent=2))
+        return
+    with Meter(progress and not quiet) as meter:
+        report = plan.run(dst, source=src, progress=meter, **running)
+    if as_json:
+        did = {"seconds": round(report.seconds, 3), "bytes_read": report.bytes_read, "bytes_written": report.bytes_written,
+               "peak_buffer_bytes": report.peak_buffer_bytes, "files": list(report.files)}  # fmt: skip
+        print(json.dumps({**said, "report": did}, indent=2))
+    elif not quiet:
+        rate = report.bytes_written / max(report.seconds, 1e-9) / 1e9
+        files = f"{len(report.files)} file{'s' * (len(report.files) != 1)}"
+        print(f"done    {dst}: {size(report.bytes_written)} in {files}, {report.seconds:.1f} s, {rate:.2f} GB/s")

@@ -1,0 +1,142 @@
+"""`ckptc check`, `fmt`, `list` and `explain`: what mapping files say."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from . import options
+from .cli_convert import MappingName, compiled
+
+if TYPE_CHECKING:
+    from .compiler.link import FlatLayout
+
+Files = Annotated[list[str], typer.Argument(metavar="FILE...", help="Mapping files, or names of those that ship.", show_default=False)]
+
+
+def explain(
+    mapping: MappingName,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A stored tensor's name, of either side.", show_default=False)],
+    from_: options.FromNamed,
+    to: options.To,
+    family: options.Family = None,
+    config: options.Config = None,
+    tp: options.Tp = None,
+    pp: options.Pp = None,
+    vpp: options.Vpp = None,
+    ep: options.Ep = None,
+    set_: options.Set = None,
+    from_set: options.FromSet = None,
+    stages: options.Stages = None,
+    as_json: options.Json = False,
+) -> None:
+    """Say where the elements of one stored tensor go, or come from."""
+    plan = compiled(mapping, from_, to, family, config, settings=options.settings(set_, "--set", tp=tp, pp=pp, vpp=vpp, ep=ep),
+                    source_settings=options.settings(from_set, "--from-set"), stages=stages)  # fmt: skip
+    text = plan.explain(name)
+    print(json.dumps({"name": name, "lines": text.splitlines()}, indent=2) if as_json else text)
+
+
+def check(files: Files, as_json: options.Json = False) -> None:
+    """Parse and link mapping files, and report all that is wrong with them."""
+    from . import failure, library
+    from .dsl.diagnostic import MappingError
+    from .dsl.render import to_record
+
+    records: list[dict[str, Any]] = []
+    for name in files:
+        try:
+            path = library.mapping_path(name)
+            own = library.read_mapping(path)
+            library.load([path])
+        except MappingError as error:
+            records += [to_record(d) for d in error.diagnostics]
+            if not as_json:
+                print(failure.text(error, failure.colored(sys.stderr)), file=sys.stderr)
+        else:
+            if not as_json:
+                print(f"{name}: {_count(len(own.models), 'model')}, {_count(len(own.layouts), 'layout')}, no faults")
+    if as_json:
+        print(json.dumps({"diagnostics": records}, indent=2))
+    if records:
+        raise typer.Exit(failure.FAILED)
+
+
+def fmt(
+    files: Files,
+    check: Annotated[bool, typer.Option("--check", help="Write nothing; exit with 1 if a file would change.")] = False,
+    diff: Annotated[bool, typer.Option("--diff", help="Write nothing; print what would change.")] = False,
+) -> None:
+    """Bring mapping files into their one canonical form."""
+    from . import library
+    from .dsl.format import format_text
+
+    changed = 0
+    for name in files:
+        path = library.mapping_path(name)
+        library.read_mapping(path)
+        before = path.read_text(encoding="utf-8")
+        after = format_text(before, library.display_name(path))
+        if after == before:
+            continue
+        changed += 1
+        if diff:
+            sys.stdout.writelines(_diff(before, after, str(path)))
+        elif check:
+            print(f"{path}: would change")
+        else:
+            path.write_text(after, encoding="utf-8")
+            print(f"{path}: changed")
+    if changed and (check or diff):
+        raise typer.Exit(1)
+
+
+def _diff(before: str, after: str, path: str) -> list[str]:
+    from difflib import unified_diff
+
+    lines = unified_diff(before.splitlines(keepends=True), after.splitlines(keepends=True), path, f"{path} (formatted)")
+    return [line if line.endswith("\n") else f"{line}\n\\ no newline at the end\n" for line in lines]
+
+
+def list_(
+    mapping: Annotated[str | None, typer.Option("--mapping", metavar="FILE|NAME", help="Only the families of this mapping.")] = None,
+    as_json: options.Json = False,
+) -> None:
+    """List families, their layouts, and the layouts' parameters."""
+    from . import library
+
+    families = library.families(mapping)
+    shown = [f for f in families if f.own] or list(families)
+    records = [
+        {"family": f.name, "from": f.model.span.file, "layouts": [_layout(x, f.name) for x in f.layouts]} for f in shown
+    ]
+    if as_json:
+        print(json.dumps({"families": records}, indent=2))
+        return
+    for record in records:
+        print(f"{record['family']}  ({record['from']})")
+        for layout in record["layouts"]:
+            formats = f" as {' | '.join(layout['formats'])}" if layout["formats"] else ""
+            print(f"  {layout['layout']}{formats}  ({layout['from']})")
+            for parameter in layout["parameters"]:
+                print(f"    {parameter['name']} = {parameter['values']}")
+
+
+def _layout(layout: FlatLayout, family: str) -> dict[str, Any]:
+    from .dsl.show import show
+    from .dsl.tree import Formats
+
+    formats = next((list(x.names) for x in layout.items if isinstance(x, Formats)), [])
+    parameters = [
+        {"name": p.name, "rank": p.rank, "values": " | ".join(p.choices) if p.choices else show(p.default), "choices": list(p.choices)}
+        for p in layout.params
+    ]
+    return {"layout": layout.name, "from": layout.span.file, "formats": formats, "parameters": parameters}
+
+
+def _count(number: int, word: str) -> str:
+    return f"{number} {word}{'s' * (number != 1)}"

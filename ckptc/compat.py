@@ -1,0 +1,84 @@
+"""A framework's own script and its arguments in; the native command that does the same, printed and run."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import PurePath
+from typing import NoReturn
+
+from .failure import UsageError
+from .runtime.fault import Fault
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a script's arguments mean: native arguments, and what there is to say about them.
+
+    If running them raises a fault with code `otherwise_on`, the files call for `otherwise` instead.
+    """
+
+    arguments: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+    otherwise_on: str = ""
+    otherwise: Work | None = None
+
+
+class ScriptParser(argparse.ArgumentParser):
+    """argparse as the scripts use it, but with faults of usage raised, in one sentence."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message} (see `{self.prog} --help`)")
+
+
+def truth(text: str) -> bool:
+    """A yes or a no that means what it says; the empty text is a no."""
+    word = text.strip().lower()
+    if word in ("true", "yes", "1", "on"):
+        return True
+    if word in ("false", "no", "0", "off", ""):
+        return False
+    raise argparse.ArgumentTypeError(f"`{text}` is neither True nor False")
+
+
+def not_yet(what: str, help: str = "") -> Fault:
+    return Fault("not-yet", f"{what} is not supported yet", help=help)
+
+
+def _nxdt(arguments: Sequence[str]) -> Work:
+    from .compat_nxdt import translate
+
+    return translate(arguments)
+
+
+SCRIPTS: dict[str, Callable[[Sequence[str]], Work]] = {"checkpoint_converter": _nxdt}
+
+
+def run_script(script: str, arguments: Sequence[str]) -> None:
+    """Translate, print the native command, run it. `script` may have its folder and its `.py`."""
+    name = PurePath(script).name.removesuffix(".py")
+    if name not in SCRIPTS:
+        raise UsageError(f"no script `{script}` is known (there is {', '.join(sorted(SCRIPTS))})")
+    work = SCRIPTS[name](arguments)
+    try:
+        _run(work)
+    except Fault as fault:
+        if work.otherwise is None or fault.code != work.otherwise_on:
+            raise
+        _run(work.otherwise)
+
+
+def _run(work: Work) -> None:
+    from .cli import invoke
+
+    _say(work.notes)
+    print(f"ckptc {shlex.join(work.arguments)}", flush=True)
+    invoke(list(work.arguments))
+
+
+def _say(notes: Iterable[str]) -> None:
+    for note in notes:
+        print(f"note: {note}", file=sys.stderr)

@@ -1,0 +1,113 @@
+"""What is typed after options: degrees, settings, stages, sizes. Texts in, values out, or a usage error.
+
+The annotated types are shared by the commands that take the same options.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+Source = Annotated[str, typer.Argument(metavar="SRC", help="The checkpoint to read: a folder or a file.", show_default=False)]
+Destination = Annotated[Path, typer.Argument(metavar="DST", help="Where to write.", show_default=False)]
+To = Annotated[str, typer.Option("--to", metavar="LAYOUT", help="The layout to write; `ckptc list` has them all.", show_default=False)]
+From = Annotated[str | None, typer.Option("--from", metavar="LAYOUT", help="The layout to read (default: found from the files).")]
+FromNamed = Annotated[str, typer.Option("--from", metavar="LAYOUT", help="The layout to read.", show_default=False)]
+Family = Annotated[str | None, typer.Option("--family", metavar="NAME", help="The model family (default: found from files and config).")]
+Config = Annotated[str | None, typer.Option("--config", metavar="FILE", help="The model's config (default: the one in the checkpoint).")]
+Format = Annotated[str | None, typer.Option("--format", metavar="FORMAT", help="The container to write, where a layout has several.")]
+Dtype = Annotated[str | None, typer.Option("--dtype", metavar="DTYPE", help="Cast floating tensors: bfloat16, float16, float32, ...")]
+Tp = Annotated[
+    int | None,
+    typer.Option("--tp", "--tensor-parallel-size", "--tensor-model-parallel-size", metavar="N", min=1, help="Tensor parallel degree."),
+]
+Pp = Annotated[
+    int | None,
+    typer.Option("--pp", "--pipeline-parallel-size", "--pipeline-model-parallel-size", metavar="N", min=1, help="Pipeline parallel degree."),
+]
+Vpp = Annotated[
+    int | None,
+    typer.Option("--vpp", "--virtual-pp-size", metavar="N", min=1, help="Virtual stages (model chunks) per pipeline stage."),
+]
+Ep = Annotated[int | None, typer.Option("--ep", "--expert-parallel-size", metavar="N", min=1, help="Expert parallel degree.")]
+Set = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A parameter of the target, or of the model. May be repeated.")
+]
+FromSet = Annotated[list[str] | None, typer.Option("--from-set", metavar="KEY=VALUE", help="A parameter of the source. May be repeated.")]
+Stages = Annotated[
+    str | None,
+    typer.Option("--stages", metavar="RANGES", help="Layers of each stage, as 0-6,7-13 or [[0,1],[2,3]] (default: the layout's own rule)."),
+]
+Memory = Annotated[str, typer.Option("--memory", metavar="SIZE", help="The most buffer memory to use.")]
+Workers = Annotated[int, typer.Option("--workers", metavar="N", min=1, help="Worker threads.")]
+MaxShardSize = Annotated[str, typer.Option("--max-shard-size", metavar="SIZE", help="The most bytes of one shard, where files are sharded.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace DST if it exists.")]
+Merge = Annotated[bool, typer.Option("--merge", help="Write into DST beside what is there.")]
+CompareCopies = Annotated[
+    bool, typer.Option("--compare-copies/--no-compare-copies", help="Compare the source's declared copies before anything is written.")
+]
+Progress = Annotated[bool, typer.Option("--progress/--no-progress", help="Show progress on standard error.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
+Json = Annotated[bool, typer.Option("--json", help="Print a machine-readable report on standard output.")]
+
+DTYPES = {"bf16": "bfloat16", "fp16": "float16", "f16": "float16", "half": "float16", "fp32": "float32", "f32": "float32", "fp64": "float64", "f64": "float64"}
+
+
+def value(text: str) -> Any:
+    """`true`, `7`, `0.5` or a word."""
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            pass
+    return text
+
+
+def settings(pairs: list[str] | None, option: str, **degrees: int | None) -> dict[str, Any]:
+    """`key=value` texts, and the degrees that were given, as one dictionary. A name may stand only once."""
+    found: dict[str, Any] = {name: degree for name, degree in degrees.items() if degree is not None}
+    for pair in pairs or ():
+        name, equals, text = pair.partition("=")
+        name = name.strip().replace("-", "_")
+        if not equals or not name:
+            raise typer.BadParameter(f"`{pair}` is not of the form key=value", param_hint=option)
+        if name in found:
+            raise typer.BadParameter(f"`{name}` is given twice", param_hint=option)
+        found[name] = value(text.strip())
+    return found
+
+
+def dtype(text: str | None) -> str | None:
+    if text is None:
+        return None
+    name = text.lower().removeprefix("torch.")
+    return DTYPES.get(name, name)
+
+
+def stages(text: str | None) -> list[list[int]] | None:
+    """`0-6,7-13` or a JSON list of lists: the layers of each stage, both ends included."""
+    if text is None:
+        return None
+    try:
+        if text.lstrip().startswith("["):
+            found = json.loads(text)
+            if all(isinstance(stage, list) and all(type(i) is int for i in stage) for stage in found):
+                return [list(stage) for stage in found]
+            raise ValueError
+        return [_layers(part) for part in text.split(",")]
+    except ValueError:
+        raise typer.BadParameter(f"`{text}` is neither of the form 0-6,7-13 nor a list of lists", param_hint="--stages") from None
+
+
+def _layers(part: str) -> list[int]:
+    """`0-6`, `7`, or several of them with `+`, as virtual stages have."""
+    out: list[int] = []
+    for piece in part.split("+"):
+        first, dash, last = piece.strip().partition("-")
+        out += range(int(first), int(last if dash else first) + 1)
+    return out

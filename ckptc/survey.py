@@ -1,0 +1,97 @@
+"""A checkpoint in; what it is, from headers alone, out: `ckptc.inspect`."""
+
+from __future__ import annotations
+
+from collections import Counter
+from math import prod
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from . import library
+from .api import _config_layout, _config_path, _sizes, found_in
+from .compiler.detect import Fit, find_layouts, fit_source
+from .compiler.match import ranks_of
+from .compiler.resolve import config_of
+from .dsl.diagnostic import MappingError
+from .meter import size
+from .runtime.checkpoint import Checkpoint, open_checkpoint
+from .runtime.fault import Fault
+from .runtime.window import ITEM_BYTES
+
+if TYPE_CHECKING:
+    from .compiler.match import Found
+
+
+def survey(path: str | Path, config: str | Path | None = None) -> dict[str, Any]:
+    """Path, container, tensors, elements, bytes, dtypes and files; and the family, layout, degrees and settings, if any fit.
+
+    Without a config only names and shapes tell; `family` is then None where several families fit.
+    """
+    checkpoint = open_checkpoint(path)
+    elements = [prod(e.shape) for e in checkpoint.entries]
+    dtypes = Counter(e.dtype for e in checkpoint.entries)
+    report: dict[str, Any] = {
+        "path": str(path),
+        "format": checkpoint.format,
+        "files": len({e.file for e in checkpoint.entries}),
+        "tensors": len(checkpoint.entries),
+        "elements": sum(elements),
+        "bytes": sum(n * ITEM_BYTES[e.dtype] for n, e in zip(elements, checkpoint.entries, strict=True)),
+        "dtypes": dict(dtypes.most_common()),
+    }
+    return report | _identity(checkpoint, config)
+
+
+def _identity(checkpoint: Checkpoint, config: str | Path | None) -> dict[str, Any]:
+    found = found_in(checkpoint)
+    known = library.families(None)
+    fits = [f for f in find_layouts([f for f in known if any(config_of(x) for x in f.layouts)], found) if not f.missing]
+    unknown: dict[str, Any] = {"family": None, "layout": None, "degrees": {}, "settings": {}, "axes": {}}
+    if not fits:
+        return unknown
+    for fit in fits:
+        known_fit = _fitted(checkpoint, found, fit, config)
+        if known_fit is not None:
+            return known_fit
+    layouts = {f.layout.name for f in fits}
+    families = {f.family.name for f in fits}
+    best = fits[0]
+    return unknown | {
+        "family": best.family.name if len(families) == 1 else None,
+        "layout": best.layout.name if len(layouts) == 1 else None,
+        "degrees": ranks_of(best.layout, found) or {},
+    }
+
+
+def _fitted(checkpoint: Checkpoint, found: tuple[Found, ...], fit: Fit, config: str | Path | None) -> dict[str, Any] | None:
+    """All about the checkpoint under one layout, or None where config or shapes do not agree with it."""
+    try:
+        layout = _config_layout(fit.family, fit.layout, fit.layout, config, checkpoint)
+        sizes = _sizes(fit.family, layout, _config_path(checkpoint, layout, config), {}, found, fit.layout)
+        side = fit_source(fit.family, fit.layout, sizes, found, {})
+    except (MappingError, Fault):
+        return None
+    return {
+        "family": fit.family.name,
+        "layout": fit.layout.name,
+        "degrees": dict(side.ranks),
+        "settings": dict(side.params),
+        "axes": {n: v for n, v in sizes.values.items() if type(v) is int},
+    }
+
+
+def describe(report: dict[str, Any]) -> str:
+    """The report for a person."""
+    family = report["family"] or "unknown family"
+    layout = report["layout"] or "unknown layout"
+    facts = [f"{k} {v}" for part in ("degrees", "settings") for k, v in report[part].items()]
+    lines = [
+        report["path"],
+        f"  is       {family}, {layout}" + (f" ({', '.join(facts)})" if facts else ""),
+        f"  format   {report['format']}, {report['files']:,} file{'s' * (report['files'] != 1)}",
+        f"  holds    {report['tensors']:,} tensors, {report['elements']:,} elements, {size(report['bytes'])}",
+        "  dtypes   " + ", ".join(f"{name} {count:,}" for name, count in report["dtypes"].items()),
+    ]
+    if report["axes"]:
+        lines.append("  axes     " + "  ".join(f"{n} {v:,}" for n, v in report["axes"].items()))
+    return "\n".join(lines)

@@ -1,0 +1,157 @@
+"""A tree and its source text in; lines and blocks, each with its comments, out.
+
+The next module only has to print them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from itertools import groupby
+
+from . import tree
+from .comments import Source, Spot
+from .show import quote, rule_dims, rule_head, rule_tail, show, tensor_axes, tensor_tail
+from .tree import Span
+
+WIDTH = 110
+STEP = "  "
+
+
+@dataclass
+class Line:
+    """One statement: `cells` are aligned over neighbours of the same `kind`; `tail` is not."""
+
+    spot: Spot
+    kind: str
+    cells: tuple[str, ...]
+    tail: str = ""
+    wrapped: str = ""  # what goes to a line of its own when the whole is too long
+
+
+@dataclass
+class Block:
+    """A head, statements, and a closing brace. `words` blocks may stand on one line."""
+
+    spot: Spot
+    head: str
+    children: list[Line | Block]
+    close: Spot
+    gap: str = ""  # what separates children on one line; "" never on one line
+    rows: list[list[Line]] = field(default_factory=list)  # children that share a line
+
+
+class Arrange:
+    """Makes the lines and blocks of one file and places its comments on them."""
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+        self.spots: list[Spot] = []
+
+    def spot(self, span: Span) -> Spot:
+        self.spots.append(Spot((span.line, span.column), (span.end_line, span.end_column)))
+        return self.spots[-1]
+
+    def line(
+        self,
+        node: tree.Setting | tree.AxisDecl | tree.Use | tree.LayoutItem | tree.TensorDecl,
+        kind: str,
+        cells: tuple[str, ...],
+        tail: str = "",
+        wrapped: str = "",
+    ) -> Line:
+        return Line(self.spot(node.span), kind, cells, tail, wrapped)
+
+    def block(self, span: Span, head: str, children: list[Line | Block], gap: str = "") -> Block:
+        """A block that ends where `span` ends."""
+        found = self.source.block_closing((span.end_line, span.end_column - 1))
+        opens, closes = found or ((span.line, span.column), (span.end_line, span.end_column))
+        return self._block((span.line, span.column), opens, closes, head, children, gap)
+
+    def words(self, nodes: tuple[tree.AxisDecl, ...] | tuple[tree.Setting, ...], head: str, gap: str) -> Block:
+        """The block `axes` or `settings`, which has no node of its own: its place is around its first word."""
+        first = nodes[0].span
+        around = self.source.block_around((first.line, first.column)) if first.line else None
+        opens, closes = around or ((first.line, first.column), (first.line, first.column))
+        start = opens
+        if around:  # from the keyword on: it stands before the brace, alone or on the lines above
+            row, line = opens[0], self.source.lines[opens[0] - 1][: opens[1] - 1]
+            while head not in line and row > 1:
+                row, line = row - 1, self.source.lines[row - 2]
+            start = (row, line.rfind(head) + 1)
+        children: list[Line | Block] = []
+        for node in nodes:
+            cells = (node.name,) if isinstance(node, tree.AxisDecl) else (f"{node.name}", f"= {show(node.value)}")
+            children.append(self.line(node, head, cells))
+        block = self._block(start, opens, closes, head, children, gap)
+        lines = [child for child in children if isinstance(child, Line)]
+        block.rows = [[line] for line in lines]
+        if opens[0] == closes[0]:
+            block.rows = [lines]
+        elif head == "axes":
+            block.rows = [list(row) for _, row in groupby(lines, lambda line: line.spot.start[0])]
+        return block
+
+    def _block(
+        self,
+        start: tuple[int, int],
+        opens: tuple[int, int],
+        closes: tuple[int, int],
+        head: str,
+        children: list[Line | Block],
+        gap: str,
+    ) -> Block:
+        spot, close = Spot(start, (opens[0], opens[1] + 1)), Spot(closes, (closes[0], closes[1] + 1))
+        self.spots += [spot, close]
+        return Block(spot, head, children, close, gap)
+
+    def model(self, model: tree.Model) -> Block:
+        children: list[Line | Block] = []
+        if model.axes:
+            children.append(self.words(model.axes, "axes", " "))
+        if model.settings:
+            children.append(self.words(model.settings, "settings", "  "))
+        rest: list[tree.Refine | tree.Require | tree.TensorDecl] = [*model.refinements, *model.requires, *model.tensors]
+        for node in sorted(rest, key=lambda node: (node.span.line, node.span.column)):
+            if isinstance(node, tree.TensorDecl):
+                children.append(self.line(node, "tensor", (node.name, tensor_axes(node)), tensor_tail(node)))
+            else:
+                children.append(self.line(node, "", (show(node),)))
+        extends = f" extends {model.extends}" if model.extends else ""
+        return self.block(model.span, f"model {model.name}{extends}", children)
+
+    def layout(self, layout: tree.Layout) -> Block:
+        head = f"layout {layout.name} of {layout.model}" + (f" extends {layout.extends}" if layout.extends else "")
+        params = [show(param) for param in layout.params]
+        if params and len(head) + len(", ".join(params)) + 5 > WIDTH:
+            head += " (\n" + "".join(f"{STEP * 2}{param},\n" for param in params).removesuffix(",\n") + "\n)"
+        elif params:
+            head += f" ({', '.join(params)})"
+        return self.block(layout.span, head, [self.item(item) for item in layout.items])
+
+    def item(self, item: tree.LayoutItem) -> Line | Block:
+        match item:
+            case tree.Rule():
+                tensor = f"= {item.tensor}" if item.tensor else "="
+                dims, tail = rule_dims(item), rule_tail(item)
+                wrapped = " ".join(filter(None, (tensor, dims))) + (f"  {tail}" if tail else "")
+                if item.tensor:
+                    return self.line(item, "rule", (rule_head(item), tensor, dims), tail, wrapped)
+                return self.line(item, "rule", (rule_head(item), f"= {dims}"), tail, wrapped)
+            case tree.Under(prefix, items, when):
+                guard = f" when {show(when)}" if when is not None else ""
+                return self.block(item.span, f"under {show(prefix)}{guard}", [self.item(inner) for inner in items])
+            case tree.Config(file, entries, template):
+                named = f" template {quote(template)}" if template is not None else ""
+                lines: list[Line | Block] = [
+                    self.line(entry, "entry", (entry.name, f"= {show(entry.value)}")) for entry in entries
+                ]
+                return self.block(item.span, f"config {quote(file)}{named}", lines)
+            case _:
+                return self.line(item, "", (show(item),))
+
+    def mapping(self, mapping: tree.Mapping) -> tuple[list[Line | Block], list[tuple[bool, str]]]:
+        """The top of the file, and the comments after its end."""
+        top: list[Line | Block] = [self.line(use, "use", (show(use),)) for use in mapping.uses]
+        top += [self.model(model) for model in mapping.models]
+        top += [self.layout(layout) for layout in mapping.layouts]
+        return top, self.source.attach([spot for spot in self.spots if spot.start[0]])

@@ -1,0 +1,146 @@
+"""A path in; which files hold the checkpoint, and in which container, out. Nothing is opened but an index."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from .fault import Fault
+
+DEPTH = 3  # how many folders deep rank files are looked for, the last one holding them
+CONTAINER_OF = {".safetensors": "safetensors", ".bin": "bin", ".pt": "pt", ".pth": "pt", ".ckpt": "pt"}
+_NO_WEIGHTS = {"training_args.bin", "optimizer.bin", "scheduler.bin"}
+_NUMBERED = re.compile(r"(.+)-(\d+)-of-(\d+)(\.\w+)$")
+
+
+@dataclass(frozen=True)
+class Found:
+    """`files` are relative to `root`, with `/`. `index` says which tensors each must hold. `flat`: one namespace."""
+
+    root: str
+    container: str
+    files: tuple[str, ...]
+    flat: bool
+    index: Mapping[str, frozenset[str]] = field(default_factory=dict)
+
+
+def find(path: str) -> Found:
+    """The container files at `path`, a file or a folder."""
+    if os.path.isdir(path):
+        return _in_folder(path)
+    if not os.path.isfile(path):
+        raise Fault("no-checkpoint", f"`{path}` does not exist")
+    folder, name = os.path.split(path)
+    container = CONTAINER_OF.get(os.path.splitext(name)[1])
+    if container is None:
+        raise _nothing(path)
+    _refuse_xser(path)
+    return Found(folder, container, (name,), flat=True)
+
+
+def is_hidden(name: str) -> bool:
+    """Dotfiles and files that are still being written."""
+    return name.startswith(".") or name.endswith(".partial")
+
+
+def _in_folder(root: str) -> Found:
+    try:
+        names = sorted(name for name in os.listdir(root) if not is_hidden(name))
+    except OSError as problem:
+        raise Fault("unreadable-file", f"`{root}` cannot be listed: {problem.strerror}") from None
+    plain = [name for name in names if os.path.isfile(os.path.join(root, name))]
+    for container, stem in (("safetensors", "model"), ("bin", "pytorch_model")):
+        index = f"{stem}.{container}.index.json"
+        if index in plain:
+            return _indexed(root, container, index)
+        flat = _flat([n for n in plain if n.endswith(f".{container}") and n not in _NO_WEIGHTS], stem, container)
+        if flat:
+            _refuse_missing_numbers(root, flat)
+            return Found(root, container, tuple(flat), flat=True)
+    ranks = _rank_files(root, "model", 2) if "model" in names else []
+    ranks = ranks or _rank_files(root, "", 1)
+    if not ranks:
+        raise _nothing(root)
+    for file in ranks:
+        _refuse_xser(os.path.join(root, file))
+    return Found(root, "pt", tuple(ranks), flat=False)
+
+
+def _flat(names: list[str], stem: str, container: str) -> list[str]:
+    """The file of the usual name, else its shards, else all."""
+    if f"{stem}.{container}" in names:
+        return [f"{stem}.{container}"]
+    return [name for name in names if name.startswith(f"{stem}-")] or names
+
+
+def _rank_files(root: str, folder: str, depth: int) -> list[str]:
+    """Torch files in `folder` and below it, without those of optimizers, of xser tensors and of their infos."""
+    found: list[str] = []
+    for name in sorted(os.listdir(os.path.join(root, folder))):
+        file = f"{folder}/{name}" if folder else name
+        if is_hidden(name):
+            continue
+        if os.path.isdir(os.path.join(root, file)):
+            if depth < DEPTH and not name.endswith(".tensors") and name != "optim":
+                found += _rank_files(root, file, depth + 1)
+        elif CONTAINER_OF.get(os.path.splitext(name)[1]) == "pt" and not name.endswith(".info.pt"):
+            found.append(file)
+    return found
+
+
+def _indexed(root: str, container: str, index: str) -> Found:
+    """The files of an index, all of them there."""
+    place = os.path.join(root, index)
+    try:
+        with open(place, encoding="utf-8") as stream:
+            content = json.load(stream)
+    except (OSError, ValueError, RecursionError) as problem:
+        raise Fault("bad-index", f"`{place}` is not JSON ({type(problem).__name__})") from None
+    weights = content.get("weight_map") if isinstance(content, dict) else None
+    if not isinstance(weights, dict) or not weights or not all(isinstance(file, str) for file in weights.values()):
+        raise Fault("bad-index", f"`{place}` has no `weight_map` from tensors to files")
+    expected: dict[str, set[str]] = {}
+    for name, file in weights.items():
+        expected.setdefault(file, set()).add(name)
+    for file in expected:
+        if os.path.isabs(file) or ".." in file.split("/") or "\0" in file or not file:
+            raise Fault("bad-index", f"`{place}` names file {file!r}, which is not one beside it")
+    missing = sorted(file for file in expected if not os.path.isfile(os.path.join(root, file)))
+    if missing:
+        raise Fault("missing-file", f"`{place}` lists `{missing[0]}`, which is not there", notes=tuple(missing[1:6]))
+    return Found(root, container, tuple(sorted(expected)), True, {k: frozenset(v) for k, v in expected.items()})
+
+
+def _refuse_missing_numbers(root: str, files: list[str]) -> None:
+    """Shards `x-00001-of-0000N` come in full."""
+    series: dict[tuple[str, int, str], set[int]] = {}
+    for match in filter(None, map(_NUMBERED.match, files)):
+        series.setdefault((match[1], int(match[3]), match[4]), set()).add(int(match[2]))
+    for (stem, count, suffix), numbers in series.items():
+        if len(numbers) != count:
+            have = f"{len(numbers)} of {count} shards"
+            raise Fault("missing-file", f"`{root}` holds {have} of `{stem}-*-of-{count:05}{suffix}`")
+
+
+def _refuse_xser(path: str) -> None:
+    folder = f"{path}.tensors"
+    if os.path.isdir(folder) and os.listdir(folder):
+        raise Fault(
+            "xser-not-supported",
+            f"`{path}` has its tensors in the folder `{os.path.basename(folder)}` (xser), which is not read yet",
+            help="save it again without xser (save_xser=False, use_xser=False)",
+        )
+
+
+def _nothing(path: str) -> Fault:
+    return Fault(
+        "no-checkpoint",
+        f"`{path}` holds no checkpoint that is known here",
+        notes=(
+            "looked for: model.safetensors.index.json, *.safetensors, pytorch_model.bin.index.json, *.bin, "
+            "model/**/*.pt, *.pt, *.pth, *.ckpt",
+        ),
+    )

@@ -1,0 +1,101 @@
+"""A torch file in; its tensors as entries, and the keys of everything else, out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from .fault import Fault
+from .read_window import read_at, span
+from .torch_globals import Malformed, TensorRef
+from .torch_pickle import PICKLE_BYTES, read_pickle
+from .torch_zip import Record, read_directory
+from .window import ITEM_BYTES, Entry, Window
+
+WRAPPERS = ("model", "state_dict", "module")
+
+
+@dataclass
+class TorchFile:
+    entries: list[Entry] = field(default_factory=list)
+    others: list[str] = field(default_factory=list)
+
+
+def read_torch_file(path: str, file: str) -> TorchFile:
+    """The tensors of the torch zip at `path`; `file` is its name in the checkpoint. A bare tensor has name ""."""
+    records = read_directory(path, file)
+    if "byteorder" in records:
+        order = records["byteorder"]
+        if bytes(read_at(path, order.at, min(order.nbytes, 16))) != b"little":
+            raise Fault("big-endian", f"`{file}` was not saved on a little-endian machine")
+    pickled = records["data.pkl"]
+    if pickled.nbytes > PICKLE_BYTES:
+        raise Fault("bad-pickle", f"the pickle in `{file}` has {pickled.nbytes:,} bytes, more than is read here")
+    top = read_pickle(bytes(read_at(path, pickled.at, pickled.nbytes)), file)
+    found = TorchFile()
+    try:
+        if isinstance(top, TensorRef):
+            found.entries.append(_entry(path, file, "", top, records))
+        elif isinstance(top, dict):
+            for name, tensor in _leaves(file, top, found.others).items():
+                found.entries.append(_entry(path, file, name, tensor, records))
+        else:
+            raise Malformed("it holds neither a dict nor a tensor")
+    except Malformed as problem:
+        raise Fault("bad-pickle", f"`{file}` is damaged or not a file of tensors: {problem}") from None
+    return found
+
+
+def _leaves(file: str, top: dict[Any, Any], others: list[str]) -> dict[str, TensorRef]:
+    """Named tensors: those of `top` itself, else those in its wrappers, else those at any depth, joined with dots."""
+    found: dict[str, TensorRef] = {}
+    seen: set[int] = set()
+
+    def take(name: str, value: Any, inside: bool) -> None:
+        if isinstance(value, TensorRef):
+            if name in found:
+                raise Fault("duplicate-tensor", f"`{name}` occurs twice in `{file}`")
+            found[name] = value
+        elif inside and isinstance(value, dict) and value and id(value) not in seen:
+            seen.add(id(value))
+            for key, item in value.items():
+                take(f"{name}.{key}", item, True)
+        else:
+            others.append(name)
+
+    def unwrap(node: dict[Any, Any]) -> None:
+        seen.add(id(node))
+        flat = any(isinstance(value, TensorRef) for value in node.values())
+        wrapped = [] if flat else [key for key in WRAPPERS if isinstance(node.get(key), dict)]
+        for key, value in node.items():
+            if key in wrapped:
+                if id(value) not in seen:
+                    unwrap(value)
+            else:
+                take(str(key), value, not flat and not wrapped)
+
+    try:
+        unwrap(top)
+    except RecursionError:
+        raise Malformed("dicts are nested too deeply") from None
+    return found
+
+
+def _entry(path: str, file: str, name: str, tensor: TensorRef, records: dict[str, Record]) -> Entry:
+    """Where a tensor lies, after all that its pickle says was compared with its record."""
+    storage, item = tensor.storage, ITEM_BYTES[tensor.dtype]
+    record = records.get(f"data/{storage.key}")
+    if record is None:
+        raise Malformed(f"`{name}` lies in record `data/{storage.key:.80}`, which is missing")
+    slack = ITEM_BYTES[storage.dtype] if storage.dtype else 1
+    if not storage.nbytes <= record.nbytes < storage.nbytes + slack:
+        raise Malformed(f"`{name}` has a storage of {storage.nbytes:,} bytes, its record has {record.nbytes:,}")
+    elements = span(tensor.shape, tensor.strides)
+    if elements and (tensor.offset + elements) * item > storage.nbytes:
+        raise Malformed(f"`{name}` reaches beyond its storage of {storage.nbytes:,} bytes")
+    at = record.at + (tensor.offset * item if elements else 0)
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raise Malformed(f"{name!r} is not a text") from None
+    return Entry(name, file, Window(path, at, tensor.shape, tensor.strides, tensor.dtype))

@@ -1,0 +1,158 @@
+"""Random syntax trees that the grammar can express, for the laws of parser and formatter."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hypothesis import strategies as st
+
+from ckptc.dsl import tree
+from ckptc.dsl.dtypes import SHORT_NAMES
+
+names = st.sampled_from(
+    [
+        "a",
+        "b",
+        "layer",
+        "hidden",
+        "tp",
+        "q_norm",
+        "copy",
+        "rest",
+        "first",
+        "last",
+        "key",
+        "rank",
+        "format",
+        "files",
+        "to",
+        "zero",
+        "on",
+        "stages",
+        "when_",
+        "x1",
+        "A",
+        "all",
+        "over",
+    ]
+)
+model_names = st.sampled_from(["embed", "q", "k", "gate_up", "copy", "first", "norm_1"])
+layout_names = st.sampled_from(["hf", "nxdt", "nxdt-megatron", "nemo2", "a-1-b"])
+strings = st.text(st.characters(exclude_categories=("Cs", "Cc")), max_size=12) | st.sampled_from(
+    ['a"b', "\\", "# no", "{}"]
+)
+opt = lambda strategy: st.none() | strategy  # noqa: E731
+
+
+def _tuple(strategy: st.SearchStrategy[Any], least: int = 0, most: int = 3) -> st.SearchStrategy[tuple[Any, ...]]:
+    return st.lists(strategy, min_size=least, max_size=most).map(tuple)
+
+
+refs = st.builds(tree.Ref, names | st.sampled_from(["rope.factor", "a.b.c", "not.x"]))
+numbers = st.builds(
+    tree.Literal, st.integers(0, 10**17) | st.floats(min_value=0, allow_nan=False, allow_infinity=False)
+)
+literals = numbers | st.builds(tree.Literal, strings | st.sampled_from([True, False, None]))
+OPERATORS = ["or", "and", "==", "!=", "<", "<=", ">", ">=", "??", "+", "-", "*", "/", "%"]
+
+
+def _exprs(leaves: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    return st.recursive(
+        leaves,
+        lambda inner: (
+            st.builds(tree.Unary, st.sampled_from(["not", "-"]), inner)
+            | st.builds(tree.Binary, st.sampled_from(OPERATORS), inner, inner)
+            | st.builds(tree.Call, names, _tuple(inner))
+            | st.builds(tree.Conditional, inner, inner, inner)
+        ),
+        max_leaves=6,
+    )
+
+
+exprs = _exprs(literals | refs)
+stringless = _exprs(refs | st.builds(tree.Literal, st.integers(0, 99)))
+
+axis_refs = st.builds(tree.AxisRef, names)
+
+
+def _terms(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    return st.builds(tree.Term, opt(names), _tuple(inner, 1))
+
+
+indices = st.recursive(
+    axis_refs | st.builds(tree.One) | st.builds(tree.Copies, exprs),
+    lambda inner: (
+        st.builds(tree.Sum, _tuple(_terms(inner), 1))
+        | st.builds(tree.Slice, inner, names)
+        | st.builds(tree.Pad, inner, exprs, st.booleans(), st.sampled_from(["zero", "repeat last"]))
+    ),
+    max_leaves=6,
+)
+
+holes = st.builds(tree.Hole, names, opt(names), opt(stringless), st.integers(0, 99))
+
+
+def _pattern(parts: list[Any]) -> tree.Pattern:
+    kept: list[Any] = []
+    for part in parts:  # neighbouring texts would be read as one
+        if part != "" and not (kept and isinstance(part, str) and isinstance(kept[-1], str)):
+            kept.append(part)
+    return tree.Pattern(tuple(kept))
+
+
+patterns = st.lists(strings | holes, max_size=4).map(_pattern)
+settings = st.builds(tree.Setting, names, exprs)
+axes = st.builds(tree.AxisDecl, names)
+refines = st.builds(tree.Refine, names, _tuple(names, 1), _tuple(settings, 0, 2), opt(exprs))
+requires = st.builds(tree.Require, exprs, strings, opt(exprs))
+tensors = st.builds(tree.TensorDecl, model_names, _tuple(axes), st.booleans(), opt(model_names), opt(exprs))
+models = st.builds(
+    tree.Model,
+    model_names,
+    opt(model_names),
+    _tuple(axes),
+    _tuple(settings),
+    _tuple(refines),
+    _tuple(requires),
+    _tuple(tensors),
+)
+
+
+def _choices(name: str, choices: tuple[str, ...]) -> tree.Param:
+    return tree.Param(name, tree.Ref(choices[0]), False, choices)
+
+
+params = st.builds(tree.Param, names, exprs, st.booleans()) | st.builds(_choices, names, _tuple(names, 2))
+elementwise = st.builds(tree.Elementwise, st.sampled_from("+-*"), exprs)
+rules = st.builds(
+    tree.Rule,
+    _tuple(patterns, 1),
+    opt(model_names),
+    _tuple(indices),
+    _tuple(st.builds(tree.Rename, names, names), 0, 2),
+    _tuple(elementwise, 0, 2),
+    opt(st.sampled_from(sorted(SHORT_NAMES))),
+    opt(st.sampled_from(["first", "last", "all"])),
+    st.booleans(),
+    st.booleans(),
+    opt(exprs),
+)
+ignores = st.builds(tree.Ignore, _tuple(patterns, 1), opt(exprs))
+rule_items = st.recursive(
+    rules | ignores, lambda inner: st.builds(tree.Under, patterns, _tuple(inner), opt(exprs)), max_leaves=3
+)
+items = st.one_of(
+    st.builds(tree.Files, patterns, opt(exprs)),
+    st.builds(tree.Formats, _tuple(names, 1)),
+    st.builds(tree.Config, strings, _tuple(settings), opt(strings)),
+    st.builds(tree.Carry, _tuple(strings, 1)),
+    st.builds(tree.Stages, names, names, opt(names), opt(st.sampled_from(["first", "last"]))),
+    refines,
+    st.builds(tree.Let, names, indices, opt(exprs)),
+    requires,
+    rule_items,
+)
+layouts = st.builds(tree.Layout, layout_names, model_names, opt(layout_names), _tuple(params), _tuple(items, 0, 5))
+mappings = st.builds(
+    tree.Mapping, _tuple(st.builds(tree.Use, strings), 0, 2), _tuple(models, 0, 2), _tuple(layouts, 0, 2)
+)
