@@ -89,7 +89,7 @@ DAMAGED = {
     "a text longer than memory": b"\x80\x04\x8d" + b"\xff" * 8 + b"a.",
     "bytes longer than memory": b"\x80\x04\x8e" + b"\xff" * 7 + b"\x7f.",
     "an unknown memo": b"\x80\x02h\x07.",
-    "a far memo": b"\x80\x02}r\xff\xff\xff\xff.",
+    "a far memo": b"\x80\x02}r\xff\xff\xff\xffh\x00.",
     "a key that cannot be hashed": b"\x80\x02}}K\x01s.",
     "a key that is slow to hash": b"\x80\x02})" + b"2\x86" * 5000 + b"K\x01s.",
     "a persistent id of text": b"\x80\x02X\x01\x00\x00\x00aQ.",
@@ -100,7 +100,7 @@ DAMAGED = {
     "an odd number of items": b"\x80\x02}(K\x01u.",
     "an unknown opcode": b"\x80\x02\xff.",
     "a list": b"\x80\x02].",
-    "deeply nested types": b"\x80\x02" + b"ctorch._tensor\n_rebuild_from_type_v2\n(" * 3000 + b"." ,
+    "a type in a type": b"\x80\x02ctorch._tensor\n_rebuild_from_type_v2\nq\x00(h\x00ctorch\nTensor\n)}tR.",
     "protocol 9": b"\x80\x09}.",
 }
 
