@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 import torch
+from huggingface_hub import split_torch_state_dict_into_shards
+
 from ckptc.runtime.checkpoint import open_checkpoint
 from ckptc.runtime.fault import Fault
 from ckptc.runtime.hf_files import hf_shards, index_json, shard_names
-from huggingface_hub import split_torch_state_dict_into_shards
 
 
 def put(path: Path, **tensors: torch.Tensor) -> None:

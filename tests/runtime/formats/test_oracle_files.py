@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+
 from ckptc.runtime.checkpoint import open_checkpoint
 from ckptc.runtime.fault import Fault
 
@@ -42,7 +43,8 @@ def open_checkpoint_or_none(path: Path):
     try:
         return open_checkpoint(path)
     except Fault as fault:
-        assert fault.code == "xser-not-supported", fault
+        if fault.code != "xser-not-supported":
+            raise
         return None
 
 
@@ -51,7 +53,5 @@ def test_a_reference_input_opens_as_a_folder(case):
     for root in [ORACLE / case / "in", *(ORACLE / case / "in").glob("*.ckpt")]:
         if list(root.glob("*.ckpt/model")) or (root / "optim").is_dir():
             continue
-        try:
-            assert len(open_checkpoint(root)) > 0
-        except Fault as fault:
-            assert fault.code == "xser-not-supported", fault
+        opened = open_checkpoint_or_none(root)
+        assert opened is None or len(opened) > 0

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 
 import pytest
 import safetensors.torch
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
 from ckptc.runtime.checkpoint import open_checkpoint
 from ckptc.runtime.fault import Fault
 from ckptc.runtime.safetensors_file import read_safetensors
 from ckptc.runtime.target import lay_out_safetensors
 from ckptc.runtime.write import write_file
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 
 @pytest.fixture
@@ -145,8 +147,6 @@ def test_flipped_bytes_give_a_fault_or_a_checkpoint(tmp_path, tensors, data):
     for _ in range(data.draw(st.integers(1, 4))):
         raw[data.draw(st.integers(0, len(raw) - 1))] = data.draw(st.integers(0, 255))
     (tmp_path / "flipped.safetensors").write_bytes(raw)
-    try:
+    with suppress(Fault):
         for tensor in open_checkpoint(tmp_path / "flipped.safetensors"):
             tensor.read()
-    except Fault:
-        pass

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from ckptc.runtime.checkpoint import open_checkpoint
 from ckptc.runtime.fault import Fault
 

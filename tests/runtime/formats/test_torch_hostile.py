@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import copyreg
 import io
 import os
 import pickle
 import struct
 import zipfile
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
 from ckptc.runtime.checkpoint import open_checkpoint
 from ckptc.runtime.fault import Fault
 from ckptc.runtime.torch_pickle import read_pickle
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 BOMB = "ran"
 
@@ -65,7 +66,6 @@ UNSAFE = {
 
 @pytest.mark.parametrize("pickled", UNSAFE.values(), ids=UNSAFE.keys())
 def test_a_global_off_the_list_is_named_and_nothing_runs(with_pickle, pickled):
-    copyreg._extension_registry.setdefault(("os", "mkdir"), 1)  # type: ignore[attr-defined]
     with pytest.raises(Fault) as fault:
         open_checkpoint(with_pickle(pickled))
     assert fault.value.code == "unsafe-pickle"
@@ -114,10 +114,8 @@ def test_a_damaged_pickle_is_a_fault(with_pickle, pickled):
 @given(st.lists(st.sampled_from([bytes([i]) for i in range(256)]) | st.binary(max_size=4), max_size=40))
 @settings(max_examples=400)
 def test_any_bytes_as_a_pickle_give_an_object_or_a_fault(parts):
-    try:
+    with suppress(Fault):
         read_pickle(b"\x80\x02" + b"".join(parts), "x.pt")
-    except Fault:
-        pass
 
 
 def tensor_pickle(numel=6, offset=0, shape=(2, 3), strides=(3, 1), key="0") -> bytes:
@@ -176,11 +174,9 @@ def test_flipped_bytes_give_a_fault_or_a_checkpoint(saved, tmp_path, data):
     for _ in range(data.draw(st.integers(1, 4))):
         raw[data.draw(st.integers(0, len(raw) - 1))] = data.draw(st.integers(0, 255))
     (tmp_path / "flipped.pt").write_bytes(raw)
-    try:
+    with suppress(Fault):
         for tensor in open_checkpoint(tmp_path / "flipped.pt"):
             tensor.read()
-    except Fault:
-        pass
 
 
 def rezipped(saved: Path, compression=zipfile.ZIP_STORED, **changed: bytes) -> Path:
@@ -204,7 +200,7 @@ def test_a_big_endian_file_is_a_fault(saved):
 
 
 def test_a_record_that_occurs_twice_is_a_fault(saved):
-    with zipfile.ZipFile(saved, "a") as archive, pytest.warns(UserWarning):
+    with zipfile.ZipFile(saved, "a") as archive, pytest.warns(UserWarning, match="Duplicate"):
         archive.writestr("s/data/0", bytes(160))
     with pytest.raises(Fault, match="occurs twice"):
         open_checkpoint(saved)
@@ -249,5 +245,5 @@ def test_a_zip_that_is_no_torch_file_is_a_fault(tmp_path):
     with zipfile.ZipFile(buffer, "w") as archive:
         archive.writestr("a/b", "c")
     (tmp_path / "a.pt").write_bytes(buffer.getvalue())
-    with pytest.raises(Fault, match="data.pkl"):
+    with pytest.raises(Fault, match=r"data\.pkl"):
         open_checkpoint(tmp_path / "a.pt")

@@ -11,12 +11,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
 from ckptc.runtime.checkpoint import open_checkpoint
 from ckptc.runtime.fault import Fault
 from ckptc.runtime.target import FileLayout, lay_out_torch_zip
 from ckptc.runtime.write import write_file
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 
 def described(tensors: dict[str, torch.Tensor]) -> list[tuple[str, str, tuple[int, ...]]]:
