@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from fnmatch import fnmatch
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import library
-from .compiler.detect import find_layouts, fit_source
+from .choose import choose, config_layout, found_in, route, sizes_of
+from .compiler.detect import fit_source
 from .compiler.explain import describe, explain
-from .compiler.link import Family, FlatLayout
-from .compiler.match import Found, stored_tensors
 from .compiler.pipeline import compile_sides
-from .compiler.resolve import Scalar, Side, Sizes, bind_sizes, config_of, resolve
-from .compiler.write_config import config_text
-from .dsl.diagnostic import Diagnostic, MappingError
+from .compiler.resolve import resolve
+from .compiler.sizes import Scalar
 from .runtime.checkpoint import Checkpoint, open_checkpoint
 from .runtime.fault import Fault
 from .runtime.plan import Plan as PlanData
 from .runtime.plan_file import load_plan as read_plan_file
 from .runtime.plan_file import save_plan
+from .side_files import side_files, target_config
 
 if TYPE_CHECKING:
     import torch
@@ -78,10 +75,7 @@ class Plan:
         checkpoint = self.source if source is None else source if isinstance(source, Checkpoint) else open_checkpoint(source)
         if checkpoint is None:
             raise Fault("no-source", "this plan was made without a checkpoint", help="name the one to read: plan.run(dst, source=...)")
-        bound = bind(self.data, checkpoint, **options)
-        if self.source is None:
-            return bound
-        return replace(bound, carried=tuple((str(path), name) for name, path in self.extra))
+        return bind(self.data, checkpoint, extra={name: str(path) for name, path in self.extra}, **options)
 
     def totals(
         self,
@@ -159,39 +153,6 @@ def load_plan(path: str | Path) -> Plan:
     return Plan(read_plan_file(path))
 
 
-def found_in(checkpoint: Checkpoint) -> tuple[Found, ...]:
-    return tuple(Found(e.file, e.name, e.dtype, e.shape) for e in checkpoint.entries)
-
-
-def read_config(path: str | Path) -> Mapping[str, Any]:
-    """A config file as a dictionary, JSON or YAML by its ending."""
-    path = Path(path)
-    if path.is_dir():
-        path = path / "config.json"
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as e:
-        raise Fault("no-config", f"{path}: {e.strerror}", help="name the model's config with --config") from None
-    except UnicodeDecodeError:
-        raise Fault("bad-config", f"{path} is not text") from None
-    return parse_config(text, path)
-
-
-def parse_config(text: str, path: Path) -> Mapping[str, Any]:
-    try:
-        if path.suffix in (".yaml", ".yml"):
-            import yaml
-
-            data = yaml.safe_load(text)
-        else:
-            data = json.loads(text)
-    except Exception as e:
-        raise Fault("bad-config", f"{path} cannot be read: {str(e).splitlines()[0]}") from None
-    if not isinstance(data, Mapping):
-        raise Fault("bad-config", f"{path} holds no settings: a mapping of keys to values is needed")
-    return data
-
-
 def plan(
     src: str | Path,
     *,
@@ -215,13 +176,13 @@ def plan(
     """
     checkpoint = open_checkpoint(src)
     found = found_in(checkpoint)
-    family_, layout, keys_layout, config_path = _choose(checkpoint, found, to, from_, mapping, family, config)
-    targets, sources, model = _routed(settings, family_, layout, family_.layout(to), to)
+    family_, layout, keys_layout, config_path = choose(checkpoint, found, to, from_, mapping, family, config)
+    targets, sources, model = route(settings, family_, layout, family_.layout(to), to)
     sources |= dict(source_settings or {})
-    sizes = _sizes(family_, keys_layout, config_path, model, found, layout)
+    sizes = sizes_of(family_, keys_layout, config_path, model, found, layout)
     source = fit_source(family_, layout, sizes, found, sources)
     target = resolve(family_, to, sizes, targets, stages=_stages(stages), format=format)
-    files, extra = _side_files(checkpoint, source, target, family_, keys_layout, config_path, dtype)
+    files, extra = side_files(checkpoint, source, target, family_, keys_layout, config_path, dtype)
     compiled = compile_sides(source, target, found=found, compare_all=compare_all, dtype=dtype, files=files)
     return Plan(compiled.plan, checkpoint, extra)
 
@@ -248,13 +209,13 @@ def compile(
         raise Fault("unknown-family", f"{mapping} has no family `{family}`")
     family_ = choices[-1]
     left, right = family_.layout(from_), family_.layout(to)
-    targets, sources, model = _routed(settings, family_, left, right, to)
+    targets, sources, model = route(settings, family_, left, right, to)
     sources |= dict(source_settings or {})
-    keys_layout = _config_layout(family_, left, right, config)
-    sizes = _sizes(family_, keys_layout, Path(config) if config else None, model, None, left)
+    keys_layout = config_layout(family_, left, right, config)
+    sizes = sizes_of(family_, keys_layout, Path(config) if config else None, model, None, left)
     source = resolve(family_, from_, sizes, sources)
     target = resolve(family_, to, sizes, targets, stages=_stages(stages), format=format)
-    text = _target_config(target, family_, keys_layout, Path(config) if config else None)
+    text = target_config(target, family_, keys_layout, Path(config) if config else None)
     return Plan(compile_sides(source, target, dtype=dtype, files=text).plan)
 
 
@@ -265,171 +226,5 @@ def convert(src: str | Path, dst: str | Path, *, to: str, **options: Any) -> Rep
     return plan(src, to=to, **options).run(dst, **running)
 
 
-# --- choosing -------------------------------------------------------------------------------------
-
-
 def _stages(stages: Sequence[Sequence[int]] | None) -> Stages | None:
     return tuple(tuple(s) for s in stages) if stages is not None else None
-
-
-def _choose(
-    checkpoint: Checkpoint,
-    found: tuple[Found, ...],
-    to: str,
-    from_: str | None,
-    mapping: str | Path | None,
-    family: str | None,
-    config: str | Path | None,
-) -> tuple[Family, FlatLayout, FlatLayout | None, Path | None]:
-    """The family and layout that the files and the config fit, with the layout whose config block reads it."""
-    known = library.families(mapping)
-    configured = [f for f in known if any(config_of(x) for x in f.layouts)]
-    choices = [f for f in known if f.name == family] if family is not None else configured or list(known)
-    if family is not None and not choices:
-        names = ", ".join(sorted(f.name for f in known))
-        raise Fault("unknown-family", f"there is no family `{family}`", notes=(f"there are {names}",), help="see `ckptc list`")
-    fits = find_layouts(choices, found, from_)
-    fits = [f for f in fits if any(x.name == to for x in f.family.layouts)] or fits
-    if not fits:
-        which = f"layout `{from_}`" if from_ else "any layout"
-        raise Fault(
-            "unknown-layout", f"{checkpoint.path} does not look like {which} that ckptc knows",
-            notes=(f"it holds {', '.join(sorted({f.name for f in found})[:3])} ...",),
-            help="name the layout with --from and the family with --family, or write a mapping and name it with --mapping",
-        )  # fmt: skip
-    whole = [f for f in fits if not f.missing] or fits[:1]
-    error: MappingError | Fault | None = None
-    for fit in whole:
-        try:
-            keys_layout = _config_layout(fit.family, fit.layout, fit.family.layout(to), config, checkpoint)
-            path = _config_path(checkpoint, keys_layout, config)
-            _sizes(fit.family, keys_layout, path, {}, found, fit.layout)
-            return fit.family, fit.layout, keys_layout, path
-        except (MappingError, Fault) as e:
-            error = error or e
-    fit = whole[0]
-    keys_layout = _config_layout(fit.family, fit.layout, fit.family.layout(to), config, checkpoint)
-    if isinstance(error, MappingError) and any(d.code == "unmet-requirement" for d in error.diagnostics):
-        raise error
-    return fit.family, fit.layout, keys_layout, _config_path(checkpoint, keys_layout, config)
-
-
-def _config_layout(
-    family: Family, source: FlatLayout, target: FlatLayout, config: str | Path | None, checkpoint: Checkpoint | None = None
-) -> FlatLayout | None:
-    """The layout whose config block reads the config at hand: by the file's name, then source before target."""
-    candidates = [x for x in (source, target, *family.layouts) if config_of(x) is not None]
-    if config is not None:
-        name = Path(config).name
-        named = [x for x in candidates if (c := config_of(x)) and Path(c.file).name == name]
-        same = [x for x in candidates if (c := config_of(x)) and Path(c.file).suffix == Path(config).suffix]
-        return (named or same or candidates or [None])[0]
-    if checkpoint is not None:
-        for x in candidates:
-            c = config_of(x)
-            if c is not None and (_root(checkpoint) / c.file).exists():
-                return x
-    return candidates[0] if candidates else None
-
-
-def _root(checkpoint: Checkpoint) -> Path:
-    path = Path(checkpoint.path)
-    return path if path.is_dir() else path.parent
-
-
-def _config_path(checkpoint: Checkpoint, layout: FlatLayout | None, config: str | Path | None) -> Path | None:
-    if config is not None:
-        path = Path(config)
-        block = config_of(layout) if layout else None
-        return path / block.file if path.is_dir() and block else path
-    block = config_of(layout) if layout else None
-    if block is None:
-        return None
-    beside = _root(checkpoint) / block.file
-    return beside if beside.exists() else None
-
-
-def _sizes(
-    family: Family,
-    layout: FlatLayout | None,
-    config: Path | None,
-    given: Mapping[str, Scalar],
-    found: tuple[Found, ...] | None,
-    source: FlatLayout,
-) -> Sizes:
-    keys = read_config(config) if config is not None else None
-    if keys is None and layout is not None and found is not None and not given:
-        block = config_of(layout)
-        raise Fault(
-            "no-config", f"the model's sizes are unknown: there is no {block.file if block else 'config'} with the checkpoint",
-            help="pass it with --config, for example --config HF_DIR/config.json",
-        )  # fmt: skip
-    present = stored_tensors(source, found) if found is not None else _expected(family)
-    return bind_sizes(family, layout if config is not None else None, keys, given, present.__contains__, str(config or ""))
-
-
-def _expected(family: Family) -> frozenset[str]:
-    """Without a checkpoint: all tensors but the optional ones and those that are there only if they are stored."""
-    return frozenset(t.name for t in family.model.tensors if not t.optional and "function='stored'" not in repr(t.when))
-
-
-def _routed(
-    settings: Mapping[str, Scalar], family: Family, source: FlatLayout, target: FlatLayout, to: str
-) -> tuple[dict[str, Scalar], dict[str, Scalar], dict[str, Scalar]]:
-    """Settings to where they belong: the target's parameters, else the source's, else the model's."""
-    targets: dict[str, Scalar] = {}
-    sources: dict[str, Scalar] = {}
-    model: dict[str, Scalar] = {}
-    of_target, of_source = {p.name for p in target.params}, {p.name for p in source.params}
-    of_model = {a.name for a in family.model.axes} | {s.name for s in family.model.settings}
-    for name, value in settings.items():
-        if name in of_target:
-            targets[name] = value
-        elif name in of_source:
-            sources[name] = value
-        elif name in of_model:
-            model[name] = value
-        else:
-            from .dsl.nearest import nearest
-
-            near = nearest(name, sorted(of_target | of_source | of_model))
-            raise MappingError(
-                Diagnostic(
-                    "unknown-parameter", f"neither layout `{to}` nor `{source.name}` has a parameter `{name}`, and model `{family.name}` no setting",
-                    notes=(f"`{to}` has {', '.join(sorted(of_target)) or 'no parameters'}",), help=f"did you mean `{near}`?" if near else "",
-                )
-            )  # fmt: skip
-    return targets, sources, model
-
-
-# --- side files -----------------------------------------------------------------------------------
-
-
-def _side_files(
-    checkpoint: Checkpoint, source: Side, target: Side, family: Family, keys_layout: FlatLayout | None, config: Path | None, dtype: str | None
-) -> tuple[tuple[tuple[str, str], ...], tuple[tuple[str, Path], ...]]:
-    """The target's config as text, and the files to carry over: from the source, or from beside the config."""
-    files = _target_config(target, family, keys_layout, config)
-    written = {name for name, _ in files}
-    extra: dict[str, Path] = {}
-    for folder in dict.fromkeys(([_root(checkpoint)] if Path(checkpoint.path).is_dir() else []) + ([config.parent] if config else [])):
-        for path in sorted(folder.iterdir()):
-            if path.is_file() and path.name not in written and any(fnmatch(path.name, g) for g in target.carry):
-                extra.setdefault(path.name, path)
-    return files, tuple(extra.items())
-
-
-def _target_config(
-    target: Side, family: Family, keys_layout: FlatLayout | None, config: Path | None
-) -> tuple[tuple[str, str], ...]:
-    """Byte for byte the config at hand where it is the target's own, else written from sizes and settings."""
-    layout = family.layout(target.layout)
-    block = config_of(layout)
-    if block is None:
-        return ()
-    if keys_layout is not None and keys_layout.name == layout.name and config is not None:
-        return ((block.file, config.read_text(encoding="utf-8")),)
-    template = (library.SHIPPED / block.template).read_text(encoding="utf-8") if block.template else None
-    return ((block.file, config_text(block, target, template)),)
-
-

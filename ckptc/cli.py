@@ -39,7 +39,7 @@ def inspect(
     config: options.Config = None,
     json: options.Json = False,
 ) -> None:
-    """Say what a checkpoint is: family, layout, degrees, tensors, bytes. Reads headers only."""
+    """Say what a checkpoint is, from its headers."""
     from .survey import describe, survey
 
     found = survey(path, config)
@@ -52,7 +52,7 @@ def compat(
     script: Annotated[str, typer.Argument(metavar="SCRIPT", help="The script's name: checkpoint_converter", show_default=False)],
     arguments: Annotated[list[str] | None, typer.Argument(metavar="ARGS...", help="The script's own arguments.")] = None,
 ) -> None:
-    """Do the work of a framework's own conversion script, with that script's own arguments."""
+    """Do a framework script's work, with its arguments."""
     from .compat import run_script
 
     run_script(script, arguments or [])

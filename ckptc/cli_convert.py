@@ -55,7 +55,7 @@ def convert(
     quiet: options.Quiet = False,
     as_json: options.Json = False,
 ) -> None:
-    """Convert a checkpoint to another framework, layout or degree of parallelism."""
+    """Convert a checkpoint to another layout or degree."""
     settings = options.settings(set_, "--set", tp=tp, pp=pp, vpp=vpp, ep=ep)
     source_settings = options.settings(from_set, "--from-set")
     stage_list = options.stages(stages)
@@ -116,7 +116,7 @@ def compile(
     emit: Emit = None,
     output: Output = None,
 ) -> None:
-    """Compile and prove a plan from a mapping and a config, with no checkpoint at hand."""
+    """Compile and prove a plan without a checkpoint."""
     if emit not in (None, "python"):
         raise typer.BadParameter(f"`{emit}` cannot be emitted, only `python`", param_hint="--emit")
     plan = compiled(mapping, from_, to, family, config, settings=options.settings(set_, "--set", tp=tp, pp=pp, vpp=vpp, ep=ep),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -34,7 +33,7 @@ def explain(
     stages: options.Stages = None,
     as_json: options.Json = False,
 ) -> None:
-    """Say where the elements of one stored tensor go, or come from."""
+    """Say where one tensor's elements go or come from."""
     plan = compiled(mapping, from_, to, family, config, settings=options.settings(set_, "--set", tp=tp, pp=pp, vpp=vpp, ep=ep),
                     source_settings=options.settings(from_set, "--from-set"), stages=stages)  # fmt: skip
     text = plan.explain(name)
@@ -42,7 +41,7 @@ def explain(
 
 
 def check(files: Files, as_json: options.Json = False) -> None:
-    """Parse and link mapping files, and report all that is wrong with them."""
+    """Parse and link mapping files; report all faults."""
     from . import failure, library
     from .dsl.diagnostic import MappingError
     from .dsl.render import to_record
@@ -71,7 +70,7 @@ def fmt(
     check: Annotated[bool, typer.Option("--check", help="Write nothing; exit with 1 if a file would change.")] = False,
     diff: Annotated[bool, typer.Option("--diff", help="Write nothing; print what would change.")] = False,
 ) -> None:
-    """Bring mapping files into their one canonical form."""
+    """Bring mapping files into their canonical form."""
     from . import library
     from .dsl.format import format_text
 
@@ -106,12 +105,13 @@ def list_(
     mapping: Annotated[str | None, typer.Option("--mapping", metavar="FILE|NAME", help="Only the families of this mapping.")] = None,
     as_json: options.Json = False,
 ) -> None:
-    """List families, their layouts, and the layouts' parameters."""
+    """List families, layouts and their parameters."""
     from . import library
+    from .compiler.sizes import config_of
 
     families = library.families(mapping)
-    shown = [f for f in families if f.own] or list(families)
-    records = [
+    shown = [f for f in families if any(config_of(x) for x in f.layouts)] or list(families)
+    records: list[dict[str, Any]] = [
         {"family": f.name, "from": f.model.span.file, "layouts": [_layout(x, f.name) for x in f.layouts]} for f in shown
     ]
     if as_json:

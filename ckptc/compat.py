@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import NoReturn
 
-from .failure import UsageError
+from .dsl.diagnostic import MappingError
+from .failure import UsageError, diagnostics
 from .runtime.fault import Fault
 
 
@@ -18,12 +19,12 @@ from .runtime.fault import Fault
 class Work:
     """What a script's arguments mean: native arguments, and what there is to say about them.
 
-    If running them raises a fault with code `otherwise_on`, the files call for `otherwise` instead.
+    If running them fails with a code of `otherwise_on`, the files call for `otherwise` instead.
     """
 
     arguments: tuple[str, ...]
     notes: tuple[str, ...] = ()
-    otherwise_on: str = ""
+    otherwise_on: tuple[str, ...] = ()
     otherwise: Work | None = None
 
 
@@ -65,8 +66,8 @@ def run_script(script: str, arguments: Sequence[str]) -> None:
     work = SCRIPTS[name](arguments)
     try:
         _run(work)
-    except Fault as fault:
-        if work.otherwise is None or fault.code != work.otherwise_on:
+    except (Fault, MappingError) as error:
+        if work.otherwise is None or not {d.code for d in diagnostics(error)} & {*work.otherwise_on}:
             raise
         _run(work.otherwise)
 

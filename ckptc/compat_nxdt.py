@@ -152,8 +152,11 @@ def _backward(args: Namespace, source: str, notes: list[str]) -> Work:
             out += ["--config", args.config]
         return (*out, "--format", "bin", "--single-file", "checkpoint.pt", "--merge")
 
-    if args.qkv_linear and args.hw_backend == "trn2" and args.kv_size_multiplier > 1:
-        again = Work(native("trn2_converter"), ("the copies of key/value heads are not where the trn2 module has them: "
-                                                "these files are of the script's own making, and are read in its order",))  # fmt: skip
-        return Work(native("trn2"), tuple(notes), "copies-differ", again)
-    return Work(native(args.hw_backend), tuple(notes))
+    if not args.qkv_linear or args.hw_backend != "trn2" or args.kv_size_multiplier == 1:
+        return Work(native(args.hw_backend), tuple(notes))
+    if args.tp_size == args.kv_size_multiplier:
+        # Every rank holds every key/value head, so the copies cannot tell who wrote the files.
+        notes.append("read as the trn2 module orders its heads; if the script wrote these files, use --from-set hw=trn2_converter")
+    why = "the key/value heads are not where the trn2 module has them: the script itself made these files, and they are read in its order"
+    again = Work(native("trn2_converter"), (why,))
+    return Work(native("trn2"), tuple(notes), ("copies-differ", "unmet-requirement"), again)

@@ -10,6 +10,10 @@ import sys
 from array import array
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .runtime.checkpoint import Tensor
 
 VOCAB, LAYERS, HIDDEN, FFN, HEADS, GROUPS = 320, 5, 96, 160, 12, 2
 DIM = HIDDEN // HEADS
@@ -37,10 +41,8 @@ CONFIG = {
     "torch_dtype": "bfloat16",
 }
 
-Tensor = tuple[str, tuple[int, ...]]
 
-
-def tensors() -> Iterator[Tensor]:
+def tensors() -> Iterator[tuple[str, tuple[int, ...]]]:
     """Names and shapes, as the HuggingFace model has them."""
     yield "model.embed_tokens.weight", (VOCAB, HIDDEN)
     for layer in range(LAYERS):
@@ -64,7 +66,8 @@ def write_llama(folder: Path, seed: int = 0) -> None:
     numbers = random.Random(seed)
     everything = list(tensors())
     per_shard = -(-len(everything) // SHARDS)
-    weight_map, total = {}, 0
+    weight_map: dict[str, str] = {}
+    total = 0
     for shard in range(SHARDS):
         name = f"model-{shard + 1:05}-of-{SHARDS:05}.safetensors"
         held = [(tensor, shape, _values(numbers, shape)) for tensor, shape in everything[shard * per_shard : (shard + 1) * per_shard]]
@@ -73,7 +76,7 @@ def write_llama(folder: Path, seed: int = 0) -> None:
         total += sum(len(data) for _, _, data in held)
     tokens = {"<unk>": 0, "<s>": 1, "</s>": 2} | {f"w{i}": i for i in range(3, VOCAB)}
     model = {"type": "WordLevel", "vocab": tokens, "unk_token": "<unk>"}
-    tokenizer = {"version": "1.0", "truncation": None, "padding": None, "added_tokens": [], "normalizer": None,
+    tokenizer: dict[str, object] = {"version": "1.0", "truncation": None, "padding": None, "added_tokens": [], "normalizer": None,
                  "pre_tokenizer": {"type": "Whitespace"}, "post_processor": None, "decoder": None, "model": model}  # fmt: skip
     described = {"tokenizer_class": "PreTrainedTokenizerFast", "unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>"}
     for name, content in {
@@ -124,10 +127,9 @@ def differences(left: Path, right: Path) -> list[str]:
     return found
 
 
-def _bits(tensor: object) -> bytes:
-    elements = tensor.read().reshape(-1)  # type: ignore[attr-defined]
-    kind = getattr(sys.modules["torch"], "uint8")
-    return bytes(elements.view(kind).numpy().tobytes())
+def _bits(tensor: Tensor) -> bytes:
+    elements = tensor.read().reshape(-1)
+    return bytes(elements.view(sys.modules["torch"].uint8).numpy().tobytes())
 
 
 def main(folder: Path) -> int:

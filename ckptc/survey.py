@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import library
-from .api import _config_layout, _config_path, _sizes, found_in
+from .choose import config_layout, config_path, found_in, sizes_of
 from .compiler.detect import Fit, find_layouts, fit_source
 from .compiler.match import ranks_of
-from .compiler.resolve import config_of
+from .compiler.sizes import config_of
 from .dsl.diagnostic import MappingError
 from .meter import size
 from .runtime.checkpoint import Checkpoint, open_checkpoint
@@ -66,8 +66,8 @@ def _identity(checkpoint: Checkpoint, config: str | Path | None) -> dict[str, An
 def _fitted(checkpoint: Checkpoint, found: tuple[Found, ...], fit: Fit, config: str | Path | None) -> dict[str, Any] | None:
     """All about the checkpoint under one layout, or None where config or shapes do not agree with it."""
     try:
-        layout = _config_layout(fit.family, fit.layout, fit.layout, config, checkpoint)
-        sizes = _sizes(fit.family, layout, _config_path(checkpoint, layout, config), {}, found, fit.layout)
+        layout = config_layout(fit.family, fit.layout, fit.layout, config, checkpoint)
+        sizes = sizes_of(fit.family, layout, config_path(checkpoint, layout, config), {}, found, fit.layout)
         side = fit_source(fit.family, fit.layout, sizes, found, {})
     except (MappingError, Fault):
         return None

@@ -17,7 +17,8 @@ from .link import Family, FlatLayout
 from .lower import Lowered, lower
 from .match import Found, files_pattern, ranks_of, regex, skeleton, stages_of, stored_tensors, unmatched
 from .prove import coordinates
-from .resolve import Scalar, Side, Sizes, resolve
+from .resolve import Side, resolve
+from .sizes import Scalar, Sizes
 
 
 @dataclass(frozen=True)

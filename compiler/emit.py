@@ -37,7 +37,7 @@ def _template() -> jinja2.Template:
 
 
 def _side(side: Any) -> dict[str, Any]:
-    out = {f.name: _literal(getattr(side, f.name)) for f in fields(side)}
+    out: dict[str, Any] = {f.name: _literal(getattr(side, f.name)) for f in fields(side)}
     out["stored"] = [(_literal(s), s.origin) for s in side.stored]
     return out
 

@@ -114,7 +114,7 @@ def _chain(model: Model, models: dict[str, Model]) -> list[Model]:
         base = models.get(chain[0].extends)
         if base is None:
             near = nearest(chain[0].extends, list(models))
-            help = f"did you mean `{near}`?" if near else f'is a `use "...ckmap"` of its file missing?'
+            help = f"did you mean `{near}`?" if near else 'is a `use "...ckmap"` of its file missing?'
             raise _fault("unknown-model", f"there is no model `{chain[0].extends}`", chain[0].span, help)
         if base in chain:
             raise _fault("circular-extends", f"model `{model.name}` extends itself", model.span, "break the circle of `extends`")
@@ -197,8 +197,11 @@ def _walk(items: tuple[LayoutItem, ...], parents: tuple[Under, ...]) -> Iterable
             yield item, parents
 
 
-def _within(item: Rule, parents: tuple[Under, ...]) -> Rule:
-    """Also for Ignore: both have names and a guard."""
+Spelled = TypeVar("Spelled", Rule, Ignore)
+
+
+def _within(item: Spelled, parents: tuple[Under, ...]) -> Spelled:
+    """With the prefixes and the guards of what stands around it."""
     when: Expr | None = None
     prefix: tuple[str | Hole, ...] = ()
     for under in parents:

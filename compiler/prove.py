@@ -17,7 +17,8 @@ from ..runtime.plan import Box, Proof
 from .digits import Digit, Vector, by_step, nested, overlap
 from .lower import Lowered
 from .pieces import AT, COORDS, COPY, Piece
-from .resolve import Side, Tensor
+from .resolve import Side
+from .sizes import Tensor
 
 
 def prove(side: Side, lowered: tuple[Lowered, ...]) -> Proof:
@@ -156,7 +157,7 @@ def _coverage_faults(side: Side, tensor: Tensor, own: list[tuple[Lowered, Piece]
         return [_fault("model-gap", f"{size - have} of {size} elements of `{tensor.name}` are stored nowhere", spans[0], "a part of an axis is missing from the rule")]
     for item, piece in own:
         at, digits = model_line(tensor, piece)
-        if not nested(digits) or (at or digits) and at + sum((n - 1) * s for n, s, _ in digits) >= size:
+        if not nested(digits) or ((at or digits) and at + sum((n - 1) * s for n, s, _ in digits) >= size):
             return [_fault("copy-outside", f"a copy of `{tensor.name}` holds what the tensor does not", item.rule.rule.span)]
         copy_loops = by_step([(x.extent, x.move[COPY], ()) for x in piece.loops if x.move[COPY]])
         if not nested(copy_loops):

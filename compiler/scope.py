@@ -101,6 +101,20 @@ def refs(expr: Expr) -> list[str]:
     return []
 
 
+def calls(expr: Expr) -> set[str]:
+    """The functions that an expression calls."""
+    match expr:
+        case Call(function, args):
+            return {function}.union(*(calls(a) for a in args))
+        case Unary(_, operand):
+            return calls(operand)
+        case Binary(_, left, right):
+            return calls(left) | calls(right)
+        case Conditional(test, yes, no):
+            return calls(test) | calls(yes) | calls(no)
+    return set()
+
+
 def evaluate(expr: Expr, scope: Scope) -> Any:
     match expr:
         case Literal(value):

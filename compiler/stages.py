@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -117,7 +118,7 @@ def _runs_of(rank: int, indices: tuple[int, ...]) -> list[StageRun]:
         else:
             runs.append((local, index, 1))
     lengths = {r[2] for r in runs}
-    gaps = {b[1] - a[1] for a, b in zip(runs, runs[1:], strict=False)}
+    gaps = {b[1] - a[1] for a, b in itertools.pairwise(runs)}
     if len(runs) > 1 and len(lengths) == 1 and len(gaps) == 1 and (gap := gaps.pop()) > 0:
         n = runs[0][2]
         return [StageRun(rank, runs[0][1], 0, ((len(runs), 0, gap, n), (n, 0, 1, 1)))]

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import groupby
 from math import prod
+from types import MappingProxyType
 
 import numpy as np
 
@@ -89,8 +91,12 @@ def bind(
     *,
     max_shard_bytes: int = 5_000_000_000,
     dtype: str | None = None,
+    extra: Mapping[str, str] = MappingProxyType({}),
 ) -> Bound:
-    """Finds every window that `plan` reads in `checkpoint` and lays out every file that it writes."""
+    """Finds every window that `plan` reads in `checkpoint` and lays out every file that it writes.
+
+    `extra` are further side files to copy, by name; what the checkpoint itself has goes first.
+    """
     sources, targets = families(plan.source.stored), families(plan.target.stored)
     entries = match(plan.source, sources, checkpoint)
     windows = [None if entry is None else entry.window for entry in entries]
@@ -116,21 +122,18 @@ def bind(
     checks = checks.take(there[checks.source] & there[checks.target])
     return Bound(
         plan, str(checkpoint.path), checkpoint, sources, targets, windows, tensors, order, moves, checks, files,
-        (*((name, text.encode()) for name, text in plan.files), *texts), _carried(plan, checkpoint),
+        (*((name, text.encode()) for name, text in plan.files), *texts), _carried(plan, checkpoint, extra),
     )  # fmt: skip
 
 
-def _carried(plan: Plan, checkpoint: Readable) -> tuple[tuple[str, str], ...]:
+def _carried(plan: Plan, checkpoint: Readable, extra: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+    """Side files that the target's layout takes along, from the source or from the paths given."""
     from fnmatch import fnmatch
 
     root = os.fspath(checkpoint.path)
     written = {name for name, _ in plan.files}
-    globs = plan.target.carry or plan.source.carry
-    return tuple(
-        (os.path.join(root, name), name)
-        for name in checkpoint.side_files
-        if name not in written and any(fnmatch(name, glob) for glob in globs)
-    )
+    found = {name: os.path.join(root, name) for name in checkpoint.side_files if any(fnmatch(name, g) for g in plan.target.carry)}
+    return tuple((path, name) for name, path in ({**extra, **found}).items() if name not in written)
 
 
 def _refuse_absent(moves: Instances, windows: list[Window | None], plan: Plan) -> None:

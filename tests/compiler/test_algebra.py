@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from hypothesis import given, settings
+
 from ckptc.compiler.link import link
 from ckptc.compiler.lower import lower
 from ckptc.compiler.pipeline import compile_sides
 from ckptc.compiler.prove import prove
-from ckptc.compiler.resolve import Side, Sizes, Tensor, resolve
+from ckptc.compiler.resolve import Side, resolve
+from ckptc.compiler.sizes import Sizes, Tensor
 from ckptc.dsl.parse import parse
-from hypothesis import given, settings
 
 from .made import SIZES, Made, mappings
 from .reference import contents

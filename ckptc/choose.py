@@ -1,0 +1,180 @@
+"""What to convert with: the family, the layouts and the config that fit a checkpoint, and whose settings are whose."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from . import library
+from .compiler.detect import find_layouts
+from .compiler.link import Family, FlatLayout
+from .compiler.match import Found, stored_tensors
+from .compiler.scope import calls
+from .compiler.sizes import Scalar, Sizes, bind_sizes, config_of
+from .dsl.diagnostic import Diagnostic, MappingError
+from .dsl.nearest import nearest
+from .runtime.checkpoint import Checkpoint
+from .runtime.fault import Fault
+
+
+def read_config(path: str | Path) -> Mapping[str, Any]:
+    """A config file as a dictionary, JSON or YAML by its ending."""
+    path = Path(path)
+    if path.is_dir():
+        path = path / "config.json"
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as e:
+        raise Fault("no-config", f"{path}: {e.strerror}", help="name the model's config with --config") from None
+    except UnicodeDecodeError:
+        raise Fault("bad-config", f"{path} is not text") from None
+    return parse_config(text, path)
+
+
+def parse_config(text: str, path: Path) -> Mapping[str, Any]:
+    try:
+        if path.suffix in (".yaml", ".yml"):
+            import yaml
+
+            data = yaml.safe_load(text)
+        else:
+            data = json.loads(text)
+    except Exception as e:
+        raise Fault("bad-config", f"{path} cannot be read: {str(e).splitlines()[0]}") from None
+    if not isinstance(data, Mapping):
+        raise Fault("bad-config", f"{path} holds no settings: a mapping of keys to values is needed")
+    return data
+
+
+def found_in(checkpoint: Checkpoint) -> tuple[Found, ...]:
+    return tuple(Found(e.file, e.name, e.dtype, e.shape) for e in checkpoint.entries)
+
+
+def choose(
+    checkpoint: Checkpoint,
+    found: tuple[Found, ...],
+    to: str,
+    from_: str | None,
+    mapping: str | Path | None,
+    family: str | None,
+    config: str | Path | None,
+) -> tuple[Family, FlatLayout, FlatLayout | None, Path | None]:
+    """The family and layout that the files and the config fit, with the layout whose config block reads it."""
+    known = library.families(mapping)
+    configured = [f for f in known if any(config_of(x) for x in f.layouts)]
+    choices = [f for f in known if f.name == family] if family is not None else configured or list(known)
+    if family is not None and not choices:
+        names = ", ".join(sorted(f.name for f in known))
+        raise Fault("unknown-family", f"there is no family `{family}`", notes=(f"there are {names}",), help="see `ckptc list`")
+    fits = find_layouts(choices, found, from_)
+    fits = [f for f in fits if any(x.name == to for x in f.family.layouts)] or fits
+    if not fits:
+        which = f"layout `{from_}`" if from_ else "any layout"
+        raise Fault(
+            "unknown-layout", f"{checkpoint.path} does not look like {which} that ckptc knows",
+            notes=(f"it holds {', '.join(sorted({f.name for f in found})[:3])} ...",),
+            help="name the layout with --from and the family with --family, or write a mapping and name it with --mapping",
+        )  # fmt: skip
+    whole = [f for f in fits if not f.missing] or fits[:1]
+    error: MappingError | Fault | None = None
+    for fit in whole:
+        try:
+            keys_layout = config_layout(fit.family, fit.layout, fit.family.layout(to), config, checkpoint)
+            path = config_path(checkpoint, keys_layout, config)
+            sizes_of(fit.family, keys_layout, path, {}, found, fit.layout)
+            return fit.family, fit.layout, keys_layout, path
+        except (MappingError, Fault) as e:
+            error = error or e
+    fit = whole[0]
+    keys_layout = config_layout(fit.family, fit.layout, fit.family.layout(to), config, checkpoint)
+    if isinstance(error, MappingError) and any(d.code == "unmet-requirement" for d in error.diagnostics):
+        raise error
+    return fit.family, fit.layout, keys_layout, config_path(checkpoint, keys_layout, config)
+
+
+def config_layout(
+    family: Family, source: FlatLayout, target: FlatLayout, config: str | Path | None, checkpoint: Checkpoint | None = None
+) -> FlatLayout | None:
+    """The layout whose config block reads the config at hand: by the file's name, then source before target."""
+    candidates = [x for x in (source, target, *family.layouts) if config_of(x) is not None]
+    if config is not None:
+        name = Path(config).name
+        named = [x for x in candidates if (c := config_of(x)) and Path(c.file).name == name]
+        same = [x for x in candidates if (c := config_of(x)) and Path(c.file).suffix == Path(config).suffix]
+        return next(iter(named or same or candidates), None)
+    if checkpoint is not None:
+        for x in candidates:
+            c = config_of(x)
+            if c is not None and (root_of(checkpoint) / c.file).exists():
+                return x
+    return candidates[0] if candidates else None
+
+
+def root_of(checkpoint: Checkpoint) -> Path:
+    path = Path(checkpoint.path)
+    return path if path.is_dir() else path.parent
+
+
+def config_path(checkpoint: Checkpoint, layout: FlatLayout | None, config: str | Path | None) -> Path | None:
+    if config is not None:
+        path = Path(config)
+        block = config_of(layout) if layout else None
+        return path / block.file if path.is_dir() and block else path
+    block = config_of(layout) if layout else None
+    if block is None:
+        return None
+    beside = root_of(checkpoint) / block.file
+    return beside if beside.exists() else None
+
+
+def sizes_of(
+    family: Family,
+    layout: FlatLayout | None,
+    config: Path | None,
+    given: Mapping[str, Scalar],
+    found: tuple[Found, ...] | None,
+    source: FlatLayout,
+) -> Sizes:
+    keys = read_config(config) if config is not None else None
+    if keys is None and layout is not None and found is not None and not given:
+        block = config_of(layout)
+        raise Fault(
+            "no-config", f"the model's sizes are unknown: there is no {block.file if block else 'config'} with the checkpoint",
+            help="pass it with --config, for example --config HF_DIR/config.json",
+        )  # fmt: skip
+    present = stored_tensors(source, found) if found is not None else expected_tensors(family)
+    return bind_sizes(family, layout if config is not None else None, keys, given, present.__contains__, str(config or ""))
+
+
+def expected_tensors(family: Family) -> frozenset[str]:
+    """Without a checkpoint: all tensors but the optional ones and those that are there only if they are stored."""
+    return frozenset(t.name for t in family.model.tensors if not t.optional and not (t.when and "stored" in calls(t.when)))
+
+
+def route(
+    settings: Mapping[str, Scalar], family: Family, source: FlatLayout, target: FlatLayout, to: str
+) -> tuple[dict[str, Scalar], dict[str, Scalar], dict[str, Scalar]]:
+    """Settings to where they belong: the target's parameters, else the source's, else the model's."""
+    targets: dict[str, Scalar] = {}
+    sources: dict[str, Scalar] = {}
+    model: dict[str, Scalar] = {}
+    of_target, of_source = {p.name for p in target.params}, {p.name for p in source.params}
+    of_model = {a.name for a in family.model.axes} | {s.name for s in family.model.settings}
+    for name, value in settings.items():
+        if name in of_target:
+            targets[name] = value
+        elif name in of_source:
+            sources[name] = value
+        elif name in of_model:
+            model[name] = value
+        else:
+            near = nearest(name, sorted(of_target | of_source | of_model))
+            raise MappingError(
+                Diagnostic(
+                    "unknown-parameter", f"neither layout `{to}` nor `{source.name}` has a parameter `{name}`, and model `{family.name}` no setting",
+                    notes=(f"`{to}` has {', '.join(sorted(of_target)) or 'no parameters'}",), help=f"did you mean `{near}`?" if near else "",
+                )
+            )  # fmt: skip
+    return targets, sources, model

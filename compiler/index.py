@@ -1,0 +1,204 @@
+"""Index expressions in, pieces out: what stands at each position of one dimension of a stored tensor.
+
+A product scales the offsets of its left factors by the size of what stands to their right; a sum places its
+terms one after the other; a slice cuts offsets into blocks and turns the block's number into the rank's
+coordinate; a pad adds a piece of nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from ..dsl.nearest import nearest
+from ..dsl.show import show
+from ..dsl.tree import AxisRef, Copies, Index, One, Pad, Slice, Span, Sum
+from .digits import Vector
+from .pieces import AT, COORDS, COPY, Loop, Piece, moved, product, scaled_offset, sliced, stepped
+from .resolve import LiveRule, Side
+from .scope import evaluate, fault
+from .stages import stage_runs
+
+
+@dataclass
+class RuleState:
+    """One rule while it is lowered: coordinates by slot, and the weight of the next copy number."""
+
+    side: Side
+    rule: LiveRule
+    coords: tuple[str, ...]
+    count: int | None  # stages that own this many, where the local block is in the shape
+    copies: int = 1
+    depth: int = 0
+
+    def slot(self, coord: str) -> int:
+        return COORDS + self.coords.index(coord)
+
+    def vector(self, **slots: int) -> Vector:
+        v = [0] * (COORDS + len(self.coords))
+        for name, value in slots.items():
+            v[{"at": AT, "copy": COPY}.get(name) if name in ("at", "copy") else self.slot(name[1:])] += value  # type: ignore[index]
+        return tuple(v)
+
+
+def index_pieces(index: Index, state: RuleState) -> tuple[int, list[Piece]]:
+    """The size of an expression, and its pieces at offsets 0 to size - 1."""
+    zero = state.vector()
+    side = state.side
+    match index:
+        case One():
+            return 1, [Piece("", (), zero, ())]
+        case AxisRef(name) if name in side.lets:
+            if state.depth > 40:
+                raise fault("circular-let", f"`let {name}` is defined by itself", index.span)
+            state.depth += 1
+            out = index_pieces(side.lets[name], state)
+            state.depth -= 1
+            return out
+        case AxisRef(name):
+            axis, extent, step = axis_of(name, index.span, side)
+            return extent, [Piece("", ((axis, 0),), zero, loops_of(extent, axis, step, state.vector(at=1)))]
+        case Copies(count):
+            n = evaluate(count, side.scope)
+            if not isinstance(n, int) or n < 1:
+                raise fault("bad-copies", f"copies({n}): a number of copies is a whole number from 1", index.span)
+            weight, state.copies = state.copies, state.copies * n
+            return n, [Piece("", (), zero, loops_of(n, None, 0, state.vector(at=1, copy=weight)))]
+        case Pad():
+            return _pad(index, state)
+        case Slice(operand, rank):
+            return _slice(index, operand, rank, state)
+        case Sum():
+            return _sum_of(index, state)
+    raise TypeError(f"no such index expression: {index!r}")
+
+
+def loops_of(extent: int, axis: str | None, step: int, move: Vector) -> tuple[Loop, ...]:
+    return (Loop(extent, axis, step, move if extent > 1 else tuple(0 for _ in move)),)
+
+
+def axis_of(name: str, span: Span, side: Side) -> tuple[str, int, int]:
+    part = side.parts.get(name)
+    if part is not None:
+        return part.axis, part.extent, part.step
+    size = side.sizes.values.get(name)
+    if isinstance(size, int) and not isinstance(size, bool):
+        return name, size, 1
+    known = [*side.parts, *side.lets, *(n for n, v in side.sizes.values.items() if type(v) is int)]
+    near = nearest(name, known)
+    raise fault("unknown-axis", f"`{name}` is not an axis with a size here", span, help=f"did you mean `{near}`?" if near else "axes are declared in the model and sized by a config")
+
+
+def degree_of(rank: str, span: Span, side: Side) -> int:
+    if rank not in side.ranks:
+        near = nearest(rank, list(side.ranks))
+        raise fault("unknown-rank", f"`/{rank}`: the layout has no rank `{rank}`", span, help=f"did you mean `/{near}`?" if near else f"declare it: `rank {rank} = 1`")
+    return side.ranks[rank]
+
+
+def check_divides(size: int, degree: int, what: str, rank: str, span: Span, side: Side) -> None:
+    if size % degree == 0:
+        return
+    names = [n for n in side.sizes.values if n in what.replace("(", " ").replace(")", " ").replace("/", " ").split()]
+    notes = tuple(f"{n} = {side.sizes.values[n]} comes from {side.sizes.origins[n]}" for n in names if side.sizes.origins.get(n))
+    fits = [d for d in range(1, min(size, 1024) + 1) if size % d == 0]
+    raise fault(
+        "uneven-split", f"`{what}` ({size}) does not divide over {rank} = {degree}", span, f"sliced into {degree} blocks here",
+        notes=notes, help=f"use {rank} = {', '.join(map(str, fits[:12]))}" + (" ..." if len(fits) > 12 else ""),
+    )  # fmt: skip
+
+
+def _slice(index: Slice, operand: Index, rank: str, state: RuleState) -> tuple[int, list[Piece]]:
+    side = state.side
+    degree = degree_of(rank, index.span, side)
+    if side.stages is not None and rank == side.stages.rank and is_stage_axis(operand, side):
+        assert state.count is not None
+        return state.count, stage_pieces(state, lambda _, local: {"at": local})
+    size, pieces = index_pieces(operand, state)
+    check_divides(size, degree, show(operand), rank, index.span, side)
+    block = size // degree
+    return block, [q for p in pieces for q in sliced(p, block, state.slot(rank))]
+
+
+def _pad(index: Pad, state: RuleState) -> tuple[int, list[Piece]]:
+    size, pieces = index_pieces(index.operand, state)
+    amount = evaluate(index.amount, state.side.scope)
+    if not isinstance(amount, int) or amount < 1:
+        raise fault("bad-pad", f"cannot pad to {amount}: a whole number from 1 is needed", index.span)
+    total = amount if index.exact else -(-size // amount) * amount
+    if total < size:
+        raise fault("bad-pad", f"`{show(index.operand)}` ({size}) is larger than the {amount} it is padded to", index.span)
+    if total == size:
+        return size, pieces
+    if index.fill == "zero":
+        fill = [Piece(None, (), state.vector(at=size), loops_of(total - size, None, 0, state.vector(at=1)))]
+    else:
+        again = loops_of(total - size, None, 0, state.vector(at=1))
+        lasts = [last for p in pieces if (last := _at_offset(p, size - 1)) is not None]
+        fill = [moved(replace(p, loops=p.loops + again, padding=True), 1) for p in lasts]
+    return total, pieces + fill
+
+
+def _at_offset(piece: Piece, offset: int) -> Piece | None:
+    """The part of a piece at one offset, which is its last: every offset loop at its end."""
+    for loop in piece.loops:
+        if loop.move[AT]:
+            rest = tuple(x for x in piece.loops if x is not loop)
+            piece = stepped(piece, loop, loop.extent - 1, rest)
+    return piece if piece.base[AT] == offset else None
+
+
+def _sum_of(index: Sum, state: RuleState) -> tuple[int, list[Piece]]:
+    out: list[Piece] = []
+    offset = 0
+    for term in index.terms:
+        sizes, factors = [], []
+        for factor in term.factors:
+            size, pieces = index_pieces(factor, state)
+            sizes.append(size)
+            factors.append(pieces)
+        body = [Piece("", (), state.vector(), ())]
+        stride = 1
+        for size, pieces in zip(reversed(sizes), reversed(factors), strict=True):
+            body = [joined(scaled_offset(p, stride), b, term.span) for p in pieces for b in body]
+            stride *= size
+        for piece in body:
+            out.append(moved(_labelled(piece, term.label, term.span, state), offset))
+        offset += stride
+    return offset, out
+
+
+def _labelled(piece: Piece, label: str | None, span: Span, state: RuleState) -> Piece:
+    if label is None or piece.tensor is None:
+        return piece
+    if piece.tensor:
+        raise fault("two-labels", f"`{label}:` labels what `{piece.tensor}:` fills already", span, help="keep one label")
+    return replace(piece, tensor=state.rule.renames.get(label, label))
+
+
+def joined(left: Piece, right: Piece, span: Span) -> Piece:
+    if left.tensor and right.tensor:
+        raise fault("two-labels", f"both `{left.tensor}:` and `{right.tensor}:` fill one position", span, help="keep one label")
+    return product(left, right)
+
+
+def is_stage_axis(index: Index, side: Side) -> bool:
+    return isinstance(index, AxisRef) and side.stages is not None and index.name == side.stages.axis
+
+
+def stage_pieces(state: RuleState, place: Callable[[int, int], dict[str, int]]) -> list[Piece]:
+    stages = state.side.stages
+    assert stages is not None
+    out = []
+    for run in stage_runs(stages, state.count):
+        loops = tuple(
+            Loop(n, stages.axis, by_index, state.vector(**_sum({f"_{stages.rank}": by_rank}, place(by_index, by_local))))
+            for n, by_rank, by_index, by_local in run.loops
+        )
+        base = state.vector(**_sum({f"_{stages.rank}": run.first_rank}, place(run.first_index, run.first_local)))
+        out.append(Piece("", ((stages.axis, run.first_index),), base, loops))
+    return out
+
+
+def _sum(a: dict[str, int], b: dict[str, int]) -> dict[str, int]:
+    return {k: a.get(k, 0) + b.get(k, 0) for k in a | b}

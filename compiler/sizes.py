@@ -1,0 +1,149 @@
+"""A family and a config in; axis sizes, settings and the tensors that exist out.
+
+Sizes come from a config file through the layout that has a `config` block for it, and each remembers the key
+that gave it. Guards of the model are settled here: what comes out holds only tensors that exist.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ..dsl.diagnostic import Diagnostic, Label, MappingError
+from ..dsl.nearest import nearest
+from ..dsl.tree import Config, Expr, Ref, Require
+from .link import Family, FlatLayout
+from .scope import Scope, calls, evaluate, fault, refs
+
+Scalar = int | float | str | bool | None
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """A tensor of the model: its axes and their sizes, row-major."""
+
+    name: str
+    axes: tuple[str, ...]
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What the config says of the model: axis sizes, settings, and where each came from."""
+
+    values: Mapping[str, Any]
+    origins: Mapping[str, str]
+    tensors: Mapping[str, Tensor]
+    tied: Mapping[str, str]
+    absent: frozenset[str]
+
+
+def config_of(layout: FlatLayout) -> Config | None:
+    return next((x for x in layout.items if isinstance(x, Config)), None)
+
+
+def bind_sizes(
+    family: Family,
+    config_layout: FlatLayout | None,
+    keys: Mapping[str, Any] | None,
+    given: Mapping[str, Scalar],
+    stored: Callable[[str], bool],
+    key_file: str = "",
+) -> Sizes:
+    """Evaluate the config block of `config_layout` on `keys`; `given` (from the command line) wins over both."""
+    model = family.model
+    config = config_of(config_layout) if config_layout else None
+    names = {a.name for a in model.axes} | {s.name for s in model.settings}
+    scope = Scope(keys=keys or {}, key_file=key_file or (config.file if config else "config"), functions={"stored": stored})
+    scope.lazy = {s.name: s.value for s in model.settings}
+    for entry in config.entries if config else ():
+        if entry.name not in names:
+            near = nearest(entry.name, sorted(names))
+            raise fault(
+                "unknown-name", f"`{model.name}` has no axis or setting `{entry.name}`", entry.span,
+                help=f"did you mean `{near}`?" if near else "declare it in the model's `axes` or `settings`",
+            )  # fmt: skip
+        scope.lazy[entry.name] = entry.value
+    for name, value in given.items():
+        scope.names[name] = value
+        scope.origins[name] = f"--set {name}"
+    for require in _requires(model.requires, config_layout):
+        check_requirement(require, scope)
+    for setting in model.settings:
+        scope.lookup(Ref(setting.name, setting.span))
+    tensors, tied, absent = _tensors(family, scope, stored)
+    scope.functions = {}
+    values = {n: scope.names[n] for n in names if n in scope.names}
+    return Sizes(values, dict(scope.origins), tensors, tied, absent)
+
+
+def _requires(of_model: tuple[Require, ...], layout: FlatLayout | None) -> tuple[Require, ...]:
+    """The model's own, and those of the config's layout that read the config."""
+    of_layout = tuple(x for x in layout.items if isinstance(x, Require) and reads_keys(x.test)) if layout else ()
+    return of_model + of_layout
+
+
+def reads_keys(expr: Expr) -> bool:
+    """Whether a requirement is about the config file, and so is checked where the config is read."""
+    return "key" in calls(expr)
+
+
+def check_requirement(require: Require, scope: Scope) -> None:
+    if require.when is not None and not evaluate(require.when, scope):
+        return
+    if not evaluate(require.test, scope):
+        used = [r for r in dict.fromkeys(refs(require.test)) if r in scope.names]
+        notes = tuple(
+            f"{name} = {scope.names[name]}" + (f" comes from {scope.origins[name]}" if scope.origins.get(name) else "")
+            for name in used
+        )
+        raise MappingError(
+            Diagnostic("unmet-requirement", require.message, (Label(require.span, "required here"),), notes)
+        )
+
+
+def _tensors(family: Family, scope: Scope, stored: Callable[[str], bool]) -> tuple[dict[str, Tensor], dict[str, str], frozenset[str]]:
+    tensors: dict[str, Tensor] = {}
+    tied: dict[str, str] = {}
+    absent: set[str] = set()
+    axes = {a.name for a in family.model.axes}
+    declared = {t.name for t in family.model.tensors}
+    faults: list[Diagnostic] = []
+    for decl in family.model.tensors:
+        holds = decl.when is None or bool(evaluate(decl.when, scope))
+        if decl.tied_to is not None and holds:
+            if decl.tied_to not in declared:
+                raise fault("unknown-tensor-name", f"`{decl.name}` is tied to `{decl.tied_to}`, which the model does not have", decl.span)
+            tied[decl.name] = decl.tied_to
+            continue
+        if (decl.tied_to is None and not holds) or (decl.optional and not stored(decl.name)):
+            absent.add(decl.name)
+            continue
+        shape = []
+        for axis in decl.axes:
+            if axis.name not in axes:
+                near = nearest(axis.name, sorted(axes))
+                raise fault("unknown-axis", f"the model has no axis `{axis.name}`", axis.span, help=f"did you mean `{near}`?" if near else "declare it in `axes`")
+            try:
+                size = scope.lookup(Ref(axis.name, axis.span)) if axis.name in scope.names or axis.name in scope.lazy else None
+            except MappingError as error:
+                faults.extend(error.diagnostics)
+                continue
+            if not isinstance(size, int) or isinstance(size, bool) or size < 1:
+                origin = scope.origins.get(axis.name)
+                faults.append(
+                    Diagnostic(
+                        "unbound-axis",
+                        f"axis `{axis.name}` has no size" if size is None else f"axis `{axis.name}` has size {size}, not a positive whole number",
+                        (Label(axis.span, f"`{decl.name}` needs it"),),
+                        (f"from {origin}",) if origin else (),
+                        f"pass a config that gives it with --config, or --set {axis.name}=N",
+                    )
+                )
+                continue
+            shape.append(size)
+        tensors[decl.name] = Tensor(decl.name, tuple(a.name for a in decl.axes), tuple(shape))
+    if faults:
+        raise MappingError(*dict.fromkeys(faults))
+    return tensors, tied, frozenset(absent)
