@@ -14,12 +14,13 @@ from . import __version__, cli_convert, cli_mappings, options
 
 HELP = "The checkpoint compiler: converts LLM weights between frameworks and parallel layouts, proved and streamed."
 
+USAGE, INTERRUPTED = 2, 130
+
 app = typer.Typer(
     name="ckptc",
     help=HELP,
     add_completion=False,
     rich_markup_mode=None,
-    no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["--help", "-h"], "token_normalize_func": lambda text: text.replace("_", "-")},
 )
@@ -72,8 +73,10 @@ def _json(data: object) -> str:
 
 def invoke(arguments: list[str]) -> int:
     """Run one command line; whatever goes wrong is raised. The exit code."""
-    code = app(arguments, prog_name="ckptc", standalone_mode=False)
+    code = app(arguments or ["--help"], prog_name="ckptc", standalone_mode=False)
     sys.stdout.flush()
+    if code == INTERRUPTED:  # typer has already made an exit code of it
+        raise KeyboardInterrupt
     return code if isinstance(code, int) else 0
 
 
@@ -81,7 +84,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Run one command line and leave the process with its exit code. Never shows a traceback by itself."""
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
-        code = invoke(arguments)
+        code = invoke(arguments) or (0 if arguments else USAGE)
     except SystemExit:
         raise
     except BaseException as error:

@@ -40,8 +40,11 @@ def mapping_path(name: str | Path) -> Path:
 
 
 def display_name(path: Path) -> str:
-    """How a mapping file is called in messages: shipped ones from the project's root."""
-    return f"mappings/{path.name}" if path.resolve().parent == SHIPPED.resolve() else str(path)
+    """How a mapping file is called in messages: shipped ones from the project's root, others from the working directory."""
+    whole, here = path.resolve(), Path.cwd()
+    if whole.parent == SHIPPED.resolve():
+        return f"mappings/{path.name}"
+    return str(whole.relative_to(here)) if whole.is_relative_to(here) else str(path)
 
 
 @lru_cache(maxsize=64)

@@ -22,5 +22,4 @@ def into_single_file(plan: Plan, name: str) -> Plan:
     if not name or name.startswith(("/", ".")) or "{" in name or "}" in name or "\\" in name:
         raise Fault("bad-file-name", f"`{name}` is not a file name within the destination", help="use a plain name such as checkpoint.pt")
     one = replace(target, stored=tuple(replace(s, file=name) for s in target.stored), carry=())
-    source = replace(plan.data.source, carry=())
-    return replace(plan, data=replace(plan.data, source=source, target=one, files=()), extra=())
+    return replace(plan, data=replace(plan.data, target=one, files=()), extra=())

@@ -33,7 +33,7 @@ def emit_python(plan: Plan) -> str:
 @cache
 def _template() -> jinja2.Template:
     text = (files(__package__) / "plan.py.j2").read_text(encoding="utf-8")
-    return jinja2.Environment(trim_blocks=True, lstrip_blocks=True, autoescape=False).from_string(text)
+    return jinja2.Environment(trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True, autoescape=False).from_string(text)
 
 
 def _side(side: Any) -> dict[str, Any]:

@@ -54,7 +54,7 @@ def bind_sizes(
     """Evaluate the config block of `config_layout` on `keys`; `given` (from the command line) wins over both."""
     model = family.model
     config = config_of(config_layout) if config_layout else None
-    names = {a.name for a in model.axes} | {s.name for s in model.settings}
+    names = [*(a.name for a in model.axes), *(s.name for s in model.settings)]
     scope = Scope(keys=keys or {}, key_file=key_file or (config.file if config else "config"), functions={"stored": stored})
     scope.lazy = {s.name: s.value for s in model.settings}
     for entry in config.entries if config else ():

@@ -1,0 +1,118 @@
+"""`ckptc check`, `fmt`, `list`, `explain` and `inspect`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+import ckptc as face
+from ckptc.library import shipped_names
+
+GOOD = """model m {
+  axes { layer hidden }
+
+  w [layer, hidden]
+}
+
+layout plain of m {
+  format safetensors
+
+  "w.{layer}" = w [hidden]
+}
+"""
+
+
+@pytest.fixture(autouse=True)
+def own_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("good.ckmap").write_text(GOOD)
+    Path("bad.ckmap").write_text(GOOD.replace("plain of m", "plain of n"))
+    Path("worse.ckmap").write_text(GOOD.replace("[hidden]", "[hidden"))
+
+
+def test_check_passes_what_is_right_and_all_that_ships(ckptc):
+    done = ckptc("check", "good.ckmap", *shipped_names())
+    assert done.code == 0, done.err
+    assert done.out.splitlines()[0] == "good.ckmap: 1 model, 1 layout, no faults"
+
+
+def test_check_reports_the_faults_of_every_file(ckptc):
+    done = ckptc("check", "bad.ckmap", "good.ckmap", "worse.ckmap")
+    assert done.code == 1
+    assert "error[unknown-model]: there is no model `n`" in done.err
+    assert "--> bad.ckmap:7:" in done.err
+    assert "--> worse.ckmap:11:" in done.err
+    assert "good.ckmap: 1 model" in done.out
+
+
+def test_check_in_json_lists_records(ckptc):
+    done = ckptc("check", "bad.ckmap", "worse.ckmap", "--json")
+    assert done.code == 1
+    found = json.loads(done.out)["diagnostics"]
+    assert [d["labels"][0]["file"] for d in found] == ["bad.ckmap", "worse.ckmap"]
+
+
+def test_fmt_changes_only_what_is_not_canonical(ckptc):
+    assert ckptc("fmt", "good.ckmap").out == ""
+    Path("loose.ckmap").write_text(GOOD.replace("w [layer, hidden]", "w   [layer,hidden]"))
+    checked = ckptc("fmt", "--check", "loose.ckmap")
+    assert (checked.code, checked.out) == (1, "loose.ckmap: would change\n")
+    shown = ckptc("fmt", "--diff", "loose.ckmap")
+    assert shown.code == 1
+    assert "-  w   [layer,hidden]\n+  w [layer, hidden]\n" in shown.out
+    assert ckptc("fmt", "loose.ckmap").code == 0
+    assert Path("loose.ckmap").read_text() == GOOD
+
+
+def test_fmt_leaves_a_file_that_does_not_parse(ckptc):
+    before = Path("worse.ckmap").read_text()
+    assert ckptc("fmt", "worse.ckmap").code == 1
+    assert Path("worse.ckmap").read_text() == before
+
+
+def test_list_has_layouts_with_parameters_and_where_they_are_from(ckptc):
+    done = ckptc("list")
+    assert "llama  (mappings/llama.ckmap)" in done.out
+    assert "hw = trn1 | trn2 | trn2_converter" in done.out
+    families = {f["family"]: f for f in json.loads(ckptc("list", "--json").out)["families"]}
+    layouts = {x["layout"]: x for x in families["llama"]["layouts"]}
+    assert layouts["nxdt"]["from"] == "mappings/decoder.ckmap"
+    assert {"name": "tp", "rank": True, "values": "1", "choices": []} in layouts["nxdt"]["parameters"]
+
+
+def test_explain_says_where_elements_go(llama, ckptc):
+    name = "model.layers.1.self_attn.k_proj.weight"
+    how = ["--from", "hf", "--to", "nxdt", "--config", llama, "--tp", 4, "--set", "kv_multiplier=2"]
+    done = ckptc("explain", "llama", name, *how)
+    assert done.code == 0, done.err
+    assert f"  [0:8, :] of {name}" in done.out
+    assert done.out.count("->") == 4
+
+
+def test_explain_suggests_a_near_name(llama, ckptc):
+    done = ckptc("explain", "llama", "model.norm.weigth", "--from", "hf", "--to", "nxdt", "--config", llama)
+    assert done.code == 1
+    assert "help: did you mean `model.norm.weight`?" in done.err
+
+
+def test_inspect_knows_a_huggingface_checkpoint(llama, ckptc):
+    report = json.loads(ckptc("inspect", llama, "--json").out)
+    assert (report["family"], report["layout"], report["format"]) == ("llama", "hf", "safetensors")
+    assert (report["tensors"], report["elements"], report["bytes"], report["files"]) == (48, 400_416, 800_832, 3)
+    assert report["dtypes"] == {"bfloat16": 48}
+    assert report == face.inspect(llama)
+
+
+def test_inspect_reads_degrees_from_names_and_settings_from_shapes(llama, ckptc):
+    ckptc("convert", llama, "out", "--to", "nxdt", "--tp", 4, "--pp", 2, "--set", "kv_multiplier=2")
+    bare = json.loads(ckptc("inspect", "out", "--json").out)
+    assert (bare["layout"], bare["degrees"], bare["settings"]) == ("nxdt", {"tp": 4, "pp": 2}, {})
+    full = json.loads(ckptc("inspect", "out", "--config", llama, "--json").out)
+    assert full["settings"]["kv_multiplier"] == 2
+    assert full["axes"]["group"] == 2
+
+
+def test_version_is_printed(ckptc):
+    assert ckptc("version").out == f"ckptc {face.__version__}\n"
