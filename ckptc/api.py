@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +41,7 @@ class Plan:
     data: PlanData
     source: Checkpoint | None = None
     extra: tuple[tuple[str, Path], ...] = ()
+    _known: dict[Any, Bound] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __str__(self) -> str:
         return describe(self.data)
@@ -72,10 +73,19 @@ class Plan:
     def _bound(self, source: str | Path | Checkpoint | None, **options: Any) -> Bound:
         from .runtime.bind import bind
 
+        if self.source is not None and not isinstance(source, Checkpoint | None) and str(source) == self.source.path:
+            source = None  # its headers are read already
+        key = str(source), tuple(options.items())
+        if key in self._known:
+            return self._known[key]
         checkpoint = self.source if source is None else source if isinstance(source, Checkpoint) else open_checkpoint(source)
         if checkpoint is None:
             raise Fault("no-source", "this plan was made without a checkpoint", help="name the one to read: plan.run(dst, source=...)")
-        return bind(self.data, checkpoint, extra={name: str(path) for name, path in self.extra}, **options)
+        bound = bind(self.data, checkpoint, extra={name: str(path) for name, path in self.extra}, **options)
+        if not isinstance(source, Checkpoint):
+            self._known.clear()
+            self._known[key] = bound
+        return bound
 
     def totals(
         self,

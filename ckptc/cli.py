@@ -22,7 +22,10 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["--help", "-h"], "token_normalize_func": lambda text: text.replace("_", "-")},
+    context_settings={
+        "help_option_names": ["--help", "-h"],
+        "token_normalize_func": lambda text: text.replace("_", "-"),
+    },
 )
 
 app.command("convert")(cli_convert.convert)
@@ -50,8 +53,12 @@ def inspect(
 # Everything after SCRIPT belongs to the script, its --help too.
 @app.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
 def compat(
-    script: Annotated[str, typer.Argument(metavar="SCRIPT", help="The script's name: checkpoint_converter", show_default=False)],
-    arguments: Annotated[list[str] | None, typer.Argument(metavar="ARGS...", help="The script's own arguments.")] = None,
+    script: Annotated[
+        str, typer.Argument(metavar="SCRIPT", help="The script's name: checkpoint_converter", show_default=False)
+    ],
+    arguments: Annotated[
+        list[str] | None, typer.Argument(metavar="ARGS...", help="The script's own arguments.")
+    ] = None,
 ) -> None:
     """Do a framework script's work, with its arguments."""
     from .compat import run_script

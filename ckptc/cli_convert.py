@@ -15,13 +15,27 @@ if TYPE_CHECKING:
 
 MEMORY, WORKERS, SHARD = "512MiB", 2, "5GB"
 
-CompareAll = Annotated[bool, typer.Option("--compare-all-copies", help="Also compare tensors that every rank holds a copy of.")]
+CompareAll = Annotated[
+    bool, typer.Option("--compare-all-copies", help="Also compare tensors that every rank holds a copy of.")
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan and its totals, and write nothing.")]
-Mapping = Annotated[str | None, typer.Option("--mapping", metavar="FILE|NAME", help="A mapping of your own (default: those that ship).")]
-MappingName = Annotated[str, typer.Argument(metavar="MAPPING", help="A .ckmap file, or the name of one that ships.", show_default=False)]
-PlanFile = Annotated[Path, typer.Argument(metavar="PLAN", help="A plan that `ckptc compile -o` wrote.", show_default=False)]
-SingleFile = Annotated[str | None, typer.Option("--single-file", metavar="NAME", help="All tensors in one file of this name, and nothing else.")]
-Emit = Annotated[str | None, typer.Option("--emit", metavar="python", help="Write a self-contained Python module instead of a plan file.")]
+Mapping = Annotated[
+    str | None, typer.Option("--mapping", metavar="FILE|NAME", help="A mapping of your own (default: those that ship).")
+]
+MappingName = Annotated[
+    str, typer.Argument(metavar="MAPPING", help="A .ckmap file, or the name of one that ships.", show_default=False)
+]
+PlanFile = Annotated[
+    Path, typer.Argument(metavar="PLAN", help="A plan that `ckptc compile -o` wrote.", show_default=False)
+]
+SingleFile = Annotated[
+    str | None,
+    typer.Option("--single-file", metavar="NAME", help="All tensors in one file of this name, and nothing else."),
+]
+Emit = Annotated[
+    str | None,
+    typer.Option("--emit", metavar="python", help="Write a self-contained Python module instead of a plan file."),
+]
 Output = Annotated[Path | None, typer.Option("-o", "--output", metavar="FILE", help="Where to write (default: print).")]
 
 
@@ -146,12 +160,16 @@ def compiled(
     )  # fmt: skip
 
 
-def _execute(plan: Plan, src: str, dst: Path, *, dry_run: bool, progress: bool, quiet: bool, as_json: bool, **running: Any) -> None:
+def _execute(
+    plan: Plan, src: str, dst: Path, *, dry_run: bool, progress: bool, quiet: bool, as_json: bool, **running: Any
+) -> None:
     """Say what will happen, do it, say what happened."""
     from .account import header, record
     from .meter import Meter, size
 
-    totals = plan.totals(src, max_shard_size=running["max_shard_size"], memory=running["memory"], workers=running["workers"])
+    totals = plan.totals(
+        src, max_shard_size=running["max_shard_size"], memory=running["memory"], workers=running["workers"]
+    )
     said = {"source": src, "destination": str(dst), "plan": record(plan.data), "totals": totals.record()}
     if not as_json and not quiet:
         print(plan if dry_run else header(plan.data))

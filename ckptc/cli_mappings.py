@@ -14,12 +14,16 @@ from .cli_convert import MappingName, compiled
 if TYPE_CHECKING:
     from .compiler.link import FlatLayout
 
-Files = Annotated[list[str], typer.Argument(metavar="FILE...", help="Mapping files, or names of those that ship.", show_default=False)]
+Files = Annotated[
+    list[str], typer.Argument(metavar="FILE...", help="Mapping files, or names of those that ship.", show_default=False)
+]
 
 
 def explain(
     mapping: MappingName,
-    name: Annotated[str, typer.Argument(metavar="NAME", help="A stored tensor's name, of either side.", show_default=False)],
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="A stored tensor's name, of either side.", show_default=False)
+    ],
     from_: options.FromNamed,
     to: options.To,
     family: options.Family = None,
@@ -102,7 +106,9 @@ def _diff(before: str, after: str, path: str) -> list[str]:
 
 
 def list_(
-    mapping: Annotated[str | None, typer.Option("--mapping", metavar="FILE|NAME", help="Only the families of this mapping.")] = None,
+    mapping: Annotated[
+        str | None, typer.Option("--mapping", metavar="FILE|NAME", help="Only the families of this mapping.")
+    ] = None,
     as_json: options.Json = False,
 ) -> None:
     """List families, layouts and their parameters."""
@@ -132,7 +138,12 @@ def _layout(layout: FlatLayout, family: str) -> dict[str, Any]:
 
     formats = next((list(x.names) for x in layout.items if isinstance(x, Formats)), [])
     parameters = [
-        {"name": p.name, "rank": p.rank, "values": " | ".join(p.choices) if p.choices else show(p.default), "choices": list(p.choices)}
+        {
+            "name": p.name,
+            "rank": p.rank,
+            "values": " | ".join(p.choices) if p.choices else show(p.default),
+            "choices": list(p.choices),
+        }
         for p in layout.params
     ]
     return {"layout": layout.name, "from": layout.span.file, "formats": formats, "parameters": parameters}

@@ -40,7 +40,13 @@ def _parse(arguments: Sequence[str]) -> Namespace:
     add("--config", help="the model's config.json")
     add("--nxdt_yaml_config")
     add("--model_key", default="model", help="not needed")
-    for name, default in (("tp_size", 1), ("pp_size", 1), ("ep_size", 1), ("virtual_pp_size", 1), ("kv_size_multiplier", 1)):
+    for name, default in (
+        ("tp_size", 1),
+        ("pp_size", 1),
+        ("ep_size", 1),
+        ("virtual_pp_size", 1),
+        ("kv_size_multiplier", 1),
+    ):
         add(f"--{name}", type=int, default=default)
     add("--n_layers", type=int, default=0, help="not needed: read from the files")
     add("--i_tp_round_factor", type=int, default=0, help="for DBRX only")
@@ -56,7 +62,9 @@ def _refuse(args: Namespace, mode: str) -> None:
     if mode in ("convert_from_xser", "convert_to_xser"):
         raise not_yet(f"--{mode}", "convert with --convert_to_full_state and back")
     if args.hw_backend not in ("trn1", "trn2"):
-        raise Fault("unknown-hardware", f"--hw_backend is `{args.hw_backend}`, which is not known", help="use trn1 or trn2")
+        raise Fault(
+            "unknown-hardware", f"--hw_backend is `{args.hw_backend}`, which is not known", help="use trn1 or trn2"
+        )
     if args.model_style == "megatron":
         raise not_yet("--model_style megatron")
     if args.nxdt_yaml_config:
@@ -94,7 +102,9 @@ def _source(args: Namespace) -> tuple[str, list[str]]:
 def _config(args: Namespace) -> dict[str, Any]:
     """The config, only to word notes with; whoever needs it reports that it cannot be read."""
     try:
-        found = json.loads(Path(args.config or Path(args.input_dir or "").parent / "config.json").read_text(encoding="utf-8"))
+        found = json.loads(
+            Path(args.config or Path(args.input_dir or "").parent / "config.json").read_text(encoding="utf-8")
+        )
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
@@ -106,7 +116,11 @@ def _unneeded(args: Namespace) -> list[str]:
     layers = _config(args).get("num_hidden_layers")
     if args.n_layers:
         wrong = isinstance(layers, int) and layers != args.n_layers
-        notes.append(f"--n_layers is not needed; the config says {layers}, not {args.n_layers}" if wrong else "--n_layers is not needed")
+        notes.append(
+            f"--n_layers is not needed; the config says {layers}, not {args.n_layers}"
+            if wrong
+            else "--n_layers is not needed"
+        )
     if args.model_key != "model":
         notes.append("--model_key is not needed")
     if args.load_xser:
@@ -122,9 +136,23 @@ def _unneeded(args: Namespace) -> list[str]:
 
 def _forward(args: Namespace, source: str, notes: list[str]) -> Work:
     if args.save_xser:
-        notes.append("--save_xser: the files hold whole tensors, as those of the script itself do; every reader takes both")
+        notes.append(
+            "--save_xser: the files hold whole tensors, as those of the script itself do; every reader takes both"
+        )
     qkv = ("fused" if args.fuse_qkv else "linear") if args.qkv_linear else "coalesced" if args.coalesce_qkv else "split"
-    native = ["convert", source, args.output_dir, "--from", "hf", "--to", "nxdt", "--tp", str(args.tp_size), "--pp", str(args.pp_size)]
+    native = [
+        "convert",
+        source,
+        args.output_dir,
+        "--from",
+        "hf",
+        "--to",
+        "nxdt",
+        "--tp",
+        str(args.tp_size),
+        "--pp",
+        str(args.pp_size),
+    ]
     if args.virtual_pp_size != 1:
         native += ["--vpp", str(args.virtual_pp_size)]
     native += ["--set", f"qkv={qkv}"]
@@ -145,7 +173,19 @@ def _backward(args: Namespace, source: str, notes: list[str]) -> Work:
         notes.append("--save_xser is not needed: the result is one file of whole tensors")
 
     def native(hw: str) -> tuple[str, ...]:
-        out = ["convert", source, args.output_dir, "--from", "nxdt", "--to", "hf", "--tp", str(args.tp_size), "--pp", str(args.pp_size)]
+        out = [
+            "convert",
+            source,
+            args.output_dir,
+            "--from",
+            "nxdt",
+            "--to",
+            "hf",
+            "--tp",
+            str(args.tp_size),
+            "--pp",
+            str(args.pp_size),
+        ]
         if args.qkv_linear:
             out += ["--from-set", f"kv_multiplier={args.kv_size_multiplier}", "--from-set", f"hw={hw}"]
         if args.config:
@@ -156,7 +196,9 @@ def _backward(args: Namespace, source: str, notes: list[str]) -> Work:
         return Work(native(args.hw_backend), tuple(notes))
     if args.tp_size == args.kv_size_multiplier:
         # Every rank holds every key/value head, so the copies cannot tell who wrote the files.
-        notes.append("read as the trn2 module orders its heads; if the script wrote these files, use --from-set hw=trn2_converter")
+        notes.append(
+            "read as the trn2 module orders its heads; if the script wrote these files, use --from-set hw=trn2_converter"
+        )
     why = "the key/value heads are not where the trn2 module has them: the script itself made these files, and they are read in its order"
     again = Work(native("trn2_converter"), (why,))
     return Work(native("trn2"), tuple(notes), ("copies-differ", "unmet-requirement"), again)

@@ -70,7 +70,10 @@ def write_llama(folder: Path, seed: int = 0) -> None:
     total = 0
     for shard in range(SHARDS):
         name = f"model-{shard + 1:05}-of-{SHARDS:05}.safetensors"
-        held = [(tensor, shape, _values(numbers, shape)) for tensor, shape in everything[shard * per_shard : (shard + 1) * per_shard]]
+        held = [
+            (tensor, shape, _values(numbers, shape))
+            for tensor, shape in everything[shard * per_shard : (shard + 1) * per_shard]
+        ]
         _write_safetensors(folder / name, held)
         weight_map |= {tensor: name for tensor, _, _ in held}
         total += sum(len(data) for _, _, data in held)
@@ -78,7 +81,12 @@ def write_llama(folder: Path, seed: int = 0) -> None:
     model = {"type": "WordLevel", "vocab": tokens, "unk_token": "<unk>"}
     tokenizer: dict[str, object] = {"version": "1.0", "truncation": None, "padding": None, "added_tokens": [], "normalizer": None,
                  "pre_tokenizer": {"type": "Whitespace"}, "post_processor": None, "decoder": None, "model": model}  # fmt: skip
-    described = {"tokenizer_class": "PreTrainedTokenizerFast", "unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>"}
+    described = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "unk_token": "<unk>",
+        "bos_token": "<s>",
+        "eos_token": "</s>",
+    }
     for name, content in {
         "config.json": CONFIG,
         "generation_config.json": {"bos_token_id": 1, "eos_token_id": 2},

@@ -51,10 +51,14 @@ def report(error: BaseException, as_json: bool) -> int:
         # Nobody reads any more. What is still buffered goes nowhere instead of failing again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
-    if isinstance(error, KeyboardInterrupt) or type(error).__name__ == "Abort":  # what some versions of typer make of it
+    if (
+        isinstance(error, KeyboardInterrupt) or type(error).__name__ == "Abort"
+    ):  # what some versions of typer make of it
         return _say("interrupted", "interrupted; nothing was left behind", as_json, INTERRUPTED)
     if isinstance(error, (MappingError, Fault)):
-        print(json.dumps(record(error), indent=2) if as_json else text(error, colored(sys.stderr)), file=_stream(as_json))
+        print(
+            json.dumps(record(error), indent=2) if as_json else text(error, colored(sys.stderr)), file=_stream(as_json)
+        )
         return FAILED
     if isinstance(error, UsageError) or getattr(error, "exit_code", None) == USAGE:
         return _say("usage", f"ckptc: {_sentence(error)}", as_json, USAGE)

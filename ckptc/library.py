@@ -6,10 +6,10 @@ from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 
+from . import tree_cache
 from .compiler.link import Family, link
 from .dsl.diagnostic import Diagnostic, Label, MappingError
 from .dsl.nearest import nearest
-from .dsl.parse import parse
 from .dsl.tree import Mapping
 
 SHIPPED = Path(__file__).resolve().parent / "mappings"
@@ -49,7 +49,14 @@ def display_name(path: Path) -> str:
 
 @lru_cache(maxsize=64)
 def _parsed(path: Path, stamp: int) -> Mapping:
-    return parse(path.read_text(encoding="utf-8"), display_name(path))
+    text, name = path.read_text(encoding="utf-8"), display_name(path)
+    mapping = tree_cache.recall(text, name)
+    if mapping is None:
+        from .dsl.parse import parse
+
+        mapping = parse(text, name)
+        tree_cache.keep(text, name, mapping)
+    return mapping
 
 
 def read_mapping(path: Path) -> Mapping:

@@ -50,19 +50,28 @@ class Meter:
             from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
             from rich.progress import Progress as Bar
 
-            columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[facts]}"), TimeRemainingColumn())
+            columns = (
+                TextColumn("{task.description}"),
+                BarColumn(),
+                TextColumn("{task.fields[facts]}"),
+                TimeRemainingColumn(),
+            )
             self.bar = Bar(*columns, console=Console(stderr=True), transient=True)
             self.bar.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self.bar is not None:
             self.bar.stop()
 
     def __call__(self, now: Progress) -> None:
         if self.bar is not None:
             if now.phase not in self.tasks:
-                self.tasks[now.phase] = self.bar.add_task(WORDS.get(now.phase, now.phase), total=now.total_bytes, facts="")
+                self.tasks[now.phase] = self.bar.add_task(
+                    WORDS.get(now.phase, now.phase), total=now.total_bytes, facts=""
+                )
             self.bar.update(self.tasks[now.phase], completed=now.done_bytes, facts=_facts(now))
         elif self.shown and time.monotonic() - self.said >= self.every:
             self.said = time.monotonic()

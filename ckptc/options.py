@@ -11,49 +11,106 @@ from typing import Annotated, Any
 
 import typer
 
-Source = Annotated[str, typer.Argument(metavar="SRC", help="The checkpoint to read: a folder or a file.", show_default=False)]
+Source = Annotated[
+    str, typer.Argument(metavar="SRC", help="The checkpoint to read: a folder or a file.", show_default=False)
+]
 Destination = Annotated[Path, typer.Argument(metavar="DST", help="Where to write.", show_default=False)]
-To = Annotated[str, typer.Option("--to", metavar="LAYOUT", help="The layout to write; `ckptc list` has them all.", show_default=False)]
-From = Annotated[str | None, typer.Option("--from", metavar="LAYOUT", help="The layout to read (default: found from the files).")]
+To = Annotated[
+    str,
+    typer.Option("--to", metavar="LAYOUT", help="The layout to write; `ckptc list` has them all.", show_default=False),
+]
+From = Annotated[
+    str | None, typer.Option("--from", metavar="LAYOUT", help="The layout to read (default: found from the files).")
+]
 FromNamed = Annotated[str, typer.Option("--from", metavar="LAYOUT", help="The layout to read.", show_default=False)]
-Family = Annotated[str | None, typer.Option("--family", metavar="NAME", help="The model family (default: found from files and config).")]
-Config = Annotated[str | None, typer.Option("--config", metavar="FILE", help="The model's config (default: the one in the checkpoint).")]
-Format = Annotated[str | None, typer.Option("--format", metavar="FORMAT", help="The container to write, where a layout has several.")]
-Dtype = Annotated[str | None, typer.Option("--dtype", metavar="DTYPE", help="Cast floating tensors: bfloat16, float16, float32, ...")]
+Family = Annotated[
+    str | None,
+    typer.Option("--family", metavar="NAME", help="The model family (default: found from files and config)."),
+]
+Config = Annotated[
+    str | None,
+    typer.Option("--config", metavar="FILE", help="The model's config (default: the one in the checkpoint)."),
+]
+Format = Annotated[
+    str | None, typer.Option("--format", metavar="FORMAT", help="The container to write, where a layout has several.")
+]
+Dtype = Annotated[
+    str | None, typer.Option("--dtype", metavar="DTYPE", help="Cast floating tensors: bfloat16, float16, float32, ...")
+]
 Tp = Annotated[
     int | None,
-    typer.Option("--tp", "--tensor-parallel-size", "--tensor-model-parallel-size", metavar="N", min=1, help="Tensor parallel degree."),
+    typer.Option(
+        "--tp",
+        "--tensor-parallel-size",
+        "--tensor-model-parallel-size",
+        metavar="N",
+        min=1,
+        help="Tensor parallel degree.",
+    ),
 ]
 Pp = Annotated[
     int | None,
-    typer.Option("--pp", "--pipeline-parallel-size", "--pipeline-model-parallel-size", metavar="N", min=1, help="Pipeline parallel degree."),
+    typer.Option(
+        "--pp",
+        "--pipeline-parallel-size",
+        "--pipeline-model-parallel-size",
+        metavar="N",
+        min=1,
+        help="Pipeline parallel degree.",
+    ),
 ]
 Vpp = Annotated[
     int | None,
-    typer.Option("--vpp", "--virtual-pp-size", metavar="N", min=1, help="Virtual stages (model chunks) per pipeline stage."),
+    typer.Option(
+        "--vpp", "--virtual-pp-size", metavar="N", min=1, help="Virtual stages (model chunks) per pipeline stage."
+    ),
 ]
-Ep = Annotated[int | None, typer.Option("--ep", "--expert-parallel-size", metavar="N", min=1, help="Expert parallel degree.")]
+Ep = Annotated[
+    int | None, typer.Option("--ep", "--expert-parallel-size", metavar="N", min=1, help="Expert parallel degree.")
+]
 Set = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A parameter of the target, or of the model. May be repeated.")
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="A parameter of the target, or of the model. May be repeated."),
 ]
-FromSet = Annotated[list[str] | None, typer.Option("--from-set", metavar="KEY=VALUE", help="A parameter of the source. May be repeated.")]
+FromSet = Annotated[
+    list[str] | None,
+    typer.Option("--from-set", metavar="KEY=VALUE", help="A parameter of the source. May be repeated."),
+]
 Stages = Annotated[
     str | None,
-    typer.Option("--stages", metavar="RANGES", help="Layers of each stage, as 0-6,7-13 or [[0,1],[2,3]] (default: the layout's own rule)."),
+    typer.Option(
+        "--stages",
+        metavar="RANGES",
+        help="Layers of each stage, as 0-6,7-13 or [[0,1],[2,3]] (default: the layout's own rule).",
+    ),
 ]
 Memory = Annotated[str, typer.Option("--memory", metavar="SIZE", help="The most buffer memory to use.")]
 Workers = Annotated[int, typer.Option("--workers", metavar="N", min=1, help="Worker threads.")]
-MaxShardSize = Annotated[str, typer.Option("--max-shard-size", metavar="SIZE", help="The most bytes of one shard, where files are sharded.")]
+MaxShardSize = Annotated[
+    str, typer.Option("--max-shard-size", metavar="SIZE", help="The most bytes of one shard, where files are sharded.")
+]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace DST if it exists.")]
 Merge = Annotated[bool, typer.Option("--merge", help="Write into DST beside what is there.")]
 CompareCopies = Annotated[
-    bool, typer.Option("--compare-copies/--no-compare-copies", help="Compare the source's declared copies before anything is written.")
+    bool,
+    typer.Option(
+        "--compare-copies/--no-compare-copies", help="Compare the source's declared copies before anything is written."
+    ),
 ]
 Progress = Annotated[bool, typer.Option("--progress/--no-progress", help="Show progress on standard error.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
 Json = Annotated[bool, typer.Option("--json", help="Print a machine-readable report on standard output.")]
 
-DTYPES = {"bf16": "bfloat16", "fp16": "float16", "f16": "float16", "half": "float16", "fp32": "float32", "f32": "float32", "fp64": "float64", "f64": "float64"}
+DTYPES = {
+    "bf16": "bfloat16",
+    "fp16": "float16",
+    "f16": "float16",
+    "half": "float16",
+    "fp32": "float32",
+    "f32": "float32",
+    "fp64": "float64",
+    "f64": "float64",
+}
 
 
 def value(text: str) -> Any:
@@ -101,7 +158,9 @@ def stages(text: str | None) -> list[list[int]] | None:
             raise ValueError
         return [_layers(part) for part in text.split(",")]
     except ValueError:
-        raise typer.BadParameter(f"`{text}` is neither of the form 0-6,7-13 nor a list of lists", param_hint="--stages") from None
+        raise typer.BadParameter(
+            f"`{text}` is neither of the form 0-6,7-13 nor a list of lists", param_hint="--stages"
+        ) from None
 
 
 def _layers(part: str) -> list[int]:

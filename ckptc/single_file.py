@@ -20,6 +20,10 @@ def into_single_file(plan: Plan, name: str) -> Plan:
             help="leave --single-file out, or convert to a layout without ranks, such as hf",
         )  # fmt: skip
     if not name or name.startswith(("/", ".")) or "{" in name or "}" in name or "\\" in name:
-        raise Fault("bad-file-name", f"`{name}` is not a file name within the destination", help="use a plain name such as checkpoint.pt")
+        raise Fault(
+            "bad-file-name",
+            f"`{name}` is not a file name within the destination",
+            help="use a plain name such as checkpoint.pt",
+        )
     one = replace(target, stored=tuple(replace(s, file=name) for s in target.stored), carry=())
     return replace(plan, data=replace(plan.data, target=one, files=()), extra=())

@@ -63,7 +63,9 @@ def _identity(checkpoint: Checkpoint, config: str | Path | None) -> dict[str, An
     }
 
 
-def _fitted(checkpoint: Checkpoint, found: tuple[Found, ...], fit: Fit, config: str | Path | None) -> dict[str, Any] | None:
+def _fitted(
+    checkpoint: Checkpoint, found: tuple[Found, ...], fit: Fit, config: str | Path | None
+) -> dict[str, Any] | None:
     """All about the checkpoint under one layout, or None where config or shapes do not agree with it."""
     try:
         layout = config_layout(fit.family, fit.layout, fit.layout, config, checkpoint)

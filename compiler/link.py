@@ -13,18 +13,23 @@ from ..dsl.diagnostic import Diagnostic, Label, MappingError
 from ..dsl.nearest import nearest
 from ..dsl.tree import (
     Binary,
+    Config,
     Expr,
     Files,
+    Formats,
     Hole,
     Ignore,
     Layout,
     LayoutItem,
+    Let,
     Mapping,
     Model,
     Param,
     Pattern,
+    Refine,
     Rule,
     Span,
+    Stages,
     Under,
 )
 
@@ -159,32 +164,49 @@ def _flatten(chain: list[Layout]) -> FlatLayout:
     items: list[LayoutItem] = []
     block = 0
     for layout in chain:
-        own = _unique(layout.params, "parameter")
-        params |= own
-        inherited = {_text(r.rule.names[0]): i for i, r in enumerate(rules)}
-        seen_files = False
+        params |= _unique(layout.params, "parameter")
+        own: list[FlatRule] = []
+        own_items: list[LayoutItem] = []
         for item, parents in _walk(layout.items, ()):
             match item:
                 case Rule():
                     block += 0 if parents else 1
-                    full = _within(item, parents)
-                    flat = FlatRule(full, block)
-                    at = inherited.get(_text(full.names[0]))
-                    if at is None:
-                        rules.append(flat)
-                    else:
-                        rules[at] = replace(flat, block=rules[at].block)
+                    own.append(FlatRule(_within(item, parents), block))
                 case Ignore():
                     ignores.append(_within(item, parents))
                 case Under():
                     block += 1
-                case Files() if not seen_files:
-                    items = [x for x in items if not isinstance(x, Files)]
-                    seen_files = True
-                    items.append(item)
                 case _:
-                    items.append(item)
+                    own_items.append(item)
+        rules = _replaced(rules, own)
+        replaced = {_kind(x) for x in own_items} - {None}
+        items = [x for x in items if _kind(x) not in replaced] + own_items
     return FlatLayout(chain[-1].name, tuple(params.values()), tuple(rules), tuple(ignores), tuple(items), chain[-1].span)
+
+
+def _replaced(inherited: list[FlatRule], own: list[FlatRule]) -> list[FlatRule]:
+    """A layout's own rules stand where the inherited ones of the same first name stood, or at the end."""
+    left = dict.fromkeys(_text(r.rule.names[0]) for r in own)
+    by_name = {name: [r for r in own if _text(r.rule.names[0]) == name] for name in left}
+    out: list[FlatRule] = []
+    for rule in inherited:
+        name = _text(rule.rule.names[0])
+        if name not in by_name:
+            out.append(rule)
+        elif name in left:
+            out += [replace(r, block=rule.block) for r in by_name[name]]
+            del left[name]
+    return out + [r for r in own if _text(r.rule.names[0]) in left]
+
+
+def _kind(item: LayoutItem) -> tuple[str, str] | None:
+    """What an item replaces when a layout extends another: items of its kind, for some of one name. None: it adds."""
+    match item:
+        case Files() | Formats() | Stages() | Config():
+            return type(item).__name__, ""
+        case Let(name) | Refine(name):
+            return type(item).__name__, name
+    return None
 
 
 def _walk(items: tuple[LayoutItem, ...], parents: tuple[Under, ...]) -> Iterable[tuple[LayoutItem, tuple[Under, ...]]]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from ..dsl.diagnostic import Diagnostic, Label, MappingError
+from ..dsl.diagnostic import Diagnostic, MappingError
 from ..dsl.nearest import nearest
 from ..dsl.tree import (
     Carry,
@@ -20,12 +21,13 @@ from ..dsl.tree import (
     Refine,
     Require,
     Rule,
+    Span,
     Stages,
 )
 from .link import Family, FlatLayout
-from .scope import Scope, evaluate, fault
+from .scope import Scope, evaluate, fault, shown, whole_number
 from .sizes import Scalar, Sizes, check_requirement, reads_keys
-from .stages import StageList, split_stages
+from .stages import MOST, StageList, split_stages
 
 
 @dataclass(frozen=True)
@@ -154,6 +156,8 @@ def _typed(param: Param, value: Scalar, layout: str) -> Scalar:
             )
         )  # fmt: skip
     default = param.default.value if isinstance(param.default, Literal) else None
+    if isinstance(default, float) and type(value) is int:
+        return value
     if default is not None and type(default) is not type(value):
         kind = {bool: "true or false", int: "a whole number", float: "a number", str: "a word"}[type(default)]
         raise MappingError(
@@ -163,8 +167,9 @@ def _typed(param: Param, value: Scalar, layout: str) -> Scalar:
 
 
 def _rank_size(param: Param, value: Scalar) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise MappingError(Diagnostic("bad-degree", f"`{param.name}` is {value}, but a parallel degree is a whole number from 1", (Label(param.span),)))
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= MOST:
+        title = f"`{param.name}` is {shown(value)}, but a parallel degree is a whole number from 1 to {MOST}"
+        raise fault("bad-degree", title, param.span, "declared as a rank here", help=f"use --set {param.name}=1")
     return value
 
 
@@ -186,15 +191,18 @@ def _parts(refinements: tuple[Refine, ...], sizes: Sizes, scope: Scope) -> dict[
         extents: dict[str, int] = {}
         for setting in refine.sizes:
             if setting.name not in refine.parts:
-                raise fault("unknown-name", f"`{setting.name}` is not a part of `{refine.axis}`", setting.span, help=f"its parts are {', '.join(refine.parts)}")
-            extents[setting.name] = evaluate(setting.value, scope)
+                raise fault("unknown-part", f"`{setting.name}` is not a part of `{refine.axis}`", setting.span, help=f"its parts are {', '.join(refine.parts)}")
+            extents[setting.name] = whole_number(setting.value, scope, f"part `{setting.name}` of `{refine.axis}`")
         open_parts = [p for p in refine.parts if p not in extents]
         known = 1
         for extent in extents.values():
             known *= extent
         if len(open_parts) > 1:
-            raise fault("unsized-parts", f"{' and '.join(open_parts)} have no size: at most one part of `{refine.axis}` goes without", refine.span)
-        if known < 1 or whole.extent % known or (not open_parts and known != whole.extent):
+            raise fault(
+                "unsized-parts", f"{' and '.join(f'`{p}`' for p in open_parts)} have no size: at most one part of `{refine.axis}` goes without", refine.span,
+                help=f"give one a size: `with {open_parts[0]} = ...`",
+            )  # fmt: skip
+        if whole.extent % known or (not open_parts and known != whole.extent):
             origin = sizes.origins.get(refine.axis)
             raise fault(
                 "uneven-refinement",
@@ -211,13 +219,19 @@ def _parts(refinements: tuple[Refine, ...], sizes: Sizes, scope: Scope) -> dict[
     return parts
 
 
+def unknown_tensor(name: str, model: str, declared: Iterable[str], span: Span) -> MappingError:
+    near = nearest(name, sorted(declared))
+    help = f"did you mean `{near}`?" if near else "declare it in the model"
+    return fault("unknown-tensor", f"model `{model}` has no tensor `{name}`", span, help=help)
+
+
 def _divisors(n: int, name: str) -> str:
     return f"`{name}` may be {', '.join(str(d) for d in range(1, min(n, 512) + 1) if n % d == 0)}" if name else ""
 
 
 def _live_rules(layout: FlatLayout, sizes: Sizes, scope: Scope, family: Family) -> list[LiveRule]:
     declared = {t.name for t in family.model.tensors}
-    live = []
+    live: list[LiveRule] = []
     for flat in layout.rules:
         rule = flat.rule
         if not _holds(rule.when, scope):
@@ -226,14 +240,16 @@ def _live_rules(layout: FlatLayout, sizes: Sizes, scope: Scope, family: Family) 
         used = [*([rule.tensor] if rule.tensor else []), *renames.values()]
         for name in used:
             if name not in declared:
-                near = nearest(name, sorted(declared))
-                raise fault("unknown-tensor-name", f"model `{family.name}` has no tensor `{name}`", rule.span, help=f"did you mean `{near}`?" if near else "")
+                span = next((r.span for r in rule.renames if r.tensor == name), rule.span)
+                raise unknown_tensor(name, family.name, declared, span)
         scale, shift = 1.0, 0.0
         for e in rule.elementwise:
-            amount = float(evaluate(e.amount, scope))
+            amount = evaluate(e.amount, scope)
+            if not isinstance(amount, (int, float)) or isinstance(amount, bool) or not math.isfinite(amount):
+                raise fault("bad-amount", f"{shown(amount)} cannot be calculated with", e.span, "a number is needed here")
             if e.op == "*":
                 if amount == 0:
-                    raise fault("zero-scale", "a scale of 0 cannot be undone", e.span)
+                    raise fault("zero-scale", "a scale of 0 cannot be undone", e.span, help="scale by another number, or `ignore` the stored tensor")
                 scale, shift = scale * amount, shift * amount
             else:
                 shift += amount if e.op == "+" else -amount

@@ -1,4 +1,4 @@
-"""Scalar expressions: evaluate them in a scope, and solve them backwards for a config key.
+"""Scalar expressions: evaluate them in a scope.
 
 A scope is a chain of places to look a name up; each value remembers where it came from, so that a
 fault about a size can say which config key gave it.
@@ -16,6 +16,7 @@ from ..dsl.nearest import nearest
 from ..dsl.tree import Binary, Call, Conditional, Expr, Literal, Ref, Span, Unary
 
 Known = bool | int | float | str | None
+LARGEST = 2**62  # what a size, an offset or a number of elements may be
 
 
 @dataclass
@@ -43,6 +44,8 @@ class Scope:
             self._open.append(name)
             try:
                 value = evaluate(self.lazy[name], self)
+            except RecursionError:
+                raise fault("deep-value", f"`{name}` is defined through too many other names", ref.span, help="define it from fewer") from None
             finally:
                 self._open.pop()
             self.names[name] = value
@@ -69,7 +72,9 @@ class Scope:
         return value
 
     def origin_of(self, expr: Expr) -> str:
-        """Which keys or names of this scope an expression read, for notes."""
+        """Which keys or names of this scope gave an expression its value, for notes."""
+        if isinstance(expr, Binary) and expr.op == "??":
+            return self.origin_of(expr.right if evaluate(expr.left, self) is None else expr.left)
         parts: list[str] = []
         for ref in refs(expr):
             if ref in self.origins:
@@ -159,10 +164,26 @@ def _number(expr: Expr, scope: Scope) -> int | float:
                 "needed here",
                 help=f"add `{missing[0]}` to the config, or pass the config of this model with --config",
             )
-    raise fault("not-a-number", f"{_shown(value)} is not a number", expr.span, "a number is needed here")
+    raise fault("not-a-number", f"{shown(value)} is not a number", expr.span, "a number is needed here")
+
+
+def whole_number(expr: Expr, scope: Scope, what: str, least: int | None = 1) -> int:
+    """The value of an expression that counts something."""
+    value = evaluate(expr, scope)
+    if not isinstance(value, int) or isinstance(value, bool) or (least is not None and value < least):
+        kind = "a whole number" + (f" from {least}" if least is not None else "")
+        raise fault("not-whole", f"{what} is {shown(value)}, not {kind}", expr.span, f"{kind} is needed here")
+    return value
 
 
 def _arithmetic(op: str, a: int | float, b: int | float, expr: Binary) -> Any:
+    out = _result(op, a, b, expr)
+    if isinstance(out, int) and abs(out) > LARGEST or isinstance(out, float) and not math.isfinite(out):
+        raise fault("too-large", "a number here is larger than any checkpoint", expr.span, help=f"sizes go up to {LARGEST}")
+    return out
+
+
+def _result(op: str, a: int | float, b: int | float, expr: Binary) -> Any:
     match op:
         case "+":
             return a + b
@@ -215,64 +236,11 @@ def _call(expr: Call, scope: Scope) -> Any:
     values = [_number(a, scope) for a in args]
     try:
         return known[name](*values)
-    except (TypeError, ZeroDivisionError, ValueError):
+    except (TypeError, ZeroDivisionError, ValueError, OverflowError):
         raise fault("bad-call", f"`{name}` cannot be called with {', '.join(map(str, values))}", expr.span) from None
 
 
-def _shown(value: Any) -> str:
-    return "null" if value is None else repr(value)
-
-
-def solve(expr: Expr, value: Known, scope: Scope) -> dict[str, Known]:
-    """The config keys that make `expr` come out as `value`: the first key on the way is solved for.
-
-    `scope` holds the axes and settings; a name that is not in it is a config key. Returns nothing where
-    the expression fixes no key (a literal, or a test that says nothing about its key).
-    """
-
-    def key_of(e: Expr) -> str | None:
-        match e:
-            case Ref(name) if name not in scope.names and name not in scope.lazy and name not in scope.words:
-                return name
-            case Call("key", (Literal(str(name)),)):
-                return name
-        return None
-
-    def holds_key(e: Expr) -> bool:
-        if key_of(e) is not None:
-            return True
-        match e:
-            case Unary(_, x):
-                return holds_key(x)
-            case Binary(_, x, y):
-                return holds_key(x) or holds_key(y)
-        return False
-
-    name = key_of(expr)
-    if name is not None:
-        return {name: value}
-    match expr:
-        case Binary("??", left, _):
-            return solve(left, value, scope)
-        case Unary("not", operand):
-            return solve(operand, not value, scope)
-        case Unary("-", operand) if isinstance(value, (int, float)):
-            return solve(operand, -value, scope)
-        case Binary("==", left, right) if value is True and holds_key(left) and not holds_key(right):
-            return solve(left, evaluate(right, scope), scope)
-        case Binary(op, left, right) if op in "+-*/" and isinstance(value, (int, float)):
-            if holds_key(left) and not holds_key(right):
-                other = _number(right, scope)
-                back = {"+": value - other, "-": value + other, "*": _exact(value, other), "/": value * other}
-                return solve(left, back[op], scope)
-            if holds_key(right) and not holds_key(left):
-                other = _number(left, scope)
-                back = {"+": value - other, "-": other - value, "*": _exact(value, other), "/": _exact(other, value)}
-                return solve(right, back[op], scope)
-    return {}
-
-
-def _exact(a: int | float, b: int | float) -> int | float:
-    if isinstance(a, int) and isinstance(b, int) and b and a % b == 0:
-        return a // b
-    return a / b if b else 0
+def shown(value: Any) -> str:
+    """As the language writes it, cut short."""
+    text = "null" if value is None else str(value).lower() if isinstance(value, bool) else repr(value)
+    return text if len(text) <= 40 else f"{text[:37]}..."

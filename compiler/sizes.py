@@ -6,15 +6,16 @@ that gave it. Guards of the model are settled here: what comes out holds only te
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from ..dsl.diagnostic import Diagnostic, Label, MappingError
 from ..dsl.nearest import nearest
-from ..dsl.tree import Config, Expr, Ref, Require
+from ..dsl.tree import AxisDecl, Config, Expr, Ref, Require, TensorDecl
 from .link import Family, FlatLayout
-from .scope import Scope, calls, evaluate, fault, refs
+from .scope import LARGEST, Scope, calls, evaluate, fault, refs, shown
 
 Scalar = int | float | str | bool | None
 
@@ -50,8 +51,12 @@ def bind_sizes(
     given: Mapping[str, Scalar],
     stored: Callable[[str], bool],
     key_file: str = "",
+    may_be_absent: frozenset[str] = frozenset(),
 ) -> Sizes:
-    """Evaluate the config block of `config_layout` on `keys`; `given` (from the command line) wins over both."""
+    """Evaluate the config block of `config_layout` on `keys`; `given` (from the command line) wins over both.
+
+    `may_be_absent`: tensors that do not exist unless they are `stored`, beside those that the model calls optional.
+    """
     model = family.model
     config = config_of(config_layout) if config_layout else None
     names = [*(a.name for a in model.axes), *(s.name for s in model.settings)]
@@ -61,7 +66,7 @@ def bind_sizes(
         if entry.name not in names:
             near = nearest(entry.name, sorted(names))
             raise fault(
-                "unknown-name", f"`{model.name}` has no axis or setting `{entry.name}`", entry.span,
+                "unknown-entry", f"`{model.name}` has no axis or setting `{entry.name}`", entry.span,
                 help=f"did you mean `{near}`?" if near else "declare it in the model's `axes` or `settings`",
             )  # fmt: skip
         scope.lazy[entry.name] = entry.value
@@ -72,7 +77,8 @@ def bind_sizes(
         check_requirement(require, scope)
     for setting in model.settings:
         scope.lookup(Ref(setting.name, setting.span))
-    tensors, tied, absent = _tensors(family, scope, stored)
+    optional = may_be_absent | {t.name for t in model.tensors if t.optional}
+    tensors, tied, absent = _tensors(family, scope, lambda name: name in optional and not stored(name))
     scope.functions = {}
     values = {n: scope.names[n] for n in names if n in scope.names}
     return Sizes(values, dict(scope.origins), tensors, tied, absent)
@@ -99,11 +105,11 @@ def check_requirement(require: Require, scope: Scope) -> None:
             for name in used
         )
         raise MappingError(
-            Diagnostic("unmet-requirement", require.message, (Label(require.span, "required here"),), notes)
+            Diagnostic("unmet-requirement", require.message, (Label(require.test.span, "does not hold"),), notes, require.help)
         )
 
 
-def _tensors(family: Family, scope: Scope, stored: Callable[[str], bool]) -> tuple[dict[str, Tensor], dict[str, str], frozenset[str]]:
+def _tensors(family: Family, scope: Scope, missing: Callable[[str], bool]) -> tuple[dict[str, Tensor], dict[str, str], frozenset[str]]:
     tensors: dict[str, Tensor] = {}
     tied: dict[str, str] = {}
     absent: set[str] = set()
@@ -114,36 +120,59 @@ def _tensors(family: Family, scope: Scope, stored: Callable[[str], bool]) -> tup
         holds = decl.when is None or bool(evaluate(decl.when, scope))
         if decl.tied_to is not None and holds:
             if decl.tied_to not in declared:
-                raise fault("unknown-tensor-name", f"`{decl.name}` is tied to `{decl.tied_to}`, which the model does not have", decl.span)
+                near = nearest(decl.tied_to, sorted(declared))
+                raise fault(
+                    "unknown-tied", f"`{decl.name}` is tied to `{decl.tied_to}`, which the model does not have", decl.span,
+                    help=f"did you mean `{near}`?" if near else "tie it to a tensor of this model",
+                )  # fmt: skip
             tied[decl.name] = decl.tied_to
             continue
-        if (decl.tied_to is None and not holds) or (decl.optional and not stored(decl.name)):
+        if (decl.tied_to is None and not holds) or missing(decl.name):
             absent.add(decl.name)
             continue
         shape = []
         for axis in decl.axes:
             if axis.name not in axes:
                 near = nearest(axis.name, sorted(axes))
-                raise fault("unknown-axis", f"the model has no axis `{axis.name}`", axis.span, help=f"did you mean `{near}`?" if near else "declare it in `axes`")
+                raise fault("undeclared-axis", f"the model has no axis `{axis.name}`", axis.span, help=f"did you mean `{near}`?" if near else "declare it in `axes`")
             try:
-                size = scope.lookup(Ref(axis.name, axis.span)) if axis.name in scope.names or axis.name in scope.lazy else None
+                shape.append(_size_of(axis, decl, scope))
             except MappingError as error:
                 faults.extend(error.diagnostics)
-                continue
-            if not isinstance(size, int) or isinstance(size, bool) or size < 1:
-                origin = scope.origins.get(axis.name)
-                faults.append(
-                    Diagnostic(
-                        "unbound-axis",
-                        f"axis `{axis.name}` has no size" if size is None else f"axis `{axis.name}` has size {size}, not a positive whole number",
-                        (Label(axis.span, f"`{decl.name}` needs it"),),
-                        (f"from {origin}",) if origin else (),
-                        f"pass a config that gives it with --config, or --set {axis.name}=N",
-                    )
-                )
-                continue
-            shape.append(size)
+        if math.prod(shape) > LARGEST:
+            faults.append(Diagnostic("too-many-elements", f"`{decl.name}` has more elements than any checkpoint", (Label(decl.span),), tuple(_origins(decl, scope))))
         tensors[decl.name] = Tensor(decl.name, tuple(a.name for a in decl.axes), tuple(shape))
     if faults:
         raise MappingError(*dict.fromkeys(faults))
-    return tensors, tied, frozenset(absent)
+    return tensors, {name: _end_of(name, tied, family) for name in tied}, frozenset(absent)
+
+
+def _size_of(axis: AxisDecl, decl: TensorDecl, scope: Scope) -> int:
+    size = scope.lookup(Ref(axis.name, axis.span)) if axis.name in scope.names or axis.name in scope.lazy else None
+    if isinstance(size, int) and not isinstance(size, bool) and size > 0:
+        return size
+    origin = scope.origins.get(axis.name)
+    if size is None:
+        code, title = "unbound-axis", f"axis `{axis.name}` has no size"
+    else:
+        code, title = "bad-size", f"axis `{axis.name}` has size {shown(size)}, not a whole number from 1"
+    raise fault(
+        code, title, axis.span, f"`{decl.name}` needs it", notes=(f"from {origin}",) if origin else (),
+        help=f"pass a config that gives it with --config, or --set {axis.name}=N",
+    )  # fmt: skip
+
+
+def _origins(decl: TensorDecl, scope: Scope) -> list[str]:
+    return [f"{a.name} = {shown(scope.names.get(a.name))} comes from {scope.origins.get(a.name) or 'the mapping'}" for a in decl.axes]
+
+
+def _end_of(name: str, tied: Mapping[str, str], family: Family) -> str:
+    """The tensor that a tie, or a chain of ties, ends at."""
+    at, seen = name, {name}
+    while at in tied:
+        at = tied[at]
+        if at in seen:
+            decl = next(t for t in family.model.tensors if t.name == name)
+            raise fault("circular-tie", f"`{name}` is tied to itself", decl.span, help="tie it to a tensor that is stored on its own")
+        seen.add(at)
+    return at

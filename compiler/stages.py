@@ -8,7 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..dsl.diagnostic import Diagnostic, Label, MappingError
+from ..dsl.nearest import nearest
 from ..dsl.tree import Stages
+from .scope import fault
+
+MOST = 2**20  # indices that are listed one by one
 
 
 @dataclass(frozen=True)
@@ -39,23 +43,23 @@ def split_stages(
     origins: Mapping[str, str],
 ) -> StageList:
     """Split evenly, with a remainder at one end, interleaved, or as `given`; every index once, no stage empty."""
-    size, count = values.get(declared.axis), ranks.get(declared.rank)
-    if size is None or count is None:
-        what = f"axis `{declared.axis}` has no size" if size is None else f"`{declared.rank}` is not a rank"
-        raise MappingError(Diagnostic("bad-stages", what, (Label(declared.span),)))
+    size, count = _size(declared, values), ranks.get(declared.rank)
+    if count is None:
+        near = nearest(declared.rank, list(ranks))
+        raise fault("stages-rank", f"stages are divided over `{declared.rank}`, which is not a rank of this layout", declared.span, help=f"did you mean `{near}`?" if near else f"declare it: `rank {declared.rank} = 1`")
     if given is not None:
         flat = sorted(i for stage in given for i in stage)
         if len(given) != count or flat != list(range(size)):
             raise MappingError(
                 Diagnostic(
-                    "bad-stages",
+                    "wrong-stages",
                     f"the stages given do not hold each of the {size} indices of `{declared.axis}` once over {declared.rank} = {count}",
                     (Label(declared.span),),
                     help=f"give {count} lists that together hold 0 to {size - 1}",
                 )
             )
         return StageList(declared.axis, declared.rank, given)
-    turns = int(params.get(declared.interleave, 1)) if declared.interleave else 1
+    turns = _turns(declared, params)
     total = count * turns
     base, rest = divmod(size, total)
     if base == 0 or (rest and declared.remainder is None):
@@ -79,6 +83,28 @@ def split_stages(
         owned[i % count].extend(range(at, at + n))
         at += n
     return StageList(declared.axis, declared.rank, tuple(map(tuple, owned)))
+
+
+def _size(declared: Stages, values: Mapping[str, Any]) -> int:
+    size = values.get(declared.axis)
+    if not isinstance(size, int) or isinstance(size, bool):
+        axes = [n for n, v in values.items() if type(v) is int]
+        near = nearest(declared.axis, axes)
+        raise fault("stages-axis", f"stages divide `{declared.axis}`, which is not an axis with a size", declared.span, help=f"did you mean `{near}`?" if near else "name an axis of the model that the config gives a size")
+    if size > MOST:
+        raise fault("too-many-stages", f"`{declared.axis}` ({size}) is too large to be divided into stages", declared.span, help=f"up to {MOST} can be")
+    return size
+
+
+def _turns(declared: Stages, params: Mapping[str, Any]) -> int:
+    if declared.interleave is None:
+        return 1
+    turns = params.get(declared.interleave)
+    if not isinstance(turns, int) or isinstance(turns, bool) or turns < 1:
+        near = nearest(declared.interleave, list(params))
+        title = f"stages are interleaved by `{declared.interleave}`, which is not a parameter with a whole number from 1"
+        raise fault("stages-interleave", title, declared.span, help=f"did you mean `{near}`?" if near else f"declare it: `{declared.interleave} = 1`")
+    return turns
 
 
 def stage_runs(stages: StageList, only_count: int | None = None) -> list[StageRun]:

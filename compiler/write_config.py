@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from ..dsl.diagnostic import MappingError
 from ..dsl.tree import Config
 from .resolve import Side
-from .scope import Scope, solve
+from .scope import Scope, fault
+from .solve import solve
 
 
 def config_values(block: Config, side: Side) -> dict[str, Any]:
@@ -30,27 +32,47 @@ def config_text(block: Config, side: Side, template: str | None) -> str:
     data: dict[str, Any] = {}
     as_json = block.file.endswith(".json")
     if template is not None:
-        text = _render(template, dict(side.sizes.values) | dict(side.params) | dict(side.ranks))
-        data = json.loads(text) if as_json else _yaml_load(text)
+        text = _render(template, dict(side.sizes.values) | dict(side.params) | dict(side.ranks), block)
+        data = _read(text, as_json, block)
     for path, value in config_values(block, side).items():
         at = data
         *parents, last = path.split(".")
         for parent in parents:
-            at = at.setdefault(parent, {})
+            if not isinstance(at.get(parent), dict):
+                at[parent] = {}  # a template may hold null where the block sets a nested key
+            at = at[parent]
         at[last] = value
     return json.dumps(data, indent=2) + "\n" if as_json else _yaml_dump(data)
 
 
-def _render(template: str, values: dict[str, Any]) -> str:
+def _render(template: str, values: dict[str, Any], block: Config) -> str:
     import jinja2
 
-    return jinja2.Environment(undefined=jinja2.StrictUndefined, autoescape=False).from_string(template).render(values)
+    try:
+        return jinja2.Environment(undefined=jinja2.StrictUndefined, autoescape=False).from_string(template).render(values)
+    except jinja2.TemplateError as e:
+        raise fault(
+            "bad-template", f"the template {block.template} cannot be filled in: {e.message or 'it is not Jinja2'}", block.span,
+            help="a template knows the axes, settings and parameters",
+        ) from None  # fmt: skip
 
 
-def _yaml_load(text: str) -> dict[str, Any]:
+def _read(text: str, as_json: bool, block: Config) -> dict[str, Any]:
+    """What a filled template holds."""
     import yaml
 
-    return dict(yaml.safe_load(text) or {})
+    try:
+        data = json.loads(text) if as_json else yaml.safe_load(text) or {}
+    except (ValueError, yaml.YAMLError) as e:
+        raise _unreadable(block, f" ({str(e).splitlines()[0]})") from None
+    if not isinstance(data, dict):
+        raise _unreadable(block, "")
+    return data
+
+
+def _unreadable(block: Config, why: str) -> MappingError:
+    kind = "JSON" if block.file.endswith(".json") else "YAML"
+    return fault("bad-template-text", f"the template {block.template} does not give the keys and values of a {kind} file{why}", block.span)
 
 
 def _yaml_dump(data: dict[str, Any]) -> str:

@@ -115,7 +115,7 @@ class Arrange:
             if isinstance(node, tree.TensorDecl):
                 children.append(self.line(node, "tensor", (node.name, tensor_axes(node)), tensor_tail(node)))
             else:
-                children.append(self.line(node, "", (show(node),)))
+                children.append(self.require(node) if isinstance(node, tree.Require) else self.line(node, "", (show(node),)))
         extends = f" extends {model.extends}" if model.extends else ""
         return self.block(model.span, f"model {model.name}{extends}", children)
 
@@ -146,8 +146,15 @@ class Arrange:
                     self.line(entry, "entry", (entry.name, f"= {show(entry.value)}")) for entry in entries
                 ]
                 return self.block(item.span, f"config {quote(file)}{named}", lines)
+            case tree.Require():
+                return self.require(item)
             case _:
                 return self.line(item, "", (show(item),))
+
+    def require(self, node: tree.Require) -> Line:
+        """On one line, or the words on a second. Requirements are not aligned with each other: each is its own kind."""
+        head, words = f"require {show(node.test)}", show(node).removeprefix(f"require {show(node.test)} ")
+        return self.line(node, f"require {id(node)}", (head, words), wrapped=words)
 
     def mapping(self, mapping: tree.Mapping) -> tuple[list[Line | Block], list[tuple[bool, str]]]:
         """The top of the file, and the comments after its end."""

@@ -90,7 +90,8 @@ class Build(BuildExpressions):
         return tree.Refine(str(axis), tuple(part.name for part in names), sizes or (), when, self.span(at))
 
     def require(self, at: Place, parts: list[Any]) -> tree.Require:
-        return tree.Require(parts[0], self.text(parts[1]), parts[2], self.span(at))
+        test, message, help, when = parts
+        return tree.Require(test, self.text(message), "" if help is None else self.text(help), when, self.span(at))
 
     def tensor(self, at: Place, parts: list[Any]) -> tree.TensorDecl:
         name, axes, *modifiers = parts

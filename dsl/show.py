@@ -83,8 +83,8 @@ def show(node: Node) -> str:
         case tree.Refine(axis, names, sizes, when):
             tail = " with " + ", ".join(map(show, sizes)) if sizes else ""
             return f"axis {axis} = ({' '.join(names)}){tail}" + _when(when)
-        case tree.Require(test, message, when):
-            return f"require {show(test)} else {quote(message)}" + _when(when)
+        case tree.Require(test, message, help, when):
+            return f"require {show(test)} else {quote(message)}" + (f", {quote(help)}" if help else "") + _when(when)
         case tree.Setting(name, value):
             return f"{name} = {show(value)}"
         case tree.Param(name, default, rank_param, choices):

@@ -207,10 +207,11 @@ class Refine:
 
 @dataclass(frozen=True)
 class Require:
-    """`require cond else "why and what to do"`"""
+    """`require cond else "the fault", "what to do"`: the second text may be left out."""
 
     test: Expr
     message: str
+    help: str = ""
     when: Expr | None = None
     span: Span = _span()
 

@@ -56,7 +56,7 @@ class Bound:
     @cached_property
     def bytes_read(self) -> int:
         """Bytes of the source tensors that steps read."""
-        used = np.unique(self.moves.source[self.moves.source >= 0]).tolist()
+        used = np.flatnonzero(np.bincount(self.moves.source[self.moves.source >= 0])).tolist()
         return sum(_bytes(self.windows[i]) for i in used)
 
     @cached_property

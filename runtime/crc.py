@@ -1,10 +1,24 @@
-"""CRC-32 of parts joined to the CRC-32 of the whole: crc(a + b) from crc(a), crc(b) and len(b)."""
+"""CRC-32 of parts, and of the whole from them: crc(a + b) from crc(a), crc(b) and len(b)."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
+from typing import Any
 
 _POLYNOMIAL = 0xEDB88320
+
+
+def _fastest() -> Callable[[Any], int]:
+    """isal's where it is installed: 5 GB/s on one core, where zlib's makes 1.2 and is then what a run waits for."""
+    try:
+        from isal.isal_zlib import crc32
+    except ImportError:
+        from zlib import crc32
+    return crc32
+
+
+crc32 = _fastest()
 
 
 def _multiply(a: int, b: int) -> int:

@@ -45,4 +45,4 @@ def main(plan: Plan, kernels: Mapping[int, Callable[..., None]]) -> None:
     except KeyboardInterrupt:
         print("interrupted; nothing was left behind", file=sys.stderr)
         sys.exit(130)
-    print(f"{args[1]}: {report.bytes_written:,} bytes in {report.files} files, {report.seconds:.1f} s")
+    print(f"{args[1]}: {report.bytes_written:,} bytes in {len(report.files)} files, {report.seconds:.1f} s")

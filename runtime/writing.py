@@ -5,12 +5,11 @@ from __future__ import annotations
 import errno
 import os
 import threading
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from .bind import Bound
-from .crc import combine
+from .crc import combine, crc32
 from .fault import Fault
 from .schedule import Task
 from .target import FileLayout
@@ -77,7 +76,7 @@ class Targets:
                 for target in members:
                     tensor = tensors[target]
                     if known is None and files[tensor.file].layout.needs_crc:
-                        known = zlib.crc32(data)
+                        known = crc32(data)
                     piece = _Piece(tensor.region, start, data, known or 0, *ends)
                     pieces.setdefault(tensor.file, []).append(piece)
         done = 0

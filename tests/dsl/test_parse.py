@@ -139,7 +139,7 @@ def test_names_have_holes(text: str, parts: Any) -> None:
         ("stages layer over pp interleave vpp remainder last", Stages("layer", "pp", "vpp", "last")),
         ("axis s = (copy rest) with copy = a, first = b when c", Refine("s", ("copy", "rest"), (Setting("copy", a), Setting("first", b)), c)),
         ("let h = (x y)/tp when a", Let("h", Slice(Sum((Term(None, (x, y)),)), "tp"), a)),
-        ('require a == b else "no" when c', Require(Binary("==", a, b), "no", c)),
+        ('require a == b else "no" when c', Require(Binary("==", a, b), "no", "", c)),
         ('ignore "a" or "b" when c', Ignore((name("a"), name("b")), c)),
         ('under "p." when a { copy "n" = t [x] ignore "y" }', Under(name("p."), (Rule((name("n"),), "t", (x,), copy=True), Ignore((name("y"),))), a)),
         ('"n" = [x] with q: q_bias, k: k_bias', Rule((name("n"),), None, (x,), (Rename("q", "q_bias"), Rename("k", "k_bias")))),

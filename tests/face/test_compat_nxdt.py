@@ -47,18 +47,47 @@ def test_files_are_those_of_the_script(name, oracle, ckptc, tmp_path):
     found = {}
     for file in tmp_path.rglob("*"):
         if file.is_file():
-            found |= {(str(file.relative_to(tmp_path)), t.name): (t.shape, t.dtype, hashlib.sha256(_bits(t)).hexdigest()) for t in face.open(file)}
+            found |= {
+                (str(file.relative_to(tmp_path)), t.name): (t.shape, t.dtype, hashlib.sha256(_bits(t)).hexdigest())
+                for t in face.open(file)
+            }
     expected = json.loads((case / "expected.json").read_text())["tensors"]
     assert found == {(t["file"], t["name"]): (tuple(t["shape"]), t["dtype"], t["sha256"]) for t in expected}
 
 
 def forward(source: Path, *more: object) -> list[object]:
     config = source / "config.json"
-    return ["compat", SCRIPT, "--hw_backend", "trn1", "--input_dir", source, "--output_dir", "out", "--config", config, "--convert_from_full_state", *more]
+    return [
+        "compat",
+        SCRIPT,
+        "--hw_backend",
+        "trn1",
+        "--input_dir",
+        source,
+        "--output_dir",
+        "out",
+        "--config",
+        config,
+        "--convert_from_full_state",
+        *more,
+    ]
 
 
 def backward(config: Path, *more: object) -> list[object]:
-    return ["compat", SCRIPT, "--hw_backend", "trn1", "--input_dir", "out/model", "--output_dir", "full", "--config", config, "--convert_to_full_state", *more]
+    return [
+        "compat",
+        SCRIPT,
+        "--hw_backend",
+        "trn1",
+        "--input_dir",
+        "out/model",
+        "--output_dir",
+        "full",
+        "--config",
+        config,
+        "--convert_to_full_state",
+        *more,
+    ]
 
 
 def test_the_native_command_is_printed_first_and_does_the_same(llama, ckptc):
@@ -120,8 +149,12 @@ def test_what_makes_no_sense_is_a_usage_error(arguments, sentence, llama, ckptc)
 
 
 def test_the_backend_and_the_input_are_needed(ckptc):
-    assert ckptc("compat", SCRIPT, "--output_dir", "out", "--convert_from_full_state").err.startswith("ckptc: the following arguments are required: --hw_backend")
-    done = ckptc("compat", "checkpoint_converter", "--hw_backend", "trn1", "--output_dir", "out", "--convert_from_full_state")
+    assert ckptc("compat", SCRIPT, "--output_dir", "out", "--convert_from_full_state").err.startswith(
+        "ckptc: the following arguments are required: --hw_backend"
+    )
+    done = ckptc(
+        "compat", "checkpoint_converter", "--hw_backend", "trn1", "--output_dir", "out", "--convert_from_full_state"
+    )
     assert (done.code, done.err) == (2, "ckptc: --input_dir is needed, or --hf_model_name\n")
 
 
@@ -157,7 +190,10 @@ def test_the_xser_modes_are_not_there_yet(mode, ckptc):
         (["--load_xser", "True"], "--load_xser is not needed"),
         (["--kv_size_multiplier", 2], "--kv_size_multiplier is ignored without --qkv_linear"),
         (["--save_xser", "True"], "--save_xser: the files hold whole tensors"),
-        (["--pad_attn_heads", "True", "--tp_size", 2], "--pad_attn_heads changes nothing: the heads divide over 2 ranks"),
+        (
+            ["--pad_attn_heads", "True", "--tp_size", 2],
+            "--pad_attn_heads changes nothing: the heads divide over 2 ranks",
+        ),
         (["--hf_model_name", "org/model"], "--hf_model_name is ignored, as --input_dir is given"),
     ],
 )
@@ -183,7 +219,19 @@ def test_degrees_that_are_not_those_of_the_files_are_refused(llama, ckptc):
 def test_files_in_the_scripts_own_trn2_order_are_recognised(llama, ckptc):
     own = ["--set", "hw=trn2_converter", "--set", "kv_multiplier=2"]
     assert ckptc("convert", llama, "out", "--to", "nxdt", "--tp", 4, *own).code == 0
-    done = ckptc(*backward(llama / "config.json", "--hw_backend", "trn2", "--tp_size", 4, "--kv_size_multiplier", 2, "--qkv_linear", "True"))
+    done = ckptc(
+        *backward(
+            llama / "config.json",
+            "--hw_backend",
+            "trn2",
+            "--tp_size",
+            4,
+            "--kv_size_multiplier",
+            2,
+            "--qkv_linear",
+            "True",
+        )
+    )
     assert done.code == 0, done.err
     assert "the script itself made these files" in done.err
     assert not [d for d in differences(llama, Path("full")) if "not the same file" not in d]

@@ -44,7 +44,14 @@ def test_the_demo_succeeds(tmp_path, capsys):
 def test_convert_says_what_it_will_do_and_what_it_did(llama, ckptc):
     done = ckptc("convert", llama, "out", "--to", "nxdt", "--tp", 2)
     lines = done.out.splitlines()
-    assert [line.split(" ")[0] for line in lines if not line.startswith(" ")] == ["plan", "axes", "proof", "totals", "needs", "done"]
+    assert [line.split(" ")[0] for line in lines if not line.startswith(" ")] == [
+        "plan",
+        "axes",
+        "proof",
+        "totals",
+        "needs",
+        "done",
+    ]
     assert "hf: 48 tensors hold 400,416 elements once" in done.out
     assert done.err == ""
 
@@ -82,14 +89,32 @@ def test_a_dry_run_in_json_says_so(llama, ckptc):
     assert "report" not in report
 
 
-@pytest.mark.parametrize("option", ["--tp", "--tensor-parallel-size", "--tensor-model-parallel-size", "--tensor_model_parallel_size"])
+@pytest.mark.parametrize(
+    "option", ["--tp", "--tensor-parallel-size", "--tensor-model-parallel-size", "--tensor_model_parallel_size"]
+)
 def test_degrees_have_their_long_names_with_dashes_and_underscores(option, llama, ckptc):
     report = json.loads(ckptc("convert", llama, "out", "--to", "nxdt", option, 2, "--dry_run", "--json").out)
     assert report["plan"]["target"]["ranks"]["tp"] == 2
 
 
 def test_settings_are_typed_and_take_dashes(llama, ckptc):
-    report = json.loads(ckptc("convert", llama, "out", "--to", "nxdt", "--tp", 2, "--set", "kv-multiplier=2", "--set", "hw=trn2", "--dry-run", "--json").out)
+    report = json.loads(
+        ckptc(
+            "convert",
+            llama,
+            "out",
+            "--to",
+            "nxdt",
+            "--tp",
+            2,
+            "--set",
+            "kv-multiplier=2",
+            "--set",
+            "hw=trn2",
+            "--dry-run",
+            "--json",
+        ).out
+    )
     assert report["plan"]["target"]["settings"]["kv_multiplier"] == 2
     assert report["plan"]["target"]["settings"]["hw"] == "trn2"
 
@@ -109,7 +134,19 @@ def test_dtype_casts_and_knows_short_names(llama, ckptc):
 
 def test_shards_follow_the_size_and_the_format(llama, ckptc):
     ckptc("convert", llama, "mid", "--to", "nxdt", "--tp", 2)
-    done = ckptc("convert", "mid", "out", "--to", "hf", "--config", llama / "config.json", "--format", "bin", "--max-shard-size", "300kB")
+    done = ckptc(
+        "convert",
+        "mid",
+        "out",
+        "--to",
+        "hf",
+        "--config",
+        llama / "config.json",
+        "--format",
+        "bin",
+        "--max-shard-size",
+        "300kB",
+    )
     assert done.code == 0, done.err
     assert "pytorch_model.bin.index.json" in tree(Path("out"))
     assert differences(llama, Path("out")) == []
@@ -117,7 +154,9 @@ def test_shards_follow_the_size_and_the_format(llama, ckptc):
 
 def test_a_single_file_holds_all_and_nothing_else_is_written(llama, ckptc):
     ckptc("convert", llama, "mid", "--to", "nxdt", "--tp", 2)
-    done = ckptc("convert", "mid", "out", "--to", "hf", "--config", llama, "--format", "bin", "--single-file", "checkpoint.pt")
+    done = ckptc(
+        "convert", "mid", "out", "--to", "hf", "--config", llama, "--format", "bin", "--single-file", "checkpoint.pt"
+    )
     assert done.code == 0, done.err
     assert tree(Path("out")) == {"checkpoint.pt"}
     assert len(face.open("out/checkpoint.pt")) == 48

@@ -22,10 +22,22 @@ RECORD = {"code", "severity", "title", "labels", "notes", "help"}
     [
         (["convert", "a", "b"], "ckptc: missing option '--to' (see `ckptc convert --help`)\n"),
         (["frobnicate"], "ckptc: no such command 'frobnicate' (see `ckptc --help`)\n"),
-        (["convert", "a", "b", "--to", "nxdt", "--set", "qkv"], "ckptc: invalid value for --set: `qkv` is not of the form key=value"),
-        (["convert", "a", "b", "--to", "nxdt", "--tp", "2", "--set", "tp=4"], "ckptc: invalid value for --set: `tp` is given twice"),
-        (["convert", "a", "b", "--to", "nxdt", "--stages", "a-b"], "ckptc: invalid value for --stages: `a-b` is neither of the form 0-6,7-13"),
-        (["compile", "llama", "--from", "hf", "--to", "nxdt", "--emit", "rust"], "ckptc: invalid value for --emit: `rust` cannot be emitted"),
+        (
+            ["convert", "a", "b", "--to", "nxdt", "--set", "qkv"],
+            "ckptc: invalid value for --set: `qkv` is not of the form key=value",
+        ),
+        (
+            ["convert", "a", "b", "--to", "nxdt", "--tp", "2", "--set", "tp=4"],
+            "ckptc: invalid value for --set: `tp` is given twice",
+        ),
+        (
+            ["convert", "a", "b", "--to", "nxdt", "--stages", "a-b"],
+            "ckptc: invalid value for --stages: `a-b` is neither of the form 0-6,7-13",
+        ),
+        (
+            ["compile", "llama", "--from", "hf", "--to", "nxdt", "--emit", "rust"],
+            "ckptc: invalid value for --emit: `rust` cannot be emitted",
+        ),
         (["compat", "convert_gpt"], "ckptc: no script `convert_gpt` is known (there is checkpoint_converter)\n"),
     ],
 )
@@ -148,7 +160,9 @@ def test_an_interrupted_run_leaves_nothing(llama, tmp_path):
 
 
 def test_a_reader_that_goes_away_is_no_error(llama, tmp_path):
-    command = f"{sys.executable} -m ckptc compile llama --from hf --to nxdt --config {llama} --tp 2 --emit python | head -n 1"
+    command = (
+        f"{sys.executable} -m ckptc compile llama --from hf --to nxdt --config {llama} --tp 2 --emit python | head -n 1"
+    )
     done = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True)
     assert done.stderr == ""
 

@@ -28,7 +28,9 @@ def test_importing_ckptc_imports_nothing_heavy() -> None:
 
 
 def test_importing_ckptc_does_not_even_import_typer() -> None:
-    done = subprocess.run([sys.executable, "-c", "import ckptc, sys; print('typer' in sys.modules)"], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", "import ckptc, sys; print('typer' in sys.modules)"], capture_output=True, text=True
+    )
     assert done.stdout.strip() == "False"
 
 

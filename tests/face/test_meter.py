@@ -11,13 +11,23 @@ from ckptc.runtime.progress import Progress
 
 @pytest.mark.parametrize(
     ("count", "text"),
-    [(0, "0 bytes"), (999, "999 bytes"), (1000, "1.00 kB"), (904_336, "904 kB"), (12_345_678, "12.3 MB"), (999_999, "1.00 MB"), (5 * 10**15, "5000 TB")],
+    [
+        (0, "0 bytes"),
+        (999, "999 bytes"),
+        (1000, "1.00 kB"),
+        (904_336, "904 kB"),
+        (12_345_678, "12.3 MB"),
+        (999_999, "1.00 MB"),
+        (5 * 10**15, "5000 TB"),
+    ],
 )
 def test_sizes_have_three_digits(count, text):
     assert size(count) == text
 
 
-@pytest.mark.parametrize(("text", "count"), [("512MiB", 512 << 20), ("5GB", 5 * 10**9), ("1.5 GiB", 3 << 29), (77, 77), ("300k", 300_000)])
+@pytest.mark.parametrize(
+    ("text", "count"), [("512MiB", 512 << 20), ("5GB", 5 * 10**9), ("1.5 GiB", 3 << 29), (77, 77), ("300k", 300_000)]
+)
 def test_sizes_are_read(text, count):
     assert parse_size(text) == count
 

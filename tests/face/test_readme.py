@@ -61,7 +61,9 @@ def test_what_a_page_shows_is_what_happens(page: Path, made_llama: Path, tmp_pat
                     assert set(arguments) <= targets
                     continue
                 assert program == "ckptc", command
-                done = subprocess.run([sys.executable, "-m", "ckptc", *arguments], cwd=tmp_path, capture_output=True, text=True)
+                done = subprocess.run(
+                    [sys.executable, "-m", "ckptc", *arguments], cwd=tmp_path, capture_output=True, text=True
+                )
                 assert done.returncode == 0, f"{command}\n{done.stderr}"
                 check_shown(shown, done.stdout)
                 ran += 1
