@@ -12,11 +12,11 @@ from dataclasses import dataclass, replace
 
 from ..dsl.nearest import nearest
 from ..dsl.show import show
-from ..dsl.tree import AxisRef, Copies, Index, One, Pad, Slice, Span, Sum
+from ..dsl.tree import AxisRef, Copies, Index, One, Pad, Slice, Span, Sum, Term
 from .digits import Vector
-from .pieces import AT, COORDS, COPY, Loop, Piece, moved, product, scaled_offset, sliced, stepped
+from .pieces import AT, COORDS, COPY, Loop, Piece, check_few, moved, product, scaled_offset, sliced, stepped
 from .resolve import LiveRule, Side
-from .scope import evaluate, fault
+from .scope import LARGEST, fault, whole_number
 from .stages import stage_runs
 
 
@@ -29,7 +29,6 @@ class RuleState:
     coords: tuple[str, ...]
     count: int | None  # stages that own this many, where the local block is in the shape
     copies: int = 1
-    depth: int = 0
 
     def slot(self, coord: str) -> int:
         return COORDS + self.coords.index(coord)
@@ -49,19 +48,12 @@ def index_pieces(index: Index, state: RuleState) -> tuple[int, list[Piece]]:
         case One():
             return 1, [Piece("", (), zero, ())]
         case AxisRef(name) if name in side.lets:
-            if state.depth > 40:
-                raise fault("circular-let", f"`let {name}` is defined by itself", index.span)
-            state.depth += 1
-            out = index_pieces(side.lets[name], state)
-            state.depth -= 1
-            return out
+            return index_pieces(side.lets[name], state)
         case AxisRef(name):
             axis, extent, step = axis_of(name, index.span, side)
             return extent, [Piece("", ((axis, 0),), zero, loops_of(extent, axis, step, state.vector(at=1)))]
         case Copies(count):
-            n = evaluate(count, side.scope)
-            if not isinstance(n, int) or n < 1:
-                raise fault("bad-copies", f"copies({n}): a number of copies is a whole number from 1", index.span)
+            n = whole_number(count, side.scope, "the number of copies")
             weight, state.copies = state.copies, state.copies * n
             return n, [Piece("", (), zero, loops_of(n, None, 0, state.vector(at=1, copy=weight)))]
         case Pad():
@@ -86,7 +78,10 @@ def axis_of(name: str, span: Span, side: Side) -> tuple[str, int, int]:
         return name, size, 1
     known = [*side.parts, *side.lets, *(n for n, v in side.sizes.values.items() if type(v) is int)]
     near = nearest(name, known)
-    raise fault("unknown-axis", f"`{name}` is not an axis with a size here", span, help=f"did you mean `{near}`?" if near else "axes are declared in the model and sized by a config")
+    raise fault(
+        "unknown-axis", f"`{name}` is not an axis with a size here", span,
+        help=f"did you mean `{near}`?" if near else "axes are declared in the model and sized by a config",
+    )  # fmt: skip
 
 
 def degree_of(rank: str, span: Span, side: Side) -> int:
@@ -117,17 +112,15 @@ def _slice(index: Slice, operand: Index, rank: str, state: RuleState) -> tuple[i
     size, pieces = index_pieces(operand, state)
     check_divides(size, degree, show(operand), rank, index.span, side)
     block = size // degree
-    return block, [q for p in pieces for q in sliced(p, block, state.slot(rank))]
+    return block, check_few((q for p in pieces for q in sliced(p, block, state.slot(rank))), index.span)
 
 
 def _pad(index: Pad, state: RuleState) -> tuple[int, list[Piece]]:
     size, pieces = index_pieces(index.operand, state)
-    amount = evaluate(index.amount, state.side.scope)
-    if not isinstance(amount, int) or amount < 1:
-        raise fault("bad-pad", f"cannot pad to {amount}: a whole number from 1 is needed", index.span)
+    amount = whole_number(index.amount, state.side.scope, "the amount to pad to")
     total = amount if index.exact else -(-size // amount) * amount
     if total < size:
-        raise fault("bad-pad", f"`{show(index.operand)}` ({size}) is larger than the {amount} it is padded to", index.span)
+        raise fault("pad-too-small", f"`{show(index.operand)}` ({size}) is larger than the {amount} it is padded to", index.span, help=f"pad it to {size} or more")
     if total == size:
         return size, pieces
     if index.fill == "zero":
@@ -160,11 +153,14 @@ def _sum_of(index: Sum, state: RuleState) -> tuple[int, list[Piece]]:
         body = [Piece("", (), state.vector(), ())]
         stride = 1
         for size, pieces in zip(reversed(sizes), reversed(factors), strict=True):
-            body = [joined(scaled_offset(p, stride), b, term.span) for p in pieces for b in body]
+            body = check_few((joined(scaled_offset(p, stride), b, term.span) for p in pieces for b in body), term.span)
             stride *= size
         for piece in body:
             out.append(moved(_labelled(piece, term.label, term.span, state), offset))
+        check_few(out, index.span)
         offset += stride
+        if offset > LARGEST:
+            raise fault("too-long", "this dimension is longer than any checkpoint's", index.span)
     return offset, out
 
 
@@ -183,7 +179,15 @@ def joined(left: Piece, right: Piece, span: Span) -> Piece:
 
 
 def is_stage_axis(index: Index, side: Side) -> bool:
-    return isinstance(index, AxisRef) and side.stages is not None and index.name == side.stages.axis
+    """Whether this is the axis that stages divide, by itself, also by way of a `let` or in parentheses."""
+    match index:
+        case AxisRef(name) if name in side.lets:
+            return is_stage_axis(side.lets[name], side)
+        case AxisRef(name):
+            return side.stages is not None and name == side.stages.axis
+        case Sum((Term(None, (factor,)),)):
+            return is_stage_axis(factor, side)
+    return False
 
 
 def stage_pieces(state: RuleState, place: Callable[[int, int], dict[str, int]]) -> list[Piece]:

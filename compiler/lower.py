@@ -8,27 +8,17 @@ tensors is a few dozen pieces.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+import math
 from dataclasses import dataclass, replace
 
 from ..dsl.diagnostic import Diagnostic, MappingError
-from ..dsl.nearest import nearest
-from ..dsl.tree import AxisRef, Hole, Index, Pad, Pattern, Slice, Sum
-from ..runtime.plan import Box, Stored
-from .index import (
-    RuleState,
-    axis_of,
-    check_divides,
-    degree_of,
-    index_pieces,
-    is_stage_axis,
-    joined,
-    loops_of,
-    stage_pieces,
-)
-from .pieces import COORDS, Loop, Piece, moved, product, scaled_offset
-from .resolve import LiveRule, Side
-from .scope import evaluate, fault
+from ..dsl.tree import AxisRef, Hole, Index, Pad, Slice, Sum
+from ..runtime.plan import Stored
+from .index import RuleState, index_pieces, is_stage_axis, joined
+from .names import box_of, check_names, fixed_ranks, format_of, named, rank_pieces, touch
+from .pieces import Piece, check_few, product, scaled_offset
+from .resolve import LiveRule, Side, unknown_tensor
+from .scope import LARGEST, fault
 
 
 @dataclass(frozen=True)
@@ -69,6 +59,8 @@ def _stage_counts(rule: LiveRule, side: Side) -> list[int | None]:
 
 def _slices_stage(index: Index, side: Side) -> bool:
     match index:
+        case AxisRef(name) if name in side.lets:
+            return _slices_stage(side.lets[name], side)
         case Slice(operand, rank):
             return (side.stages is not None and rank == side.stages.rank and is_stage_axis(operand, side)) or _slices_stage(operand, side)
         case Sum(terms):
@@ -83,18 +75,19 @@ def _lower_rule(rule: LiveRule, side: Side, count: int | None) -> Lowered | None
     holes = [p for p in pattern.parts if isinstance(p, Hole)]
     axes = list(dict.fromkeys(h.axis for h in holes if h.axis not in side.ranks))
     state = RuleState(side, rule, (*side.ranks, *axes), count)
+    check_names(rule.rule, side, state.coords)
     zero = state.vector()
     places = [Piece("", (), zero, ())]
     touched: set[str] = set()
     for hole in {h.axis: h for h in holes if h.axis in axes}.values():
-        named = _named(hole, state, touched)
-        places = [product(p, n) for p in places for n in named]
+        spelled = named(hole, state, touched)
+        places = check_few([product(p, n) for p in places for n in spelled], rule.rule.span)
     for dim in rule.rule.dims:
-        _touch(dim, side, touched)
-    fixed = _fixed_ranks(rule, side, touched)
+        touch(dim, side, touched)
+    fixed = fixed_ranks(rule, side, touched)
     instances = places
     for rank, n in side.ranks.items():
-        ranked = _rank_pieces(rank, n, state, fixed, touched, instances)
+        ranked = rank_pieces(rank, n, state, fixed, touched, instances)
         instances = [product(p, r) for p in instances for r in ranked.instances]
         places = [product(p, r) for p in places for r in ranked.copies]
     shape: list[int] = []
@@ -103,12 +96,14 @@ def _lower_rule(rule: LiveRule, side: Side, count: int | None) -> Lowered | None
         size, pieces = index_pieces(dim, state)
         shape.append(size)
         dims.append(pieces)
+    if math.prod(shape) > LARGEST:
+        raise fault("too-many-elements", "this rule's tensor has more elements than any checkpoint", rule.rule.span)
     body = [Piece("", (), zero, ())]
     stride = 1
     for size, pieces in zip(reversed(shape), reversed(dims), strict=True):
-        body = [joined(scaled_offset(p, stride), b, rule.rule.span) for p in pieces for b in body]
+        body = check_few([joined(scaled_offset(p, stride), b, rule.rule.span) for p in pieces for b in body], rule.rule.span)
         stride *= size
-    pieces = [_filled(product(b, p), rule, side) for p in places for b in body]
+    pieces = check_few([_filled(product(b, p), rule, side) for p in places for b in body], rule.rule.span)
     live = [p for p in pieces if p.tensor is not None]
     absent = {p.tensor for p in live if p.tensor in side.sizes.absent}
     if live and all(p.tensor in absent for p in live):
@@ -123,114 +118,18 @@ def _lower_rule(rule: LiveRule, side: Side, count: int | None) -> Lowered | None
         )
     _check_axes(pieces, rule, side)
     stored = Stored(
-        _format(pattern, side),
-        _format(side.files, side) if side.files else "",
+        format_of(pattern),
+        format_of(side.files) if side.files else "",
         state.coords,
-        tuple(_box(p) for p in instances),
+        tuple(box_of(p) for p in instances),
         tuple(shape),
         rule.block,
         rule.rule.dtype,
-        tuple(_format(n, side) for n in rule.rule.names[1:]),
+        tuple(format_of(n) for n in rule.rule.names[1:]),
         rule.tied or rule.rule.optional,
         f"{rule.rule.span.file}:{rule.rule.span.line}",
     )
     return Lowered(stored, tuple(_stripped(p) for p in pieces), rule)
-
-
-# --- names and ranks ------------------------------------------------------------------------------
-
-
-def _named(hole: Hole, state: RuleState, touched: set[str]) -> list[Piece]:
-    """The axis of a hole moves the coordinate that is spelled: its global index, or the rank's local number."""
-    side, name = state.side, hole.axis
-    offset = int(evaluate(hole.offset, side.scope)) if hole.offset is not None else 0
-    stages = side.stages
-    if stages is not None and name == stages.axis and hole.rank in (None, stages.rank):
-        touched.add(stages.rank)
-        pieces = stage_pieces(state, lambda i, local: {f"_{name}": i if hole.rank is None else local})
-    else:
-        axis, extent, step = axis_of(name, hole.span, side)
-        if hole.rank is not None:
-            degree = degree_of(hole.rank, hole.span, side)
-            touched.add(hole.rank)
-            check_divides(extent, degree, name, hole.rank, hole.span, side)
-            local = extent // degree
-            by_rank = loops_of(degree, axis, step * local, state.vector(**{f"_{hole.rank}": 1}))
-            by_local = loops_of(local, axis, step, state.vector(**{f"_{name}": 1}))
-            pieces = [Piece("", ((axis, 0),), state.vector(), (*by_rank, *by_local))]
-        else:
-            pieces = [Piece("", ((axis, 0),), state.vector(), loops_of(extent, axis, step, state.vector(**{f"_{name}": 1})))]
-    return [moved(p, offset, state.slot(name)) for p in pieces]
-
-
-def _touch(index: Index, side: Side, touched: set[str]) -> None:
-    """Ranks that a slice in this expression binds."""
-    match index:
-        case AxisRef(name) if name in side.lets:
-            _touch(side.lets[name], side, touched)
-        case Slice(operand, rank):
-            touched.add(rank)
-            _touch(operand, side, touched)
-        case Pad(operand):
-            _touch(operand, side, touched)
-        case Sum(terms):
-            for term in terms:
-                for factor in term.factors:
-                    _touch(factor, side, touched)
-
-
-def _fixed_ranks(rule: LiveRule, side: Side, touched: set[str]) -> dict[str, int]:
-    on = rule.rule.on
-    if on is None:
-        return {}
-    if side.stages is None or side.stages.rank in touched:
-        why = "the layout has no stages" if side.stages is None else "the rule already says which stage owns it"
-        raise fault("misplaced-on", f"`on {on}` means nothing here: {why}", rule.rule.span, help=f"remove `on {on}`")
-    rank = side.stages.rank
-    return {} if on == "all" else {rank: 0 if on == "first" else side.ranks[rank] - 1}
-
-
-@dataclass(frozen=True)
-class _Ranked:
-    """How a rank's coordinate runs: over the tensors that exist, and over the copies of one element."""
-
-    instances: list[Piece]
-    copies: list[Piece]
-
-
-def _rank_pieces(rank: str, n: int, state: RuleState, fixed: Mapping[str, int], touched: set[str], places: list[Piece]) -> _Ranked:
-    none = [Piece("", (), state.vector(), ())]
-    if rank in fixed:
-        at = [Piece("", (), state.vector(**{f"_{rank}": fixed[rank]}), ())]
-        return _Ranked(at, at)
-    slot = state.slot(rank)
-    if any(p.base[slot] or any(loop.move[slot] for loop in p.loops) for p in places):
-        return _Ranked(none, none)  # a name's stage or expert already runs over it
-    stages = state.side.stages
-    if stages is not None and rank == stages.rank and state.count is not None:
-        owners = [r for r, owned in enumerate(stages.owned) if len(owned) == state.count]
-        return _Ranked([Piece("", (), state.vector(**{f"_{rank}": r}), ()) for r in owners], none)
-    every = [Piece("", (), state.vector(), loops_of(n, None, 0, state.vector(**{f"_{rank}": 1})))]
-    if rank in touched:
-        return _Ranked(every, none)  # a slice gives each element its rank
-    weight, state.copies = state.copies, state.copies * n
-    replica = Loop(n, None, 0, state.vector(copy=weight, **{f"_{rank}": 1}), replica=True)
-    return _Ranked(every, [Piece("", (), state.vector(), (replica,) if n > 1 else ())])
-
-
-def _format(pattern: Pattern, side: Side) -> str:
-    """The pattern for `str.format`, by the names of the coordinates."""
-    out = []
-    for part in pattern.parts:
-        if isinstance(part, str):
-            out.append(part.replace("{", "{{").replace("}", "}}"))
-        else:
-            out.append("{" + part.axis + (f":0{part.width}" if part.width else "") + "}")
-    return "".join(out)
-
-
-def _box(piece: Piece) -> Box:
-    return Box(piece.base[COORDS:], tuple((x.extent, x.move[COORDS:]) for x in piece.loops if x.extent > 1))
 
 
 # --- what fills a piece ---------------------------------------------------------------------------
@@ -244,8 +143,7 @@ def _filled(piece: Piece, rule: LiveRule, side: Side) -> Piece:
         raise fault("unlabelled-part", "no tensor is named for a part of this rule", rule.rule.span, help='name one: `"..." = tensor [...]`, or label each summand')
     name = side.sizes.tied.get(name, name)
     if name not in side.sizes.tensors and name not in side.sizes.absent:
-        near = nearest(name, [*side.sizes.tensors])
-        raise fault("unknown-tensor-name", f"model `{side.family}` has no tensor `{name}`", rule.rule.span, help=f"did you mean `{near}`?" if near else "")
+        raise unknown_tensor(name, side.family, side.sizes.tensors, rule.rule.span)
     return replace(piece, tensor=name)
 
 

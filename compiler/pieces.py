@@ -7,11 +7,14 @@ loops step along one axis of the model and, at the same time, along the *places*
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
+from ..dsl.tree import Span
 from .digits import Vector, added, scaled
+from .scope import fault
 
+MOST_PIECES = 4096  # of one rule; real layouts have tens
 AT, COPY, COORDS = 0, 1, 2  # slots of a place vector; coordinates follow
 
 
@@ -121,6 +124,19 @@ def _ranked(v: Vector, number: int, offset: int, slot: int) -> Vector:
     out[AT] = offset
     out[slot] += number
     return tuple(out)
+
+
+def check_few(pieces: Iterable[Piece], span: Span) -> list[Piece]:
+    """The pieces, if they are few enough to be worked with one by one."""
+    out: list[Piece] = []
+    for piece in pieces:
+        out.append(piece)
+        if len(out) > MOST_PIECES:
+            raise fault(
+                "too-many-pieces", f"this falls into more than {MOST_PIECES} pieces", span, "cut up here",
+                help="put the slice where it cuts whole blocks, or choose a degree that divides them",
+            )  # fmt: skip
+    return out
 
 
 def _cut(piece: Piece, block: int, slot: int) -> Iterator[Piece]:

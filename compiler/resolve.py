@@ -100,6 +100,7 @@ def resolve(
     for item in items:
         if isinstance(item, Let) and item.name not in lets and _holds(item.when, scope):
             lets[item.name] = item.value
+    check_lets(lets)
     files = next((x.pattern for x in items if isinstance(x, Files) and _holds(x.when, scope)), None)
     formats = next((x.names for x in reversed(items) if isinstance(x, Formats)), ("safetensors",))
     if format is not None and format not in formats:
@@ -222,7 +223,7 @@ def _parts(refinements: tuple[Refine, ...], sizes: Sizes, scope: Scope) -> dict[
 def unknown_tensor(name: str, model: str, declared: Iterable[str], span: Span) -> MappingError:
     near = nearest(name, sorted(declared))
     help = f"did you mean `{near}`?" if near else "declare it in the model"
-    return fault("unknown-tensor", f"model `{model}` has no tensor `{name}`", span, help=help)
+    return fault("unknown-tensor-name", f"model `{model}` has no tensor `{name}`", span, help=help)
 
 
 def _divisors(n: int, name: str) -> str:

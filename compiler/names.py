@@ -1,0 +1,148 @@
+"""A rule's name and the ranks in, loops out: which tensors of a rule exist, and how their names are spelled.
+
+An axis that a name spells moves a coordinate instead of an offset; a rank that no slice binds makes copies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from ..dsl.tree import AxisRef, Hole, Index, Pad, Pattern, Rule, Slice, Sum
+from ..runtime.plan import Box
+from .index import RuleState, axis_of, check_divides, degree_of, loops_of, stage_pieces
+from .pieces import COORDS, Loop, Piece, moved
+from .resolve import LiveRule, Side
+from .scope import fault, whole_number
+
+
+def check_names(rule: Rule, side: Side, coords: tuple[str, ...]) -> None:
+    """One number per axis: all spellings of a name, and its file, say the same of it."""
+    first = _holes(rule.names[0])
+    for hole in first.values():
+        if hole.axis in side.ranks:
+            _check_rank_hole(hole)
+    for other in rule.names[1:]:
+        if _holes(other) != first:
+            raise fault(
+                "alternative-holes", "the spellings of this name have different holes", other.span, "differs from the first spelling",
+                help="a rule of its own, with `optional` on both, reads what is numbered otherwise",
+            )  # fmt: skip
+    for hole in _holes(side.files).values() if side.files else ():
+        if hole.axis not in coords:
+            raise fault(
+                "file-hole", f"the file's name spells `{hole.axis}`, which is neither a rank nor in this rule's name", hole.span,
+                notes=(f"the rule at {rule.span.file}:{rule.span.line} does not spell it",), help=f"remove {{{hole.axis}}}, or declare `rank {hole.axis} = 1`",
+            )  # fmt: skip
+        _check_rank_hole(hole)
+
+
+def _holes(pattern: Pattern) -> dict[str, Hole]:
+    """The holes of a name by axis, widths apart."""
+    out: dict[str, Hole] = {}
+    for part in pattern.parts:
+        if isinstance(part, Hole):
+            plain = Hole(part.axis, part.rank, part.offset, 0, part.span)
+            if out.setdefault(part.axis, plain) != plain:
+                raise fault("two-numbers", f"this name spells `{part.axis}` as two different numbers", part.span, help="spell it in one way")
+    return out
+
+
+def _check_rank_hole(hole: Hole) -> None:
+    if hole.rank is not None or hole.offset is not None:
+        raise fault("rank-hole", f"`{hole.axis}` is spelled as it is here: it takes no `/` and no offset", hole.span, help=f"write {{{hole.axis}}}")
+
+
+def named(hole: Hole, state: RuleState, touched: set[str]) -> list[Piece]:
+    """The axis of a hole moves the coordinate that is spelled: its global index, or the rank's local number."""
+    side, name = state.side, hole.axis
+    offset = 0
+    if hole.offset is not None:
+        offset = whole_number(hole.offset, side.scope, f"the offset of `{name}`", 0)
+    stages = side.stages
+    if stages is not None and name == stages.axis and hole.rank in (None, stages.rank):
+        touched.add(stages.rank)
+        pieces = stage_pieces(state, lambda i, local: {f"_{name}": i if hole.rank is None else local})
+    else:
+        axis, extent, step = axis_of(name, hole.span, side)
+        if hole.rank is not None:
+            degree = degree_of(hole.rank, hole.span, side)
+            touched.add(hole.rank)
+            check_divides(extent, degree, name, hole.rank, hole.span, side)
+            local = extent // degree
+            by_rank = loops_of(degree, axis, step * local, state.vector(**{f"_{hole.rank}": 1}))
+            by_local = loops_of(local, axis, step, state.vector(**{f"_{name}": 1}))
+            pieces = [Piece("", ((axis, 0),), state.vector(), (*by_rank, *by_local))]
+        else:
+            pieces = [Piece("", ((axis, 0),), state.vector(), loops_of(extent, axis, step, state.vector(**{f"_{name}": 1})))]
+    return [moved(p, offset, state.slot(name)) for p in pieces]
+
+
+def touch(index: Index, side: Side, touched: set[str]) -> None:
+    """Ranks that a slice in this expression binds."""
+    match index:
+        case AxisRef(name) if name in side.lets:
+            touch(side.lets[name], side, touched)
+        case Slice(operand, rank):
+            touched.add(rank)
+            touch(operand, side, touched)
+        case Pad(operand):
+            touch(operand, side, touched)
+        case Sum(terms):
+            for term in terms:
+                for factor in term.factors:
+                    touch(factor, side, touched)
+
+
+def fixed_ranks(rule: LiveRule, side: Side, touched: set[str]) -> dict[str, int]:
+    on = rule.rule.on
+    if on is None:
+        return {}
+    if side.stages is None or side.stages.rank in touched:
+        why = "the layout has no stages" if side.stages is None else "the rule already says which stage owns it"
+        raise fault("misplaced-on", f"`on {on}` means nothing here: {why}", rule.rule.span, help=f"remove `on {on}`")
+    rank = side.stages.rank
+    return {} if on == "all" else {rank: 0 if on == "first" else side.ranks[rank] - 1}
+
+
+@dataclass(frozen=True)
+class _Ranked:
+    """How a rank's coordinate runs: over the tensors that exist, and over the copies of one element."""
+
+    instances: list[Piece]
+    copies: list[Piece]
+
+
+def rank_pieces(rank: str, n: int, state: RuleState, fixed: Mapping[str, int], touched: set[str], places: list[Piece]) -> _Ranked:
+    none = [Piece("", (), state.vector(), ())]
+    if rank in fixed:
+        at = [Piece("", (), state.vector(**{f"_{rank}": fixed[rank]}), ())]
+        return _Ranked(at, at)
+    slot = state.slot(rank)
+    if any(p.base[slot] or any(loop.move[slot] for loop in p.loops) for p in places):
+        return _Ranked(none, none)  # a name's stage or expert already runs over it
+    stages = state.side.stages
+    if stages is not None and rank == stages.rank and state.count is not None:
+        owners = [r for r, owned in enumerate(stages.owned) if len(owned) == state.count]
+        return _Ranked([Piece("", (), state.vector(**{f"_{rank}": r}), ()) for r in owners], none)
+    every = [Piece("", (), state.vector(), loops_of(n, None, 0, state.vector(**{f"_{rank}": 1})))]
+    if rank in touched:
+        return _Ranked(every, none)  # a slice gives each element its rank
+    weight, state.copies = state.copies, state.copies * n
+    replica = Loop(n, None, 0, state.vector(copy=weight, **{f"_{rank}": 1}), replica=True)
+    return _Ranked(every, [Piece("", (), state.vector(), (replica,) if n > 1 else ())])
+
+
+def format_of(pattern: Pattern) -> str:
+    """The pattern for `str.format`, by the names of the coordinates."""
+    out = []
+    for part in pattern.parts:
+        if isinstance(part, str):
+            out.append(part.replace("{", "{{").replace("}", "}}"))
+        else:
+            out.append("{" + part.axis + (f":0{part.width}" if part.width else "") + "}")
+    return "".join(out)
+
+
+def box_of(piece: Piece) -> Box:
+    return Box(piece.base[COORDS:], tuple((x.extent, x.move[COORDS:]) for x in piece.loops if x.extent > 1))
