@@ -20,8 +20,8 @@ lint: $(READY)  ## ruff and mypy
 
 check: lint test  ## lint and test
 
-bench: $(READY)  ## measure the engine on this machine
-	$(BIN)/python benchmarks/engine.py
+bench: $(READY)  ## measure ckptc beside cp and plain torch on this machine
+	$(BIN)/python benchmarks/convert.py
 
 clean:  ## remove what is made here: the environment, caches, the demo
 	rm -rf $(VENV) demo build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -13,7 +13,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -25,17 +25,33 @@ TP, PP, KV_MULTIPLIER = 4, 2, 2
 HERE = Path(__file__).resolve().parent
 
 
-def measured(command: list[str], log: Path) -> tuple[float, int]:
-    """Seconds and peak resident bytes of one process, of which nothing else is asked."""
-    with log.open("wb") as said:
-        began = time.perf_counter()
-        process = subprocess.Popen(command, stdout=said, stderr=said)
-        _, status, used = os.wait4(process.pid, 0)
-        seconds = time.perf_counter() - began
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        sys.exit(f"{' '.join(command)}\nended with {process.returncode}:\n{log.read_text()}")
-    return seconds, used.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+# A process begins with the peak memory of the one that started it: so a small one starts it, and measures.
+STARTER = """
+import os, sys, time
+out = os.open(sys.argv[1], os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+began = time.perf_counter()
+process = os.posix_spawnp(sys.argv[2], sys.argv[2:], os.environ, file_actions=[(os.POSIX_SPAWN_DUP2, out, n) for n in (1, 2)])
+_, status, used = os.wait4(process, 0)
+print(time.perf_counter() - began, used.ru_utime + used.ru_stime, used.ru_maxrss, os.waitstatus_to_exitcode(status))
+"""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of one whole process: seconds, seconds of processor time, peak resident bytes."""
+
+    seconds: float
+    processor: float
+    peak: int
+
+
+def measured(command: list[str], log: Path) -> Cost:
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}  # as installed programs run
+    starter = [sys.executable, "-I", "-S", "-c", STARTER, str(log), *command]
+    said = subprocess.run(starter, capture_output=True, text=True, check=True, env=environment).stdout.split()
+    if int(said[3]):
+        sys.exit(f"{' '.join(command)}\nended with {said[3]}:\n{log.read_text()}")
+    return Cost(float(said[0]), float(said[1]), int(said[2]) * (1 if sys.platform == "darwin" else 1024))
 
 
 def commands(root: Path, layers: int) -> dict[str, tuple[Path, list[str]]]:
@@ -81,20 +97,17 @@ def turns(root: Path, gigabytes: float, count: int) -> None:
     size = write_llama(root / "hf", layers)
     print(f"Llama, {layers} layers, {len(shapes_of(layers))} tensors, {size / 1e9:.2f} GB of bfloat16; {root}")
     print(f"{platform.machine()}, {os.cpu_count()} processors; {count} turns, sync before each run\n", flush=True)
-    seconds: dict[str, list[float]] = {}
-    peaks: dict[str, int] = {}
+    costs: dict[str, list[Cost]] = {}
     jobs = commands(root, layers)
+    for _, command in jobs.values():  # not counted: bytecode, caches
+        measured(command, root / "log")
     for turn in range(count):
         for name, (out, command) in jobs.items():
             drop(out)
             os.sync()
-            spent, peak = measured(command, root / "log")
-            seconds.setdefault(name, []).append(spent)
-            peaks[name] = max(peaks.get(name, 0), peak)
-            if name == "cp":
-                drop(out)
-        print(f"turn {turn + 1}: " + ", ".join(f"{name} {times[-1]:.2f} s" for name, times in seconds.items()), flush=True)
-    show(seconds, peaks, size)
+            costs.setdefault(name, []).append(measured(command, root / "log"))
+        print(f"turn {turn + 1}: " + ", ".join(f"{name} {c[-1].seconds:.2f} s" for name, c in costs.items()), flush=True)
+    show(costs, size)
     pairs = [("ckptc-ranks", "torch-ranks"), ("ckptc-hf", "hf"), ("torch-hf", "hf")]
     for left, right in pairs:
         same = equal(root / left, root / right)
@@ -103,21 +116,21 @@ def turns(root: Path, gigabytes: float, count: int) -> None:
             sys.exit(1)
 
 
-def show(seconds: dict[str, list[float]], peaks: dict[str, int], size: int) -> None:
-    middle = {name: statistics.median(times) for name, times in seconds.items()}
-
+def show(costs: dict[str, list[Cost]], size: int) -> None:
     def ratio(name: str, other: str) -> str:
         """Turn by turn, then the median: what drifts falls out."""
-        if other not in seconds or other == name or name == "cp":
+        if other == name or name == "cp":
             return ""
-        return f"{statistics.median(a / b for a, b in zip(seconds[name], seconds[other], strict=True)):.2f}"
+        return f"{statistics.median(a.seconds / b.seconds for a, b in zip(costs[name], costs[other], strict=True)):.2f}"
 
-    print(f"\n{'':16}{'median':>9}{'min':>8}{'max':>8}{'GB/s':>7}{'/ cp':>7}{'/ torch':>9}{'peak memory':>14}")
-    for name, times in seconds.items():
-        other = name.replace("ckptc", "torch")
+    print(f"\n{'':16}{'median':>9}{'min':>8}{'max':>8}{'CPU':>8}{'GB/s':>7}{'/ cp':>7}{'/ torch':>9}{'peak memory':>14}")
+    for name, found in costs.items():
+        times = [cost.seconds for cost in found]
+        middle, processor = statistics.median(times), statistics.median(cost.processor for cost in found)
         print(
-            f"{name:16}{middle[name]:7.2f} s{min(times):8.2f}{max(times):8.2f}{size / middle[name] / 1e9:7.2f}"
-            f"{ratio(name, 'cp'):>7}{ratio(name, other):>9}{peaks[name] / 2**20:10.0f} MiB"
+            f"{name:16}{middle:7.2f} s{min(times):8.2f}{max(times):8.2f}{processor:8.2f}{size / middle / 1e9:7.2f}"
+            f"{ratio(name, 'cp'):>7}{ratio(name, name.replace('ckptc', 'torch')):>9}"
+            f"{max(cost.peak for cost in found) / 2**20:10.0f} MiB"
         )
     print()
 
@@ -131,7 +144,7 @@ def flat(root: Path) -> None:
         peaks = {}
         for name, (_, command) in commands(root, layers).items():
             if name.startswith("ckptc"):
-                peaks[name] = measured(command, root / "log")[1]
+                peaks[name] = measured(command, root / "log").peak
         print(f"{size / 1e9:6.2f} GB: " + ", ".join(f"{n} {peak / 2**20:.0f} MiB" for n, peak in peaks.items()), flush=True)
         for path in list(root.iterdir()):
             shutil.rmtree(path) if path.is_dir() else path.unlink()

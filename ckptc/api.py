@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import library
+from .arguments import at_least_one, check_dtype, parse_size, stage_lists
 from .choose import choose, config_layout, found_in, route, sizes_of
 from .compiler.detect import fit_source
 from .compiler.explain import describe, explain
 from .compiler.pipeline import compile_sides
 from .compiler.resolve import resolve
 from .compiler.sizes import Scalar
+from .dsl.nearest import nearest
 from .runtime.checkpoint import Checkpoint, open_checkpoint
 from .runtime.fault import Fault
 from .runtime.plan import Plan as PlanData
@@ -27,8 +29,6 @@ if TYPE_CHECKING:
     from .account import Totals
     from .runtime.bind import Bound
     from .runtime.engine import Report
-
-Stages = tuple[tuple[int, ...], ...]
 
 
 @dataclass(frozen=True)
@@ -50,8 +50,6 @@ class Plan:
         """Where the elements of one stored tensor go or come from. Raises `Fault` if no tensor has the name."""
         text = explain(self.data, name)
         if text is None:
-            from .dsl.nearest import nearest
-
             names = [s.name for side in (self.data.source, self.data.target) for s in side.stored]
             near = nearest(name, names)
             raise Fault("unknown-tensor", f"the plan has no tensor `{name}`", help=f"did you mean `{near}`?" if near else "")
@@ -99,7 +97,7 @@ class Plan:
         from .account import totals
 
         bound = self._bound(source, max_shard_bytes=parse_size(max_shard_size))
-        return totals(bound, parse_size(memory), workers)
+        return totals(bound, parse_size(memory), at_least_one(workers))
 
     def run(
         self,
@@ -119,7 +117,7 @@ class Plan:
 
         bound = self._bound(source, max_shard_bytes=parse_size(max_shard_size))
         return run(
-            bound, Path(dst), memory=parse_size(memory), workers=workers, overwrite=overwrite, merge=merge,
+            bound, Path(dst), memory=parse_size(memory), workers=at_least_one(workers), overwrite=overwrite, merge=merge,
             check_copies=compare_copies, progress=progress,
         )  # fmt: skip
 
@@ -138,24 +136,6 @@ class Plan:
             kind = getattr(torch, dtype)
             flat = torch.frombuffer(buffer, dtype=kind) if len(buffer) else torch.empty(0, dtype=kind)
             yield name, flat.reshape(shape).to(device)
-
-
-def parse_size(size: int | str) -> int:
-    """Bytes from a number or a text: "512MiB", "5GB", "1.5 GiB"."""
-    if isinstance(size, int):
-        return size
-    text = size.strip().replace("_", "").lower()
-    units = {"": 1, "b": 1, "k": 10**3, "kb": 10**3, "m": 10**6, "mb": 10**6, "g": 10**9, "gb": 10**9, "t": 10**12, "tb": 10**12}
-    units |= {"ki": 2**10, "kib": 2**10, "mi": 2**20, "mib": 2**20, "gi": 2**30, "gib": 2**30, "ti": 2**40, "tib": 2**40}
-    digits = text.rstrip("abcdefghijklmnopqrstuvwxyz ").strip()
-    unit = text[len(digits) :].strip()
-    try:
-        value = float(digits)
-        if unit not in units or value <= 0:
-            raise ValueError
-        return int(value * units[unit])
-    except ValueError:
-        raise Fault("bad-size", f"`{size}` is not a size", help="write a number of bytes with a unit, such as 512MiB or 5GB") from None
 
 
 def load_plan(path: str | Path) -> Plan:
@@ -184,6 +164,7 @@ def plan(
     of the model; what only the source has goes there. The family, the source's layout and its parameters are
     found from the files unless given. Raises `MappingError` or `Fault`, each with diagnostics.
     """
+    check_dtype(dtype)
     checkpoint = open_checkpoint(src)
     found = found_in(checkpoint)
     family_, layout, keys_layout, config_path = choose(checkpoint, found, to, from_, mapping, family, config)
@@ -191,7 +172,7 @@ def plan(
     sources |= dict(source_settings or {})
     sizes = sizes_of(family_, keys_layout, config_path, model, found, layout)
     source = fit_source(family_, layout, sizes, found, sources)
-    target = resolve(family_, to, sizes, targets, stages=_stages(stages), format=format)
+    target = resolve(family_, to, sizes, targets, stages=stage_lists(stages, family_.layout(to)), format=format)
     files, extra = side_files(checkpoint, source, target, family_, keys_layout, config_path, dtype)
     compiled = compile_sides(source, target, found=found, compare_all=compare_all, dtype=dtype, files=files)
     return Plan(compiled.plan, checkpoint, extra)
@@ -214,6 +195,7 @@ def compile(
 
     Optional tensors are taken to be absent. Raises `MappingError` or `Fault`.
     """
+    check_dtype(dtype)
     choices = [f for f in library.families(mapping) if family in (None, f.name)]
     if not choices:
         raise Fault("unknown-family", f"{mapping} has no family `{family}`")
@@ -224,7 +206,7 @@ def compile(
     keys_layout = config_layout(family_, left, right, config)
     sizes = sizes_of(family_, keys_layout, Path(config) if config else None, model, None, left)
     source = resolve(family_, from_, sizes, sources)
-    target = resolve(family_, to, sizes, targets, stages=_stages(stages), format=format)
+    target = resolve(family_, to, sizes, targets, stages=stage_lists(stages, family_.layout(to)), format=format)
     text = target_config(target, family_, keys_layout, Path(config) if config else None)
     return Plan(compile_sides(source, target, dtype=dtype, files=text).plan)
 
@@ -234,7 +216,3 @@ def convert(src: str | Path, dst: str | Path, *, to: str, **options: Any) -> Rep
     names = ("memory", "workers", "overwrite", "merge", "max_shard_size", "compare_copies", "progress")
     running = {k: options.pop(k) for k in names if k in options}
     return plan(src, to=to, **options).run(dst, **running)
-
-
-def _stages(stages: Sequence[Sequence[int]] | None) -> Stages | None:
-    return tuple(tuple(s) for s in stages) if stages is not None else None

@@ -8,15 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from . import library
-from .compiler.detect import find_layouts
+from .compiler.detect import find_layouts, stray_files
 from .compiler.link import Family, FlatLayout
-from .compiler.match import Found, stored_tensors
-from .compiler.scope import calls
+from .compiler.match import Found, may_be_absent, stored_tensors
+from .compiler.reads import calls
 from .compiler.sizes import Scalar, Sizes, bind_sizes, config_of
 from .dsl.diagnostic import Diagnostic, MappingError
 from .dsl.nearest import nearest
 from .runtime.checkpoint import Checkpoint
 from .runtime.fault import Fault
+from .runtime.match import few
 
 
 def read_config(path: str | Path) -> Mapping[str, Any]:
@@ -70,6 +71,12 @@ def choose(
         raise Fault("unknown-family", f"there is no family `{family}`", notes=(f"there are {names}",), help="see `ckptc list`")
     fits = find_layouts(choices, found, from_)
     fits = [f for f in fits if any(x.name == to for x in f.family.layouts)] or fits
+    strays = stray_files(choices, found, from_) if not fits or fits[0].missing else None
+    if strays:
+        raise Fault(
+            "extra-file", f"{checkpoint.path} holds files that layout `{strays[0].name}` does not have",
+            notes=few(strays[1]), help="move them out of the checkpoint's folder",
+        )  # fmt: skip
     if not fits:
         which = f"layout `{from_}`" if from_ else "any layout"
         raise Fault(
@@ -145,7 +152,8 @@ def sizes_of(
             help="pass it with --config, for example --config HF_DIR/config.json",
         )  # fmt: skip
     present = stored_tensors(source, found) if found is not None else expected_tensors(family)
-    return bind_sizes(family, layout if config is not None else None, keys, given, present.__contains__, str(config or ""))
+    keys_layout = layout if config is not None else None
+    return bind_sizes(family, keys_layout, keys, given, present.__contains__, str(config or ""), may_be_absent(source))
 
 
 def expected_tensors(family: Family) -> frozenset[str]:

@@ -45,8 +45,9 @@ def explain(
 
 
 def check(files: Files, as_json: options.Json = False) -> None:
-    """Parse and link mapping files; report all faults."""
+    """Find what is wrong with mapping files under any sizes."""
     from . import failure, library
+    from .compiler.check import check as check_families
     from .dsl.diagnostic import MappingError
     from .dsl.render import to_record
 
@@ -55,17 +56,17 @@ def check(files: Files, as_json: options.Json = False) -> None:
         try:
             path = library.mapping_path(name)
             own = library.read_mapping(path)
-            library.load([path])
+            found = check_families(library.load([path]))
         except MappingError as error:
-            records += [to_record(d) for d in error.diagnostics]
-            if not as_json:
-                print(failure.text(error, failure.colored(sys.stderr)), file=sys.stderr)
-        else:
-            if not as_json:
-                print(f"{name}: {_count(len(own.models), 'model')}, {_count(len(own.layouts), 'layout')}, no faults")
+            found = error.diagnostics
+        records += [to_record(d) for d in found]
+        if found and not as_json:
+            print(failure.text(MappingError(*found), failure.colored(sys.stderr)), file=sys.stderr)
+        elif not as_json:
+            print(f"{name}: {_count(len(own.models), 'model')}, {_count(len(own.layouts), 'layout')}, no faults")
     if as_json:
         print(json.dumps({"diagnostics": records}, indent=2))
-    if records:
+    if any(record["severity"] == "error" for record in records):
         raise typer.Exit(failure.FAILED)
 
 

@@ -78,12 +78,6 @@ def _refuse(args: Namespace, mode: str) -> None:
     for name in ("tp_size", "pp_size", "virtual_pp_size", "kv_size_multiplier"):
         if getattr(args, name) < 1:
             raise UsageError(f"--{name} must be 1 or more, not {getattr(args, name)}")
-    heads = _config(args).get("num_attention_heads")
-    if args.pad_attn_heads and (not isinstance(heads, int) or heads % args.tp_size):
-        raise not_yet(
-            f"--pad_attn_heads where {heads or 'an unknown number of'} heads do not divide over {args.tp_size} ranks",
-            "use a --tp_size that divides the heads",
-        )
 
 
 def _source(args: Namespace) -> tuple[str, list[str]]:
@@ -125,8 +119,8 @@ def _unneeded(args: Namespace) -> list[str]:
         notes.append("--model_key is not needed")
     if args.load_xser:
         notes.append("--load_xser is not needed: how tensors are stored is seen from the files")
-    if args.pad_attn_heads:
-        notes.append(f"--pad_attn_heads changes nothing: the heads divide over {args.tp_size} ranks")
+    if args.pad_attn_heads and not args.qkv_linear:
+        notes.append("--pad_attn_heads is ignored without --qkv_linear")
     if args.kv_size_multiplier != 1 and not args.qkv_linear:
         notes.append("--kv_size_multiplier is ignored without --qkv_linear")
     if args.fuse_qkv and not args.qkv_linear:
@@ -158,6 +152,7 @@ def _forward(args: Namespace, source: str, notes: list[str]) -> Work:
     native += ["--set", f"qkv={qkv}"]
     if args.qkv_linear:
         native += ["--set", f"kv_multiplier={args.kv_size_multiplier}", "--set", f"hw={args.hw_backend}"]
+        native += ["--set", "pad_heads=true"] if args.pad_attn_heads else []
         if args.hw_backend == "trn2" and args.kv_size_multiplier > 1:
             notes.append(
                 "query and key/value heads are paired as the trn2 module has them; "
@@ -188,6 +183,7 @@ def _backward(args: Namespace, source: str, notes: list[str]) -> Work:
         ]
         if args.qkv_linear:
             out += ["--from-set", f"kv_multiplier={args.kv_size_multiplier}", "--from-set", f"hw={hw}"]
+            out += ["--from-set", "pad_heads=true"] if args.pad_attn_heads else []
         if args.config:
             out += ["--config", args.config]
         return (*out, "--format", "bin", "--single-file", "checkpoint.pt", "--merge")

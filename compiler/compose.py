@@ -11,10 +11,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
 
-from .digits import Common, Vector, added, by_step, meet, scaled
+from ..dsl.diagnostic import MappingError
+from .digits import Common, TooIrregularError, Vector, added, by_step, meet, scaled
 from .lower import Lowered
 from .pieces import COPY, Loop, Piece
-from .prove import first_copy
+from .prove import first_copy, too_irregular
+
+MOST_MOVES = 100_000
 
 
 @dataclass(frozen=True)
@@ -54,8 +57,14 @@ def compose(source: tuple[Lowered, ...], target: tuple[Lowered, ...]) -> tuple[M
             for i, left in readable[piece.tensor]:
                 scale = item.rule.scale / source[i].rule.scale
                 shift = item.rule.shift - source[i].rule.shift * scale
-                for at_source, at_target, common in _meetings(left, piece):
-                    moves.append(Move(i, j, at_source, at_target, common, scale, shift))
+                spans = source[i].rule.rule.span, item.rule.rule.span
+                try:
+                    for at_source, at_target, common in _meetings(left, piece):
+                        moves.append(Move(i, j, at_source, at_target, common, scale, shift))
+                        if len(moves) > MOST_MOVES:
+                            raise TooIrregularError
+                except TooIrregularError:
+                    raise MappingError(too_irregular(*spans)) from None
     return tuple(moves)
 
 
@@ -82,7 +91,10 @@ def compare(side: tuple[Lowered, ...], *, all_copies: bool, present: frozenset[i
             for part in further:
                 for i, left in readable[piece.tensor]:
                     if (item.rule.scale, item.rule.shift) == (side[i].rule.scale, side[i].rule.shift):
-                        moves.extend(Move(i, j, a, b, common) for a, b, common in _meetings(left, part))
+                        try:
+                            moves.extend(Move(i, j, a, b, common) for a, b, common in _meetings(left, part))
+                        except TooIrregularError:
+                            raise MappingError(too_irregular(side[i].rule.rule.span, item.rule.rule.span)) from None
     return tuple(moves)
 
 

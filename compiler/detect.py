@@ -8,17 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import product
+from itertools import combinations, islice, product
+from math import prod
 from typing import Any
 
 from ..dsl.diagnostic import Diagnostic, MappingError
 from ..dsl.tree import Literal, Param, Stages
+from .clash import coordinates
 from .link import Family, FlatLayout
 from .lower import Lowered, lower
-from .match import Found, files_pattern, ranks_of, regex, skeleton, stages_of, stored_tensors, unmatched
-from .prove import coordinates
+from .match import Found, files_pattern, match_file, ranks_of, regex, skeleton, stages_of, stored_tensors, unmatched
 from .resolve import Side, resolve
 from .sizes import Scalar, Sizes
+
+MOST_TRIES = 4096  # settings of a layout that are compared with a checkpoint
+MOST_SPARE = 1_000_000  # tensors that a rule may expect beyond those that are there, before they are only counted
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,17 @@ def find_layouts(families: Sequence[Family], found: Sequence[Found], layout: str
     return [fit for _, fit in scored]
 
 
+def stray_files(families: Sequence[Family], found: Sequence[Found], layout: str | None = None) -> tuple[FlatLayout, tuple[str, ...]] | None:
+    """A layout whose file names most files have, and those files that have another: none of its can be told."""
+    files = tuple(dict.fromkeys(f.file for f in found))
+    for candidate in (c for family in families for c in family.layouts if layout in (None, c.name)):
+        for pattern in files_pattern(candidate):
+            strays = tuple(f for f in files if match_file(pattern, f) is None)
+            if strays and 2 * len(strays) <= len(files):
+                return candidate, strays
+    return None
+
+
 def fit_source(
     family: Family, layout: FlatLayout, sizes: Sizes, found: Sequence[Found], given: Mapping[str, Scalar], format: str | None = None
 ) -> Side:
@@ -61,11 +76,10 @@ def fit_source(
             )  # fmt: skip
         fixed[rank] = n
     stages = stages_of(layout, found)
-    if stages is not None and not _partition(stages):
-        stages = None
-    if stages is not None and not all(stages):
-        stages = None
-    by_turns = next((x.interleave for x in layout.items if isinstance(x, Stages)), None)
+    declared = next((x for x in layout.items if isinstance(x, Stages)), None)
+    if stages is not None and not (declared and all(stages) and _partition(stages, sizes.values.get(declared.axis))):
+        stages = None  # binding reports which layers are missing, or beyond the config
+    by_turns = declared.interleave if declared else None
     free = [p for p in layout.params if p.name not in fixed and not p.rank and p.name != by_turns]
     seen = _shapes(found)
     first: Side | None = None
@@ -89,9 +103,9 @@ def fit_source(
     raise error
 
 
-def _partition(stages: tuple[tuple[int, ...], ...]) -> bool:
+def _partition(stages: tuple[tuple[int, ...], ...], size: Any) -> bool:
     flat = sorted(i for s in stages for i in s)
-    return flat == list(range(len(flat)))
+    return len(flat) == size and flat == list(range(len(flat)))
 
 
 def _combinations(free: list[Param], fixed: Mapping[str, Scalar]) -> Iterator[dict[str, Scalar]]:
@@ -112,17 +126,15 @@ def _combinations(free: list[Param], fixed: Mapping[str, Scalar]) -> Iterator[di
             options = [d for d in range(1, min(degree, 256) + 1) if degree % d == 0 and d != default]
         else:
             options = []
-        choices.append([{}, *({param.name: o} for o in options)])
-    ordered = sorted(product(*choices), key=lambda c: sum(bool(x) for x in c)) if _size(choices) <= 20000 else [()]
-    for combination in ordered:
+        choices.append([{param.name: o} for o in options])
+    changed = (
+        combination
+        for count in range(len(choices) + 1)
+        for some in combinations(choices, count)
+        for combination in product(*some)
+    )
+    for combination in islice(changed, MOST_TRIES):
         yield {k: v for part in combination for k, v in part.items()}
-
-
-def _size(choices: list[list[dict[str, Scalar]]]) -> int:
-    out = 1
-    for c in choices:
-        out *= len(c)
-    return out
 
 
 def _shapes(found: Sequence[Found]) -> dict[str, tuple[int, ...]]:
@@ -136,7 +148,12 @@ def _disagreements(side: Side, lowered: tuple[Lowered, ...], seen: Mapping[str, 
     for item in lowered:
         stored = item.stored
         named = [i for i, c in enumerate(stored.coords) if "{" + c in stored.name]
-        points = {tuple(p[i] for i in named) for p in coordinates(_without_ranks(stored.boxes, named))}
+        boxes = _without_ranks(stored.boxes, named)
+        spare = sum(prod(n for n, _ in b.loops) for b in boxes) - len(seen)
+        if spare > MOST_SPARE:
+            wrong += spare  # not listed one by one: far more than there are
+            continue
+        points = {tuple(p[i] for i in named) for p in coordinates(boxes)}
         for point in points:
             at = dict.fromkeys(stored.coords, 0) | {stored.coords[i]: v for i, v in zip(named, point, strict=True)}
             spelled = [p.format(**at) for p in (stored.name, *stored.others)]

@@ -15,12 +15,29 @@ the cost depends on how many blocks are cut, never on how many elements there ar
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import TypeAlias
 
 Vector: TypeAlias = tuple[int, ...]
 Digit: TypeAlias = tuple[int, int, Vector]  # extent, step, move
 Common: TypeAlias = tuple[int, Vector, Vector]  # extent, move on the left, move on the right
 Meeting: TypeAlias = tuple[Vector, Vector, tuple[Common, ...]]
+
+
+class TooIrregularError(Exception):
+    """The two sides meet in more blocks than can be listed."""
+
+
+@dataclass
+class _Budget:
+    """Blocks that may still be listed one by one."""
+
+    left: int = 200_000
+
+    def spend(self) -> None:
+        self.left -= 1
+        if self.left < 0:
+            raise TooIrregularError
 
 
 def scaled(v: Vector, k: int) -> Vector:
@@ -54,8 +71,13 @@ def by_step(digits: list[Digit]) -> tuple[Digit, ...]:
 def meet(shift: int, left: tuple[Digit, ...], right: tuple[Digit, ...], zl: Vector, zr: Vector) -> Iterator[Meeting]:
     """Every way in which `sum(left) == shift + sum(right)`, as boxes: where it starts on each side, and its loops.
 
-    `zl` and `zr` are zero vectors of the two sides' lengths.
+    `zl` and `zr` are zero vectors of the two sides' lengths. Raises `TooIrregularError` rather than go on for long.
     """
+    return _meet(shift, left, right, zl, zr, _Budget())
+
+
+def _meet(shift: int, left: tuple[Digit, ...], right: tuple[Digit, ...], zl: Vector, zr: Vector, budget: _Budget) -> Iterator[Meeting]:
+    budget.spend()
     left_span, right_span = span(left), span(right)
     if shift > left_span or shift + right_span < 0:
         return
@@ -64,24 +86,25 @@ def meet(shift: int, left: tuple[Digit, ...], right: tuple[Digit, ...], zl: Vect
         return
     a, b = (left[0] if left else None), (right[0] if right else None)
     if a and b and a[1] == b[1]:
-        yield from _pair(shift, left, right, zl, zr)
+        yield from _pair(shift, left, right, zl, zr, budget)
     elif b is None or (a is not None and a[1] > b[1]):
-        yield from _coarse_left(shift, left, right, zl, zr)
+        yield from _coarse_left(shift, left, right, zl, zr, budget)
     else:
-        for at_right, at_left, loops in _coarse_left(-shift, right, left, zr, zl):
+        for at_right, at_left, loops in _coarse_left(-shift, right, left, zr, zl, budget):
             yield at_left, at_right, tuple((n, x, y) for n, y, x in loops)
 
 
-def _pair(shift: int, left: tuple[Digit, ...], right: tuple[Digit, ...], zl: Vector, zr: Vector) -> Iterator[Meeting]:
+def _pair(shift: int, left: tuple[Digit, ...], right: tuple[Digit, ...], zl: Vector, zr: Vector, budget: _Budget) -> Iterator[Meeting]:
     """Both top digits step equally: index i on the left meets index i - q on the right."""
     (n, step, move), (m, _, other) = left[0], right[0]
     low, high = shift - span(left[1:]), shift + span(right[1:])
     for q in range(-(-low // step), high // step + 1):
+        budget.spend()
         first = max(0, -q)
         count = min(m, n - q) - first
         if count <= 0:
             continue
-        for at_left, at_right, loops in meet(shift - q * step, left[1:], right[1:], zl, zr):
+        for at_left, at_right, loops in _meet(shift - q * step, left[1:], right[1:], zl, zr, budget):
             yield (
                 added(at_left, scaled(move, first + q)),
                 added(at_right, scaled(other, first)),
@@ -90,7 +113,7 @@ def _pair(shift: int, left: tuple[Digit, ...], right: tuple[Digit, ...], zl: Vec
 
 
 def _coarse_left(
-    shift: int, left: tuple[Digit, ...], right: tuple[Digit, ...], zl: Vector, zr: Vector
+    shift: int, left: tuple[Digit, ...], right: tuple[Digit, ...], zl: Vector, zr: Vector, budget: _Budget
 ) -> Iterator[Meeting]:
     """The left top digit has the larger step: cut the right one to fit it, or go through the left one's blocks."""
     extent, step, move = left[0]
@@ -109,12 +132,12 @@ def _coarse_left(
             for first, digits in parts:
                 if all(d[0] for d in digits):
                     cut = tuple(d for d in digits if d[0] > 1) + right[1:]
-                    for at_left, at_right, loops in meet(shift + first * fine, left, cut, zl, zr):
+                    for at_left, at_right, loops in _meet(shift + first * fine, left, cut, zl, zr, budget):
                         yield at_left, added(at_right, scaled(other, first)), loops
             return
     low, high = shift - span(left[1:]), shift + span(right)
     for i in range(max(0, -(-low // step)), min(extent - 1, high // step) + 1):
-        for at_left, at_right, loops in meet(shift - i * step, left[1:], right, zl, zr):
+        for at_left, at_right, loops in _meet(shift - i * step, left[1:], right, zl, zr, budget):
             yield added(at_left, scaled(move, i)), at_right, loops
 
 

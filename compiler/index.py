@@ -16,7 +16,7 @@ from ..dsl.tree import AxisRef, Copies, Index, One, Pad, Slice, Span, Sum, Term
 from .digits import Vector
 from .pieces import AT, COORDS, COPY, Loop, Piece, check_few, moved, product, scaled_offset, sliced, stepped
 from .resolve import LiveRule, Side
-from .scope import LARGEST, fault, whole_number
+from .scope import LARGEST, either, fault, whole_number
 from .stages import stage_runs
 
 
@@ -99,7 +99,7 @@ def check_divides(size: int, degree: int, what: str, rank: str, span: Span, side
     fits = [d for d in range(1, min(size, 1024) + 1) if size % d == 0]
     raise fault(
         "uneven-split", f"`{what}` ({size}) does not divide over {rank} = {degree}", span, f"sliced into {degree} blocks here",
-        notes=notes, help=f"use {rank} = {', '.join(map(str, fits[:12]))}" + (" ..." if len(fits) > 12 else ""),
+        notes=notes, help=f"use {rank} = {either(fits)}",
     )  # fmt: skip
 
 
@@ -160,7 +160,7 @@ def _sum_of(index: Sum, state: RuleState) -> tuple[int, list[Piece]]:
         check_few(out, index.span)
         offset += stride
         if offset > LARGEST:
-            raise fault("too-long", "this dimension is longer than any checkpoint's", index.span)
+            raise fault("too-long", "this dimension is longer than any checkpoint's", index.span, help="check its sizes and numbers of copies")
     return offset, out
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
-from ..dsl.tree import AxisRef, Index, Pad, Slice, Sum
+from ..dsl.tree import AxisRef, Index, LayoutItem, Let, Pad, Slice, Span, Sum
 from .scope import fault
 
-_DEEPEST = 40  # lets inside lets
+_DEEPEST, _LONGEST = 40, 4096  # lets inside lets; axes, when all are written out
 
 
 def mentions(index: Index) -> Iterator[AxisRef]:
@@ -23,23 +23,53 @@ def mentions(index: Index) -> Iterator[AxisRef]:
                     yield from mentions(factor)
 
 
+def labels(dims: Iterable[Index], items: Iterable[LayoutItem]) -> dict[str, Span]:
+    """The labels in these dimensions and in the lets that they name, each with a place where it stands."""
+    lets: dict[str, list[Index]] = {}
+    for item in items:
+        if isinstance(item, Let):
+            lets.setdefault(item.name, []).append(item.value)
+    found: dict[str, Span] = {}
+    seen: set[str] = set()
+
+    def walk(index: Index) -> None:
+        match index:
+            case AxisRef(name) if name in lets and name not in seen:
+                seen.add(name)
+                for value in lets[name]:
+                    walk(value)
+            case Slice(operand) | Pad(operand):
+                walk(operand)
+            case Sum(terms):
+                for term in terms:
+                    if term.label:
+                        found.setdefault(term.label, term.span)
+                    for factor in term.factors:
+                        walk(factor)
+
+    for dim in dims:
+        walk(dim)
+    return found
+
+
 def check_lets(lets: Mapping[str, Index]) -> None:
     """Every `let` ends at axes, and through few enough others to be written out."""
-    depths: dict[str, int] = {}
+    known: dict[str, tuple[int, int]] = {}  # how deep, and how many names when written out
 
-    def depth(name: str, within: tuple[str, ...]) -> int:
-        if name not in depths:
-            inner = 0
-            for ref in mentions(lets[name]):
-                if ref.name not in lets:
-                    continue
-                if ref.name in (*within, name):
-                    raise fault("circular-let", f"`let {ref.name}` is defined by itself", ref.span, help="define it from axes")
-                if len(within) > _DEEPEST:
-                    raise fault("deep-let", f"`let {ref.name}` stands in more than {_DEEPEST} others", ref.span, help="define fewer")
-                inner = max(inner, depth(ref.name, (*within, name)))
-            depths[name] = 1 + inner
-        return depths[name]
+    def measure(name: str, within: tuple[str, ...]) -> tuple[int, int]:
+        if name in known:
+            return known[name]
+        depth = size = 0
+        for ref in mentions(lets[name]):
+            if ref.name in (*within, name):
+                raise fault("circular-let", f"`let {ref.name}` is defined by itself", ref.span, help="define it from axes")
+            below = measure(ref.name, (*within, name)) if ref.name in lets else (0, 1)
+            depth, size = max(depth, below[0] + 1), size + below[1]
+            if depth > _DEEPEST or size > _LONGEST:
+                what = f"more than {_DEEPEST} deep" if depth > _DEEPEST else f"more than {_LONGEST} names long"
+                raise fault("long-let", f"`let {name}` is {what} when written out", ref.span, help="say it with fewer")
+        known[name] = depth, size
+        return known[name]
 
     for name in lets:
-        depth(name, ())
+        measure(name, ())

@@ -108,7 +108,7 @@ def _unique(items: Iterable[Named], kind: str) -> dict[str, Named]:
         name = item.name  # type: ignore[attr-defined]
         if name in found:
             first = Label(found[name].span, "first declared here")  # type: ignore[attr-defined]
-            raise _fault(f"duplicate-{kind}", f"{kind} `{name}` is declared twice", item.span, f"rename or remove one `{name}`", first)  # type: ignore[attr-defined]
+            raise _fault("declared-twice", f"{kind} `{name}` is declared twice", item.span, f"rename or remove one `{name}`", first)  # type: ignore[attr-defined]
         found[name] = item
     return found
 

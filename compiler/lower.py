@@ -9,16 +9,20 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from ..dsl.diagnostic import Diagnostic, MappingError
-from ..dsl.tree import AxisRef, Hole, Index, Pad, Slice, Sum
+from ..dsl.tree import AxisRef, Hole, Index, Pad, Rule, Slice, Span, Sum
 from ..runtime.plan import Stored
 from .index import RuleState, index_pieces, is_stage_axis, joined
+from .lets import mentions
 from .names import box_of, check_names, fixed_ranks, format_of, named, rank_pieces, touch
-from .pieces import Piece, check_few, product, scaled_offset
+from .pieces import Piece, bounded, check_few, product, scaled_offset
 from .resolve import LiveRule, Side, unknown_tensor
 from .scope import LARGEST, fault
+
+MOST_TENSORS = 2**22  # of one rule, over all ranks
 
 
 @dataclass(frozen=True)
@@ -97,7 +101,7 @@ def _lower_rule(rule: LiveRule, side: Side, count: int | None) -> Lowered | None
         shape.append(size)
         dims.append(pieces)
     if math.prod(shape) > LARGEST:
-        raise fault("too-many-elements", "this rule's tensor has more elements than any checkpoint", rule.rule.span)
+        raise fault("too-many-elements", "this rule's tensor has more elements than any checkpoint", rule.rule.span, help="check its sizes and numbers of copies")
     body = [Piece("", (), zero, ())]
     stride = 1
     for size, pieces in zip(reversed(shape), reversed(dims), strict=True):
@@ -112,16 +116,24 @@ def _lower_rule(rule: LiveRule, side: Side, count: int | None) -> Lowered | None
         present = sorted({str(p.tensor) for p in live} - {str(t) for t in absent})
         raise fault(
             "partly-absent",
-            f"{', '.join(sorted(map(str, absent)))} {'is' if len(absent) == 1 else 'are'} absent, but stored in one tensor with {', '.join(present)}",
+            f"{_listed(map(str, absent))} {'is' if len(absent) == 1 else 'are'} absent, but stored in one tensor with {_listed(present)}",
             rule.rule.span,
             help="the checkpoint must have all of them or none",
         )
     _check_axes(pieces, rule, side)
+    pieces = [q for p in pieces for q in _within(p, side)]
+    boxes = tuple(box_of(p) for p in instances)
+    count = sum(math.prod(n for n, _ in box.loops) for box in boxes)
+    if count > MOST_TENSORS:
+        raise fault(
+            "too-many-tensors", f"this rule names {count} tensors, more than any checkpoint has", rule.rule.names[0].span,
+            help="check the sizes of the axes that the name spells",
+        )  # fmt: skip
     stored = Stored(
         format_of(pattern),
         format_of(side.files) if side.files else "",
         state.coords,
-        tuple(box_of(p) for p in instances),
+        boxes,
         tuple(shape),
         rule.block,
         rule.rule.dtype,
@@ -140,11 +152,43 @@ def _filled(piece: Piece, rule: LiveRule, side: Side) -> Piece:
         return piece
     name = piece.tensor or rule.tensor
     if name is None:
-        raise fault("unlabelled-part", "no tensor is named for a part of this rule", rule.rule.span, help='name one: `"..." = tensor [...]`, or label each summand')
+        raise fault("unlabelled-part", "no tensor is named for a part of this rule", _unlabelled(rule.rule), help='name one: `"..." = tensor [...]`, or label each summand')
     name = side.sizes.tied.get(name, name)
     if name not in side.sizes.tensors and name not in side.sizes.absent:
         raise unknown_tensor(name, side.family, side.sizes.tensors, rule.rule.span)
     return replace(piece, tensor=name)
+
+
+def _within(piece: Piece, side: Side) -> list[Piece]:
+    """The parts of a padded axis may run past its end: what does is padding."""
+    out = [piece]
+    if piece.tensor is not None:
+        tensor = side.sizes.tensors[piece.tensor]
+        for axis, size in zip(tensor.axes, tensor.shape, strict=True):
+            out = [q for p in out for q in (bounded(p, axis, size) if p.tensor is not None else (p,))]
+    return out
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(f"`{n}`" for n in sorted(names))
+
+
+def _unlabelled(rule: Rule) -> Span:
+    """The summand without a label beside others that have one."""
+    for dim in rule.dims:
+        if isinstance(dim, Sum) and any(t.label for t in dim.terms):
+            for term in dim.terms:
+                if not term.label:
+                    return term.span
+    return rule.span
+
+
+def _mention(rule: Rule, axis: str, number: int, side: Side) -> Span:
+    """Where a rule mentions an axis, if the rule's own text does so exactly `number` times: the last of these places."""
+    refs = [(ref.name, ref.span) for dim in rule.dims for ref in mentions(dim)]
+    holes = [(p.axis, p.span) for p in rule.names[0].parts if isinstance(p, Hole)]
+    places = [span for name, span in holes + refs if name == axis or (name in side.parts and side.parts[name].axis == axis)]
+    return places[-1] if len(places) == number else rule.span
 
 
 def _check_axes(pieces: list[Piece], rule: LiveRule, side: Side) -> None:
@@ -159,11 +203,11 @@ def _check_axes(pieces: list[Piece], rule: LiveRule, side: Side) -> None:
             if axis not in used:
                 faults[tensor.name, axis] = fault("missing-axis", f"this rule stores `{tensor.name}` but says nothing of its axis `{axis}`", rule.rule.span, notes=note, help=f"put `{axis}` where its elements are stored, or spell it in the name as {{{axis}}}")
         for axis in used - set(tensor.axes):
-            faults[tensor.name, axis] = fault("foreign-axis", f"`{tensor.name}` has no axis `{axis}`", rule.rule.span, notes=note, help=f"remove `{axis}` from this rule")
+            faults[tensor.name, axis] = fault("foreign-axis", f"`{tensor.name}` has no axis `{axis}`", _mention(rule.rule, axis, 1, side), notes=note, help=f"remove `{axis}` from this rule")
         for axis in tensor.axes:
             steps = sorted((x.step, x.extent) for x in piece.loops if x.axis == axis and x.extent > 1)
             if any(low[0] * (low[1] - 1) >= high[0] for low, high in itertools.pairwise(steps)):
-                faults[tensor.name, axis] = fault("repeated-axis", f"axis `{axis}` of `{tensor.name}` is stored along two positions", rule.rule.span, notes=note, help=f"mention `{axis}` once")
+                faults[tensor.name, axis] = fault("repeated-axis", f"axis `{axis}` of `{tensor.name}` is stored along two positions", _mention(rule.rule, axis, 2, side), notes=note, help=f"mention `{axis}` once")
     if faults:
         raise MappingError(*(d for f in faults.values() for d in f.diagnostics))
 

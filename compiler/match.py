@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 
-from ..dsl.tree import AxisRef, Files, Hole, Index, Let, Pad, Pattern, Rule, Slice, Stages, Sum
+from ..dsl.tree import Files, Hole, Pattern, Rule, Stages
+from .lets import labels
 from .link import FlatLayout
 
 
@@ -32,7 +33,7 @@ def regex(pattern: Pattern) -> re.Pattern[str]:
             out.append(f"(?P={part.axis})")
         else:
             seen.add(part.axis)
-            out.append(rf"(?P<{part.axis}>\d+)")
+            out.append(rf"(?P<{part.axis}>[0-9]{{1,18}})")
     return re.compile("".join(out))
 
 
@@ -51,30 +52,9 @@ def representatives(found: Iterable[Found]) -> dict[str, str]:
 
 def tensors_of(rule: Rule, layout: FlatLayout) -> set[str]:
     """The model tensors that a rule may store, by its own name, its labels and its renames."""
-    lets: dict[str, list[Index]] = {}
-    for item in layout.items:
-        if isinstance(item, Let):
-            lets.setdefault(item.name, []).append(item.value)
     renames = {r.label: r.tensor for r in rule.renames}
-    labels: set[str] = set()
-
-    def walk(index: Index, depth: int = 0) -> None:
-        match index:
-            case AxisRef(name) if name in lets and depth < 40:
-                for value in lets[name]:
-                    walk(value, depth + 1)
-            case Slice(operand) | Pad(operand):
-                walk(operand, depth)
-            case Sum(terms):
-                for term in terms:
-                    if term.label:
-                        labels.add(renames.get(term.label, term.label))
-                    for factor in term.factors:
-                        walk(factor, depth)
-
-    for dim in rule.dims:
-        walk(dim)
-    return labels | ({rule.tensor} if rule.tensor else set())
+    found = {renames.get(label, label) for label in labels(rule.dims, layout.items)}
+    return found | ({rule.tensor} if rule.tensor else set())
 
 
 def stored_tensors(layout: FlatLayout, found: Iterable[Found]) -> frozenset[str]:
@@ -85,6 +65,16 @@ def stored_tensors(layout: FlatLayout, found: Iterable[Found]) -> frozenset[str]
         if any(regex(p).fullmatch(n) for p in flat.rule.names for n in names):
             out |= tensors_of(flat.rule, layout)
     return frozenset(out)
+
+
+def may_be_absent(layout: FlatLayout) -> frozenset[str]:
+    """The model tensors that a checkpoint of this layout may lack: every rule that stores them is `optional`."""
+    some: set[str] = set()
+    needed: set[str] = set()
+    for flat in layout.rules:
+        if not flat.rule.copy:
+            (some if flat.rule.optional else needed).update(tensors_of(flat.rule, layout))
+    return frozenset(some - needed)
 
 
 def unmatched(layout: FlatLayout, found: Iterable[Found]) -> list[str]:

@@ -50,7 +50,7 @@ def _holes(pattern: Pattern) -> dict[str, Hole]:
 
 def _check_rank_hole(hole: Hole) -> None:
     if hole.rank is not None or hole.offset is not None:
-        raise fault("rank-hole", f"`{hole.axis}` is spelled as it is here: it takes no `/` and no offset", hole.span, help=f"write {{{hole.axis}}}")
+        raise fault("rank-hole", f"`{hole.axis}` is written as it is: it takes no `/` and no offset here", hole.span, help=f"write {{{hole.axis}}}")
 
 
 def named(hole: Hole, state: RuleState, touched: set[str]) -> list[Piece]:

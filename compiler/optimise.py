@@ -16,6 +16,8 @@ from .digits import Common, Vector, added
 from .lower import Lowered
 from .pieces import AT, COORDS
 
+NEAR = 256  # moves that are tried as the second of a run: runs begin near each other
+
 
 def optimise(moves: tuple[Move, ...], source: tuple[Lowered, ...], target: tuple[Lowered, ...]) -> tuple[Step, ...]:
     widths = {i: len(x.stored.coords) for i, x in enumerate(source)}
@@ -54,7 +56,7 @@ def _runs(group: list[Move]) -> list[Move]:
         first = group.pop(0)
         best: list[Move] = []
         places = {(m.at_source, m.at_target): m for m in group}
-        for second in group:
+        for second in group[:NEAR]:
             ds, dt = _distance(first.at_source, second.at_source), _distance(first.at_target, second.at_target)
             if min(*ds, *dt) < 0:
                 continue  # loops only go forwards

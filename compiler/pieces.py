@@ -163,3 +163,25 @@ def _cut(piece: Piece, block: int, slot: int) -> Iterator[Piece]:
         part = stepped(piece, loop, i, rest if run == 1 else (*rest[:k], replace(loop, extent=run), *rest[k:]))
         yield from sliced(part, block, slot)
         i += run
+
+
+def bounded(piece: Piece, axis: str, limit: int) -> Iterator[Piece]:
+    """Cut a piece at index `limit` of an axis: what lies beyond becomes zeros."""
+    first = piece.index(axis)
+    on_axis = [x for x in piece.loops if x.axis == axis and x.extent > 1]
+    if first >= limit:
+        yield replace(piece, tensor=None)
+    elif first + sum(x.step * (x.extent - 1) for x in on_axis) < limit:
+        yield piece
+    else:
+        loop = max(on_axis, key=lambda x: x.step)
+        rest = tuple(x for x in piece.loops if x is not loop)
+        below = sum(x.step * (x.extent - 1) for x in on_axis if x is not loop)
+        inside = min(loop.extent, max(0, (limit - 1 - first - below) // loop.step + 1))
+        beyond = min(loop.extent, -(-(limit - first) // loop.step))
+        for begin, end in ((0, inside), (beyond, loop.extent)):
+            if begin < end:
+                part = stepped(piece, loop, begin, (*rest, replace(loop, extent=end - begin)))
+                yield part if begin == 0 and inside else replace(part, tensor=None)
+        for i in range(inside, beyond):
+            yield from bounded(stepped(piece, loop, i, rest), axis, limit)

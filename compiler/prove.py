@@ -9,12 +9,13 @@ For one layout it holds, after this pass, that
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 from ..dsl.diagnostic import Diagnostic, Label, MappingError
 from ..dsl.tree import Span
 from ..runtime.plan import Box, Proof
-from .digits import Digit, Vector, by_step, nested, overlap
+from .clash import clashes
+from .digits import Digit, TooIrregularError, Vector, by_step, nested, overlap
 from .lower import Lowered
 from .pieces import AT, COORDS, COPY, Piece
 from .resolve import Side
@@ -22,10 +23,10 @@ from .sizes import Tensor
 
 
 def prove(side: Side, lowered: tuple[Lowered, ...]) -> Proof:
-    faults = [*_name_faults(side, lowered)]
+    faults = clashes(lowered)
     tensors = stored = padding = copies = 0
     for item in lowered:
-        faults += _tiling_faults(item)
+        faults += _regular(item.rule.rule.span, _tiling_faults, item)
         if item.rule.tied:
             continue
         count = sum(_size(box) for box in item.stored.boxes)
@@ -38,16 +39,32 @@ def prove(side: Side, lowered: tuple[Lowered, ...]) -> Proof:
             for piece in item.pieces:
                 if piece.tensor is not None and not piece.padding:
                     by_tensor[piece.tensor].append((item, piece))
+    faults += _missing_faults(side, by_tensor)
     model = 0
     for name, tensor in side.sizes.tensors.items():
-        own = by_tensor.get(name, [])
-        faults += _coverage_faults(side, tensor, own)
+        own = by_tensor[name]
+        if own:
+            faults += _regular(own[0][0].rule.rule.span, _coverage_faults, tensor, own)
         size = _product(tensor.shape)
         model += size
         copies += sum(p.count for _, p in own) - size
     if faults:
         raise MappingError(*dict.fromkeys(faults))
     return Proof(tensors, model, copies, padding, stored)
+
+
+def _regular(span: Span, find: Callable[..., list[Diagnostic]], *what: object) -> list[Diagnostic]:
+    try:
+        return find(*what)
+    except TooIrregularError:
+        return [too_irregular(span)]
+
+
+def too_irregular(*spans: Span) -> Diagnostic:
+    return Diagnostic(
+        "too-irregular", "this is cut into more blocks than can be followed one by one", tuple(Label(s) for s in dict.fromkeys(spans)),
+        help="let one size divide the other: choose another degree, or pad to a multiple",
+    )  # fmt: skip
 
 
 def _product(shape: Iterable[int]) -> int:
@@ -95,7 +112,7 @@ def _tiling_faults(item: Lowered) -> list[Diagnostic]:
     have = sum(p.count for p in item.pieces)
     want = size * sum(_size(box) for box in item.stored.boxes)
     if have != want:
-        return [_fault("stored-gap", f"{want - have} of {want} elements of `{item.stored.name}` are filled by nothing", span, "pad them, or store what is missing")]
+        return [_fault("stored-gap", f"{want - have} of {want} elements of `{item.stored.name}` are filled by nothing", span, help="pad them, or store what is missing")]
     return []
 
 
@@ -132,86 +149,58 @@ def first_copy(piece: Piece) -> Piece | None:
     return Piece(piece.tensor, piece.first, piece.base, tuple(x for x in piece.loops if not x.move[COPY]), piece.padding)
 
 
-def _coverage_faults(side: Side, tensor: Tensor, own: list[tuple[Lowered, Piece]]) -> list[Diagnostic]:
+def _read(own: list[tuple[Lowered, Piece]]) -> list[tuple[Lowered, Piece]]:
+    """The pieces that reading takes: copy 0 of rules that are not copies themselves."""
+    return [(item, first) for item, p in own if not item.rule.copy and (first := first_copy(p)) is not None]
+
+
+def _missing_faults(side: Side, by_tensor: Mapping[str, list[tuple[Lowered, Piece]]]) -> list[Diagnostic]:
+    """Tensors without a place, in one fault; those that only `copy` rules store, each where it is copied."""
+    copied = [n for n in side.sizes.tensors if by_tensor.get(n) and not _read(by_tensor[n])]
+    faults = [
+        Diagnostic(
+            "only-copied", f"`{name}` is stored by `copy` rules alone, which are not read",
+            tuple(Label(s) for s in dict.fromkeys(item.rule.rule.span for item, _ in by_tensor[name])), help="remove `copy` from one",
+        )
+        for name in copied
+    ]  # fmt: skip
+    missing = [t for n, t in side.sizes.tensors.items() if not by_tensor.get(n)]
+    if missing:
+        names = [f"`{t.name}`" for t in missing]
+        text = names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+        notes = tuple(f"{t.name} [{', '.join(f'{a} {n}' for a, n in zip(t.axes, t.shape, strict=True))}]" for t in missing[:5])
+        more = (f"and {len(missing) - 5} more",) if len(missing) > 5 else ()
+        labels = (Label(side.span),) if side.span.line else ()
+        help = f"write rules for what is missing in layout `{side.layout}`, or convert to a layout that has them"
+        faults.append(Diagnostic("not-stored", f"layout `{side.layout}` has no place for {text}", labels, notes + more, help))
+    return faults
+
+
+def _coverage_faults(tensor: Tensor, own: list[tuple[Lowered, Piece]]) -> list[Diagnostic]:
     size = _product(tensor.shape)
-    read = [(item, first) for item, p in own if not item.rule.copy and (first := first_copy(p)) is not None]
+    read = _read(own)
     if not read:
-        return [
-            Diagnostic(
-                "not-stored",
-                f"layout `{side.layout}` has no place for `{tensor.name}`",
-                notes=(f"{tensor.name} [{', '.join(f'{a} {n}' for a, n in zip(tensor.axes, tensor.shape, strict=True))}]",),
-                help=f"write a rule for it in layout `{side.layout}`, or convert to a layout that has one",
-            )
-        ]
+        return []
     lines = [model_line(tensor, p) for _, p in read]
     spans = [item.rule.rule.span for item, _ in read]
     for (_, digits), span in zip(lines, spans, strict=True):
         if not nested(digits):
-            return [_fault("model-twice", f"`{tensor.name}` has elements that are stored twice", span, "declare a copy with `copies` or `copy`")]
+            return [_fault("model-twice", f"`{tensor.name}` has elements that are stored twice", span, help="declare a copy with `copies` or `copy`")]
     have = sum(p.count for _, p in read)
     if _clash(lines):
         labels = tuple(Label(s, "stored here") for s in dict.fromkeys(spans))
         return [Diagnostic("model-twice", f"`{tensor.name}` has elements that are stored twice", labels, help='write `copy "..." = ...` for the second place')]
     if have != size:
-        return [_fault("model-gap", f"{size - have} of {size} elements of `{tensor.name}` are stored nowhere", spans[0], "a part of an axis is missing from the rule")]
+        return [_fault("model-gap", f"{size - have} of {size} elements of `{tensor.name}` are stored nowhere", spans[0], help="store the rest of its axes too: a part or a range of an index is left out")]
     for item, piece in own:
         at, digits = model_line(tensor, piece)
         if not nested(digits) or ((at or digits) and at + sum((n - 1) * s for n, s, _ in digits) >= size):
             return [_fault("copy-outside", f"a copy of `{tensor.name}` holds what the tensor does not", item.rule.rule.span)]
         copy_loops = by_step([(x.extent, x.move[COPY], ()) for x in piece.loops if x.move[COPY]])
         if not nested(copy_loops):
-            return [_fault("copy-outside", f"copies of `{tensor.name}` are numbered twice", item.rule.rule.span)]
+            return [_fault("copies-numbered-twice", f"copies of `{tensor.name}` are numbered twice", item.rule.rule.span)]
     return []
 
 
-# --- names ----------------------------------------------------------------------------------------
-
-
-def coordinates(boxes: Iterable[Box]) -> list[Vector]:
-    out: list[Vector] = []
-    for box in boxes:
-        points = [box.first]
-        for extent, move in box.loops:
-            points = [tuple(a + i * b for a, b in zip(p, move, strict=True)) for p in points for i in range(extent)]
-        out += points
-    return out
-
-
-def _name_faults(side: Side, lowered: tuple[Lowered, ...]) -> list[Diagnostic]:
-    """Two rules may not give one name in one file. Names that no other rule can spell need no listing."""
-    shapes: dict[str, list[Lowered]] = defaultdict(list)
-    for item in lowered:
-        shapes[_skeleton(item.stored.name, item.stored.coords)].append(item)
-    faults = []
-    for items in shapes.values():
-        if len({i.rule.rule.span for i in items}) < 2:
-            continue
-        seen: dict[tuple[str, str], Span] = {}
-        for item in items:
-            span = item.rule.rule.span
-            for point in coordinates(item.stored.boxes):
-                at = dict(zip(item.stored.coords, point, strict=True))
-                key = (item.stored.file.format(**at), item.stored.name.format(**at))
-                if seen.setdefault(key, span) != span:
-                    labels = (Label(span, "claimed here"), Label(seen[key], "and here"))
-                    faults.append(Diagnostic("name-clash", f"two rules store `{key[1]}`", labels, help="keep one, or guard them with `when`"))
-                    break
-    return faults
-
-
-def _skeleton(name: str, coords: tuple[str, ...]) -> str:
-    """The name with every number, spelled or to be spelled, as one mark: equal names have equal skeletons."""
-    text = name.format(**dict.fromkeys(coords, 0))
-    out: list[str] = []
-    for char in text:
-        if char.isdigit():
-            if not out or out[-1] != "#":
-                out.append("#")
-        else:
-            out.append(char)
-    return "".join(out)
-
-
-def _fault(code: str, title: str, span: Span, help: str = "") -> Diagnostic:
+def _fault(code: str, title: str, span: Span, *, help: str = "") -> Diagnostic:
     return Diagnostic(code, title, (Label(span),), help=help)

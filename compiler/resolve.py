@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from ..dsl.diagnostic import Diagnostic, MappingError
 from ..dsl.nearest import nearest
 from ..dsl.tree import (
+    NOWHERE,
     Carry,
-    Expr,
     Files,
     Formats,
     Index,
@@ -24,19 +24,12 @@ from ..dsl.tree import (
     Span,
     Stages,
 )
+from .lets import check_lets
 from .link import Family, FlatLayout
-from .scope import Scope, evaluate, fault, shown, whole_number
+from .refine import Part, refined_parts
+from .scope import Scope, evaluate, fault, holds, shown
 from .sizes import Scalar, Sizes, check_requirement, reads_keys
 from .stages import MOST, StageList, split_stages
-
-
-@dataclass(frozen=True)
-class Part:
-    """A part of a refined axis: one step of the part is `step` steps of `axis`."""
-
-    axis: str
-    extent: int
-    step: int
 
 
 @dataclass(frozen=True)
@@ -71,6 +64,7 @@ class Side:
     carry: tuple[str, ...]
     stages: StageList | None
     scope: Scope = field(compare=False, repr=False)
+    span: Span = NOWHERE
 
 
 def resolve(
@@ -94,14 +88,14 @@ def resolve(
     for item in items:
         if isinstance(item, Require) and not reads_keys(item.test):
             check_requirement(item, scope)
-    parts = _parts((*family.model.refinements, *(x for x in items if isinstance(x, Refine))), sizes, scope)
+    parts = refined_parts((*family.model.refinements, *(x for x in items if isinstance(x, Refine))), sizes, scope)
     scope.names.update({n: p.extent for n, p in parts.items()})
     lets: dict[str, Index] = {}
     for item in items:
-        if isinstance(item, Let) and item.name not in lets and _holds(item.when, scope):
+        if isinstance(item, Let) and item.name not in lets and holds(item.when, scope):
             lets[item.name] = item.value
     check_lets(lets)
-    files = next((x.pattern for x in items if isinstance(x, Files) and _holds(x.when, scope)), None)
+    files = next((x.pattern for x in items if isinstance(x, Files) and holds(x.when, scope)), None)
     formats = next((x.names for x in reversed(items) if isinstance(x, Formats)), ("safetensors",))
     if format is not None and format not in formats:
         raise MappingError(
@@ -118,12 +112,13 @@ def resolve(
         parts,
         lets,
         tuple(_live_rules(layout, sizes, scope, family)),
-        tuple(p for x in layout.ignores if _holds(x.when, scope) for p in x.names),
+        tuple(p for x in layout.ignores if holds(x.when, scope) for p in x.names),
         files,
         format or formats[0],
         tuple(g for x in items if isinstance(x, Carry) for g in x.globs),
         split_stages(declared, sizes.values, ranks, params, stages, sizes.origins) if declared else None,
         scope,
+        layout.span,
     )
 
 
@@ -174,60 +169,10 @@ def _rank_size(param: Param, value: Scalar) -> int:
     return value
 
 
-def _holds(when: Expr | None, scope: Scope) -> bool:
-    return when is None or bool(evaluate(when, scope))
-
-
-def _parts(refinements: tuple[Refine, ...], sizes: Sizes, scope: Scope) -> dict[str, Part]:
-    parts: dict[str, Part] = {}
-    for refine in refinements:
-        if not _holds(refine.when, scope):
-            continue
-        whole = parts.get(refine.axis)
-        if whole is None:
-            size = sizes.values.get(refine.axis)
-            if size is None:
-                continue  # an axis that this model leaves without a size has no parts either
-            whole = Part(refine.axis, size, 1)
-        extents: dict[str, int] = {}
-        for setting in refine.sizes:
-            if setting.name not in refine.parts:
-                raise fault("unknown-part", f"`{setting.name}` is not a part of `{refine.axis}`", setting.span, help=f"its parts are {', '.join(refine.parts)}")
-            extents[setting.name] = whole_number(setting.value, scope, f"part `{setting.name}` of `{refine.axis}`")
-        open_parts = [p for p in refine.parts if p not in extents]
-        known = 1
-        for extent in extents.values():
-            known *= extent
-        if len(open_parts) > 1:
-            raise fault(
-                "unsized-parts", f"{' and '.join(f'`{p}`' for p in open_parts)} have no size: at most one part of `{refine.axis}` goes without", refine.span,
-                help=f"give one a size: `with {open_parts[0]} = ...`",
-            )  # fmt: skip
-        if whole.extent % known or (not open_parts and known != whole.extent):
-            origin = sizes.origins.get(refine.axis)
-            raise fault(
-                "uneven-refinement",
-                f"`{refine.axis}` ({whole.extent}) is not made of {' x '.join(f'{n} {e}' for n, e in extents.items())}",
-                refine.span,
-                notes=tuple(f"{refine.axis} = {whole.extent} comes from {origin}" for _ in (0,) if origin),
-                help=_divisors(whole.extent, next(iter(extents), "")),
-            )
-        step = whole.step * whole.extent
-        for name in refine.parts:
-            extent = extents.get(name, whole.extent // known)
-            step //= extent
-            parts[name] = Part(whole.axis, extent, step)
-    return parts
-
-
 def unknown_tensor(name: str, model: str, declared: Iterable[str], span: Span) -> MappingError:
     near = nearest(name, sorted(declared))
     help = f"did you mean `{near}`?" if near else "declare it in the model"
     return fault("unknown-tensor-name", f"model `{model}` has no tensor `{name}`", span, help=help)
-
-
-def _divisors(n: int, name: str) -> str:
-    return f"`{name}` may be {', '.join(str(d) for d in range(1, min(n, 512) + 1) if n % d == 0)}" if name else ""
 
 
 def _live_rules(layout: FlatLayout, sizes: Sizes, scope: Scope, family: Family) -> list[LiveRule]:
@@ -235,7 +180,7 @@ def _live_rules(layout: FlatLayout, sizes: Sizes, scope: Scope, family: Family) 
     live: list[LiveRule] = []
     for flat in layout.rules:
         rule = flat.rule
-        if not _holds(rule.when, scope):
+        if not holds(rule.when, scope):
             continue
         renames = {r.label: r.tensor for r in rule.renames}
         used = [*([rule.tensor] if rule.tensor else []), *renames.values()]
@@ -247,7 +192,7 @@ def _live_rules(layout: FlatLayout, sizes: Sizes, scope: Scope, family: Family) 
         for e in rule.elementwise:
             amount = evaluate(e.amount, scope)
             if not isinstance(amount, (int, float)) or isinstance(amount, bool) or not math.isfinite(amount):
-                raise fault("bad-amount", f"{shown(amount)} cannot be calculated with", e.span, "a number is needed here")
+                raise fault("bad-amount", f"{shown(amount)} is not a number to calculate elements with", e.span, "a finite number is needed here")
             if e.op == "*":
                 if amount == 0:
                     raise fault("zero-scale", "a scale of 0 cannot be undone", e.span, help="scale by another number, or `ignore` the stored tensor")

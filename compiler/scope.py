@@ -14,9 +14,19 @@ from typing import Any
 from ..dsl.diagnostic import Diagnostic, Label, MappingError
 from ..dsl.nearest import nearest
 from ..dsl.tree import Binary, Call, Conditional, Expr, Literal, Ref, Span, Unary
+from .reads import refs
 
 Known = bool | int | float | str | None
+DEEPEST = 32  # names that are defined by names
 LARGEST = 2**62  # what a size, an offset or a number of elements may be
+
+FUNCTIONS: Mapping[str, Callable[..., Any]] = {
+    "gcd": math.gcd,
+    "min": min,
+    "max": max,
+    "ceil_div": lambda a, b: -(-a // b),
+    "key": lambda name: None,  # looked up in a config; `_call` does it
+}
 
 
 @dataclass
@@ -40,9 +50,11 @@ class Scope:
         if name in self.lazy:
             if name in self._open:
                 cycle = " -> ".join([*self._open[self._open.index(name) :], name])
-                raise fault("circular-value", f"`{name}` is defined by itself ({cycle})", ref.span)
+                raise fault("circular-value", f"`{name}` is defined by itself ({cycle})", ref.span, help="give one of them a value of its own")
             self._open.append(name)
             try:
+                if len(self._open) > DEEPEST:
+                    raise RecursionError
                 value = evaluate(self.lazy[name], self)
             except RecursionError:
                 raise fault("deep-value", f"`{name}` is defined through too many other names", ref.span, help="define it from fewer") from None
@@ -88,38 +100,6 @@ def fault(code: str, title: str, span: Span, text: str = "", *, notes: tuple[str
     return MappingError(Diagnostic(code, title, (Label(span, text),), notes, help))
 
 
-def refs(expr: Expr) -> list[str]:
-    """The names an expression reads, in order of appearance."""
-    match expr:
-        case Ref(name):
-            return [name]
-        case Unary(_, operand):
-            return refs(operand)
-        case Binary(_, left, right):
-            return refs(left) + refs(right)
-        case Conditional(test, yes, no):
-            return refs(test) + refs(yes) + refs(no)
-        case Call("key", (Literal(str(name)),)):
-            return [name]
-        case Call(_, args):
-            return [name for arg in args for name in refs(arg)]
-    return []
-
-
-def calls(expr: Expr) -> set[str]:
-    """The functions that an expression calls."""
-    match expr:
-        case Call(function, args):
-            return {function}.union(*(calls(a) for a in args))
-        case Unary(_, operand):
-            return calls(operand)
-        case Binary(_, left, right):
-            return calls(left) | calls(right)
-        case Conditional(test, yes, no):
-            return calls(test) | calls(yes) | calls(no)
-    return set()
-
-
 def evaluate(expr: Expr, scope: Scope) -> Any:
     match expr:
         case Literal(value):
@@ -146,7 +126,7 @@ def evaluate(expr: Expr, scope: Scope) -> Any:
         case Binary("!=", left, right):
             return evaluate(left, scope) != evaluate(right, scope)
         case Binary(op, left, right):
-            return _arithmetic(op, _number(left, scope), _number(right, scope), expr)
+            return _arithmetic(op, _number(left, scope), _number(right, scope), expr, scope)
     raise TypeError(f"no such expression: {expr!r}")
 
 
@@ -164,26 +144,44 @@ def _number(expr: Expr, scope: Scope) -> int | float:
                 "needed here",
                 help=f"add `{missing[0]}` to the config, or pass the config of this model with --config",
             )
-    raise fault("not-a-number", f"{shown(value)} is not a number", expr.span, "a number is needed here")
+    raise fault("not-a-number", f"{shown(value)} is not a number", expr.span, "a number is needed here", notes=_notes(expr, scope))
 
 
-def whole_number(expr: Expr, scope: Scope, what: str, least: int | None = 1) -> int:
+def _notes(expr: Expr, scope: Scope) -> tuple[str, ...]:
+    """Where the numbers that an expression reads came from."""
+    found = []
+    for name in dict.fromkeys(refs(expr)):
+        origin = scope.origins.get(name) or (f"{scope.key_file}: {name}" if scope.keys is not None and name not in scope.names else "")
+        if origin:
+            value = scope.names[name] if name in scope.names else scope.key(name)
+            found.append(f"{name} = {shown(value)} comes from {origin}")
+    return tuple(found)
+
+
+def holds(when: Expr | None, scope: Scope) -> bool:
+    return when is None or bool(evaluate(when, scope))
+
+
+def whole_number(expr: Expr, scope: Scope, what: str, least: int = 1) -> int:
     """The value of an expression that counts something."""
-    value = evaluate(expr, scope)
-    if not isinstance(value, int) or isinstance(value, bool) or (least is not None and value < least):
-        kind = "a whole number" + (f" from {least}" if least is not None else "")
-        raise fault("not-whole", f"{what} is {shown(value)}, not {kind}", expr.span, f"{kind} is needed here")
-    return value
+    return whole_value(evaluate(expr, scope), what, expr.span, least, _notes(expr, scope))
 
 
-def _arithmetic(op: str, a: int | float, b: int | float, expr: Binary) -> Any:
-    out = _result(op, a, b, expr)
-    if isinstance(out, int) and abs(out) > LARGEST or isinstance(out, float) and not math.isfinite(out):
+def whole_value(value: Any, what: str, span: Span, least: int = 1, notes: tuple[str, ...] = ()) -> int:
+    if isinstance(value, int) and not isinstance(value, bool) and value >= least:
+        return value
+    kind = f"a whole number from {least}"
+    raise fault("not-whole", f"{what} is {shown(value)}, not {kind}", span, f"{kind} is needed here", notes=notes)
+
+
+def _arithmetic(op: str, a: int | float, b: int | float, expr: Binary, scope: Scope) -> Any:
+    out = _result(op, a, b, expr, scope)
+    if (isinstance(out, int) and abs(out) > LARGEST) or (isinstance(out, float) and not math.isfinite(out)):
         raise fault("too-large", "a number here is larger than any checkpoint", expr.span, help=f"sizes go up to {LARGEST}")
     return out
 
 
-def _result(op: str, a: int | float, b: int | float, expr: Binary) -> Any:
+def _result(op: str, a: int | float, b: int | float, expr: Binary, scope: Scope) -> Any:
     match op:
         case "+":
             return a + b
@@ -200,12 +198,12 @@ def _result(op: str, a: int | float, b: int | float, expr: Binary) -> Any:
         case ">=":
             return a >= b
     if b == 0:
-        raise fault("division-by-zero", "division by zero", expr.span)
+        raise fault("division-by-zero", "division by zero", expr.right.span, "this is 0", notes=_notes(expr.right, scope))
     if op == "%":
         return a % b
     if isinstance(a, int) and isinstance(b, int):
         if a % b:
-            raise fault("uneven-division", f"{a} does not divide by {b}", expr.span, "`/` is exact division")
+            raise fault("uneven-division", f"{a} does not divide by {b}", expr.span, "`/` is exact division", notes=_notes(expr, scope))
         return a // b
     return a / b
 
@@ -219,25 +217,27 @@ def _call(expr: Call, scope: Scope) -> Any:
     if name in scope.functions:
         words = [a.name for a in args if isinstance(a, Ref)]
         if len(words) != len(args):
-            raise fault("bad-call", f"`{name}` takes names", expr.span)
+            raise fault("bad-call", f"`{name}` takes names", expr.span, help=f"write {name}(tensor)")
         try:
             return scope.functions[name](*words)
         except TypeError:
-            raise fault("bad-call", f"`{name}` does not take {len(words)} arguments", expr.span) from None
-    known: dict[str, Callable[..., Any]] = {
-        "gcd": math.gcd,
-        "min": min,
-        "max": max,
-        "ceil_div": lambda a, b: -(-a // b),
-    }
-    if name not in known:
-        near = nearest(name, [*known, *scope.functions, "key"])
+            raise fault("bad-call", f"`{name}` does not take {len(words)} names", expr.span, help=f"write {name}(tensor)") from None
+    if name not in FUNCTIONS:
+        near = nearest(name, [*FUNCTIONS, *scope.functions])
         raise fault("unknown-function", f"there is no function `{name}`", expr.span, help=f"did you mean `{near}`?" if near else "")
     values = [_number(a, scope) for a in args]
     try:
-        return known[name](*values)
+        return FUNCTIONS[name](*values)
     except (TypeError, ZeroDivisionError, ValueError, OverflowError):
-        raise fault("bad-call", f"`{name}` cannot be called with {', '.join(map(str, values))}", expr.span) from None
+        numbers = ", ".join(map(shown, values)) or "nothing"
+        raise fault("bad-call", f"`{name}` cannot be called with {numbers}", expr.span, help=f"write {name}(a, b), with whole numbers") from None
+
+
+def either(numbers: list[int]) -> str:
+    """`1, 2, 4 or 8`: choices for a person, not too many."""
+    if len(numbers) > 12:
+        return ", ".join(map(str, numbers[:12])) + " ..."
+    return " or ".join(filter(None, (", ".join(map(str, numbers[:-1])), str(numbers[-1]))))
 
 
 def shown(value: Any) -> str:

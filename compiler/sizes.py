@@ -15,7 +15,8 @@ from ..dsl.diagnostic import Diagnostic, Label, MappingError
 from ..dsl.nearest import nearest
 from ..dsl.tree import AxisDecl, Config, Expr, Ref, Require, TensorDecl
 from .link import Family, FlatLayout
-from .scope import LARGEST, Scope, calls, evaluate, fault, refs, shown
+from .reads import calls, refs
+from .scope import LARGEST, Scope, evaluate, fault, shown
 
 Scalar = int | float | str | bool | None
 
@@ -151,15 +152,13 @@ def _size_of(axis: AxisDecl, decl: TensorDecl, scope: Scope) -> int:
     size = scope.lookup(Ref(axis.name, axis.span)) if axis.name in scope.names or axis.name in scope.lazy else None
     if isinstance(size, int) and not isinstance(size, bool) and size > 0:
         return size
-    origin = scope.origins.get(axis.name)
+    why, help = f"`{decl.name}` needs it", f"pass a config that gives it with --config, or --set {axis.name}=N"
     if size is None:
-        code, title = "unbound-axis", f"axis `{axis.name}` has no size"
-    else:
-        code, title = "bad-size", f"axis `{axis.name}` has size {shown(size)}, not a whole number from 1"
-    raise fault(
-        code, title, axis.span, f"`{decl.name}` needs it", notes=(f"from {origin}",) if origin else (),
-        help=f"pass a config that gives it with --config, or --set {axis.name}=N",
-    )  # fmt: skip
+        raise fault("unbound-axis", f"axis `{axis.name}` has no size", axis.span, why, help=help)
+    origin = scope.origins.get(axis.name)
+    notes = (f"{axis.name} = {shown(size)} comes from {origin}",) if origin else ()
+    title = f"axis `{axis.name}` is {shown(size)}, not a whole number from 1"
+    raise fault("bad-size", title, axis.span, why, notes=notes, help=help)
 
 
 def _origins(decl: TensorDecl, scope: Scope) -> list[str]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from ..dsl.tree import Binary, Call, Expr, Literal, Ref, Unary
-from .scope import Known, Scope, calls, evaluate, refs
+from .reads import calls, refs
+from .scope import Known, Scope, evaluate
 
 
 def solve(expr: Expr, value: Known, scope: Scope) -> dict[str, Known]:

@@ -10,7 +10,7 @@ from typing import Any
 from ..dsl.diagnostic import Diagnostic, Label, MappingError
 from ..dsl.nearest import nearest
 from ..dsl.tree import Stages
-from .scope import fault
+from .scope import either, fault, whole_value
 
 MOST = 2**20  # indices that are listed one by one
 
@@ -64,8 +64,8 @@ def split_stages(
     base, rest = divmod(size, total)
     if base == 0 or (rest and declared.remainder is None):
         origin = origins.get(declared.axis)
-        fits = [str(d) for d in range(1, size + 1) if (size % (d * turns) == 0 if declared.remainder is None else d * turns <= size)]
-        span = f"{fits[0]} to {fits[-1]}" if declared.remainder and len(fits) > 2 else ", ".join(fits)
+        fits = [d for d in range(1, size + 1) if (size % (d * turns) == 0 if declared.remainder is None else d * turns <= size)]
+        span = f"{fits[0]} to {fits[-1]}" if declared.remainder and len(fits) > 2 else either(fits) if fits else ""
         raise MappingError(
             Diagnostic(
                 "uneven-stages",
@@ -99,12 +99,11 @@ def _size(declared: Stages, values: Mapping[str, Any]) -> int:
 def _turns(declared: Stages, params: Mapping[str, Any]) -> int:
     if declared.interleave is None:
         return 1
-    turns = params.get(declared.interleave)
-    if not isinstance(turns, int) or isinstance(turns, bool) or turns < 1:
+    if declared.interleave not in params:
         near = nearest(declared.interleave, list(params))
-        title = f"stages are interleaved by `{declared.interleave}`, which is not a parameter with a whole number from 1"
+        title = f"stages are interleaved by `{declared.interleave}`, which is not a parameter of this layout"
         raise fault("stages-interleave", title, declared.span, help=f"did you mean `{near}`?" if near else f"declare it: `{declared.interleave} = 1`")
-    return turns
+    return whole_value(params[declared.interleave], f"`{declared.interleave}`", declared.span)
 
 
 def stage_runs(stages: StageList, only_count: int | None = None) -> list[StageRun]:

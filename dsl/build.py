@@ -86,8 +86,12 @@ class Build(BuildExpressions):
     tensor_name = end = element_op = entry_name
 
     def refine(self, at: Place, parts: list[Any]) -> tree.Refine:
-        axis, names, sizes, when = parts
-        return tree.Refine(str(axis), tuple(part.name for part in names), sizes or (), when, self.span(at))
+        axis, padded, names, sizes, when = parts
+        parts_of = tuple(part.name for part in names)
+        return tree.Refine(str(axis), parts_of, sizes or (), when, padded is not None, self.span(at))
+
+    def padded(self, at: Place, parts: list[Any]) -> bool:
+        return True
 
     def require(self, at: Place, parts: list[Any]) -> tree.Require:
         test, message, help, when = parts

@@ -80,9 +80,9 @@ def show(node: Node) -> str:
                 f" remainder {remainder}" if remainder else ""
             )
             return f"stages {axis} over {rank}{tail}"
-        case tree.Refine(axis, names, sizes, when):
+        case tree.Refine(axis, names, sizes, when, padded):
             tail = " with " + ", ".join(map(show, sizes)) if sizes else ""
-            return f"axis {axis} = ({' '.join(names)}){tail}" + _when(when)
+            return f"axis {axis} = {'pad' * padded}({' '.join(names)}){tail}" + _when(when)
         case tree.Require(test, message, help, when):
             return f"require {show(test)} else {quote(message)}" + (f", {quote(help)}" if help else "") + _when(when)
         case tree.Setting(name, value):

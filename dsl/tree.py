@@ -196,12 +196,16 @@ class Setting:
 
 @dataclass(frozen=True)
 class Refine:
-    """`axis share = (copy rest) with copy = kv_multiplier`: at most one part goes without a size."""
+    """`axis share = (copy rest) with copy = kv_multiplier`: at most one part goes without a size.
+
+    `pad(copy rest)`: the part without a size is rounded up; positions past the axis' end are padding.
+    """
 
     axis: str
     parts: tuple[str, ...]
     sizes: tuple[Setting, ...]
     when: Expr | None = None
+    padded: bool = False
     span: Span = _span()
 
 

@@ -16,7 +16,7 @@ from .families import Family, Instances, Rows, families, instances, spelled
 from .fault import Fault
 from .kernels import FLOATING, castable
 from .layout import TargetFile, lay_out
-from .match import Readable, check_extents, count, few, match
+from .match import Readable, check_extents, count, few, match, refuse_far_too_many
 from .plan import Plan, Step
 from .window import ITEM_BYTES, Window
 
@@ -97,6 +97,7 @@ def bind(
 
     `extra` are further side files to copy, by name; what the checkpoint itself has goes first.
     """
+    refuse_far_too_many(plan.source, checkpoint)
     sources, targets = families(plan.source.stored), families(plan.target.stored)
     entries = match(plan.source, sources, checkpoint)
     windows = [None if entry is None else entry.window for entry in entries]
@@ -177,7 +178,7 @@ def _dtypes(
     np.maximum.at(high, moves.target[real], codes[real])
     usual = known[int(np.bincount(codes[real]).argmax())] if real.any() else "float32"
     out: list[str] = []
-    mixed: list[str] = []
+    mixed: dict[str, None] = {}
     wrong: dict[str, str] = {}
     for number, family in enumerate(targets):
         rows = slice(family.start, family.start + len(family.rows))
@@ -191,7 +192,7 @@ def _dtypes(
             else:
                 out.append(own)
                 if least != most and most >= 0:
-                    mixed.append(f"{names[number][row]}: {', '.join(sorted(every))}")
+                    mixed[f"{names[number][row]}: {', '.join(sorted(every))}"] = None
             if most >= 0:
                 for name in every:
                     if not castable(name, out[-1]):

@@ -90,7 +90,9 @@ class Recipe:
         self._made.clear()
         self.chunks = 1
         while True:
-            self._bounds = [self._cuts(c) for c in self.classes]
+            # Classes of equal size are cut alike: copies are compared chunk by chunk.
+            cuts = {n: self._cuts(n) for n in {c.elements for c in self.classes}}
+            self._bounds = [cuts[c.elements] for c in self.classes]
             self.buffer_bytes = self._largest()
             if self.buffer_bytes <= chunk_bytes:
                 return True
@@ -99,15 +101,17 @@ class Recipe:
             guess = self.chunks * self.buffer_bytes / max(chunk_bytes, 1)
             self.chunks = min(most, max(self.chunks + 1, int(guess * 1.02)))
 
-    def _cuts(self, c: Class) -> Any:
+    def _cuts(self, count: int) -> Any:
+        """Where classes of `count` elements are cut, at whole rows if there are some of a fitting size."""
         if self.chunks == 1:
-            return np.array([0, c.elements])
-        limit = c.elements // self.chunks // 8
-        unit = max((loop[2] for way in c.ways for loop in way.box[2] if loop[2] <= limit), default=1)
+            return np.array([0, count])
+        limit = count // self.chunks // 8
+        ways = (way for c in self.classes if c.elements == count for way in c.ways)
+        unit = max((loop[2] for way in ways for loop in way.box[2] if loop[2] <= limit), default=1)
         if unit == 1 and limit >= 4096:
             unit = 4096
-        cuts = np.arange(self.chunks + 1, dtype=np.int64) * c.elements // self.chunks // unit * unit
-        cuts[-1] = c.elements
+        cuts = np.arange(self.chunks + 1, dtype=np.int64) * count // self.chunks // unit * unit
+        cuts[-1] = count
         return cuts
 
     def _largest(self) -> int:

@@ -1,97 +1,150 @@
-"""Compares declared copies in the checkpoint that is read: both ends of every check, chunk by chunk."""
+"""Compares declared copies in the checkpoint that is read: all copies of a tensor together, chunk by chunk."""
 
 from __future__ import annotations
 
 import os
+import threading
 import time
-from typing import Any
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from .bind import Bound
-from .boxes import BoxT, LoopT, elements, join, onto_strides
+from .boxes import BoxT, LoopT, join, onto_strides
 from .chunk import Class, Recipe, Way
 from .fault import Fault
 from .fill import Filler, Sources, buffer
 from .kernels import FLOATING, ITEMS, Array, cast
+from .open_files import room
 from .progress import EVERY_SECONDS, OnProgress, Progress
-from .schedule import Budget, Job, budget, cut
+from .schedule import Budget, Job, budget, chunk_arena, cut
 from .window import ITEM_BYTES, Window
 
+Row: TypeAlias = tuple[int, int, int, int, int]  # a check: step, both tensors, where in each
+_MOST = 16  # copies that are compared at once
 
-def compare_copies(bound: Bound, memory: int, progress: OnProgress | None = None) -> int:
-    """Raises `copies-differ` at the first difference; the number of bytes compared.
 
-    Both ends of a check are gathered into two dense classes of one recipe, and then compared bit by bit."""
-    checks, steps = bound.checks, bound.plan.checks
-    if not len(checks.step):
+def compare_copies(bound: Bound, memory: int, workers: int = 1, progress: OnProgress | None = None) -> int:
+    """Raises `copies-differ` at a difference; the number of bytes read.
+
+    Copies of one tensor are gathered into dense classes of one recipe, and then compared bit by bit with the
+    first: it is read once however many there are."""
+    groups = _groups(bound)
+    if not groups:
         return 0
-    limits = budget(memory, 1, 1 << 20 if any(s.scale != 1.0 or s.shift != 0.0 for s in steps) else 0)
-    began = said = time.perf_counter()
-    loops = [tuple((loop.extent, loop.source, loop.target) for loop in step.loops) for step in steps]
-    sizes = np.array([elements(loop) for loop in loops], dtype=np.int64)
-    total, done = int(sizes[checks.step].sum()), 0
-    known: dict[Any, Recipe] = {}
-    sources = Sources()
-    filler = Filler(sources, limits.arena, (), None)
-    into = buffer(0)
-    try:
-        for row in zip(*(c.tolist() for c in (checks.step, checks.source, checks.target, checks.source_at,
-                                               checks.target_at)), strict=True):  # fmt: skip
-            step, one, two, one_at, two_at = row
-            first, second = bound.windows[one], bound.windows[two]
-            assert first is not None
-            assert second is not None
-            key = (step, _form(first), _form(second), one_at, two_at)
-            if key not in known:
-                known[key] = _recipe(loops[step], steps[step], (first, one_at), (second, two_at), limits)
-            recipe = known[key]
-            job = Job(recipe, ((first.path, first.at), (second.path, second.at)), ((one,), (two,)))
-            if len(into) < recipe.buffer_bytes:
-                into = buffer(recipe.buffer_bytes)
-            for number in range(recipe.chunks):
-                chunk = recipe.piece(number)
+    workers = max(1, min(workers, len(groups)))
+    shift = any(s.scale != 1.0 or s.shift != 0.0 for s in bound.plan.checks)
+    limits = budget(memory, workers, 1 << 20 if shift else 0)
+    recipes = _Recipes(bound, limits)
+    jobs = [recipes.job(group) for group in groups]
+    total = sum(job.recipe.total_bytes for job in jobs)
+    largest = max(job.recipe.buffer_bytes for job in jobs)
+    arena = max(min(limits.arena, chunk_arena(job.recipe)) for job in jobs)
+    sources = Sources(room(len({path for job in jobs for path, _ in job.slots})))
+    waiting = iter(zip(jobs, groups, strict=True))
+    lock = threading.Lock()
+    stopped = False
+    fillers: list[Filler] = []
+    done = 0
+
+    def work() -> None:
+        nonlocal done
+        filler, into = Filler(sources, arena, (), None), buffer(largest)
+        fillers.append(filler)
+        while not stopped:
+            with lock:
+                job, group = next(waiting, (None, ()))
+            if job is None:
+                return
+            for number in range(job.recipe.chunks):
+                chunk = job.recipe.piece(number)
                 filler.fill(job, chunk, into, into.data, 0)
-                (at, size, start), (other_at, _, _) = chunk.parts
-                a, b = into[at : at + size], into[other_at : other_at + size]
-                if not np.array_equal(a, b):
-                    _differ(bound, row, a, b, start)
-                done += size // ITEM_BYTES[second.dtype]
-            if progress and time.perf_counter() - said > EVERY_SECONDS:
-                said = time.perf_counter()
-                progress(Progress("compare", done, total, len(into) + limits.arena, said - began))
+                (at, size, start), *others = chunk.parts
+                for row, (other_at, _, _) in zip(group, others, strict=True):
+                    a, b = into[at : at + size], into[other_at : other_at + size]
+                    if not np.array_equal(a, b):
+                        _differ(bound, row, a, b, start)
+                with lock:
+                    done += size * len(chunk.parts)
+                if stopped:
+                    return
+
+    began = time.perf_counter()
+    pool = ThreadPoolExecutor(workers)
+    try:
+        futures = [pool.submit(work) for _ in range(workers)]
+        while wait(futures, EVERY_SECONDS if progress else 1.0, FIRST_EXCEPTION).not_done:
+            if any(f.done() and f.exception() for f in futures):
+                break
+            if progress:
+                progress(Progress("compare", done, total, (largest + arena) * workers, time.perf_counter() - began))
+        stopped = True
+        for future in futures:
+            future.result()
     finally:
+        stopped = True
+        pool.shutdown(wait=True)
         sources.close()
-    return done
+    return sum(filler.bytes_read for filler in fillers)
 
 
-def _form(window: Window) -> tuple[Any, ...]:
-    return window.dtype, window.shape, window.strides
+def _groups(bound: Bound) -> list[list[Row]]:
+    """The checks, those of one first tensor together."""
+    checks, groups = bound.checks, dict[Any, list[Row]]()
+    columns = (checks.step, checks.source, checks.target, checks.source_at, checks.target_at)
+    for row in zip(*(c.tolist() for c in columns), strict=True):
+        step, one, two, one_at, two_at = row
+        second = bound.windows[two]
+        assert second is not None
+        key = (step, one, one_at, second.dtype)
+        groups.setdefault(key, []).append((step, one, two, one_at, two_at))
+    return [group[i : i + _MOST] for group in groups.values() for i in range(0, len(group), _MOST)]
 
 
-def _recipe(
-    loops: tuple[LoopT, ...], step: Any, one: tuple[Window, int], two: tuple[Window, int], limits: Budget
-) -> Recipe:
-    run = 1
-    ends: tuple[list[LoopT], list[LoopT]] = ([], [])
-    for extent, by_one, by_two in reversed(loops):
-        ends[0].insert(0, (extent, by_one, run))
-        ends[1].insert(0, (extent, by_two, run))
-        run *= extent
-    dtype = two[0].dtype
-    classes: list[Class] = []
-    for slot, ((window, at), end) in enumerate(zip((one, two), ends, strict=True)):
-        box: BoxT = (at, 0, tuple(end))
-        ways = tuple(
-            Way(slot, (piece[0], piece[1], join(piece[2])), 0, *((step.scale, step.shift) if slot == 0 else ()))
-            for piece in onto_strides(box, window.shape, window.strides)
-        )
-        classes.append(Class(run, dtype, ITEM_BYTES[dtype], ways))
-    slots = tuple((w.dtype, ITEM_BYTES[w.dtype]) for w, _ in (one, two))
-    return cut(tuple(classes), slots, limits)
+class _Recipes:
+    """Makes the job of a group; groups of equal form share a recipe."""
+
+    def __init__(self, bound: Bound, limits: Budget) -> None:
+        self.bound, self.limits = bound, limits
+        self._known: dict[Any, Recipe] = {}
+
+    def job(self, group: list[Row]) -> Job:
+        step, one, _, one_at, _ = group[0]
+        ends = [(self._window(one), one_at), *((self._window(two), two_at) for _, _, two, _, two_at in group)]
+        key = (step, *((w.dtype, w.shape, w.strides, at) for w, at in ends))
+        if key not in self._known:
+            self._known[key] = self._recipe(step, ends)
+        places = tuple((window.path, window.at) for window, _ in ends)
+        return Job(self._known[key], places, ((one,), *((row[2],) for row in group)))
+
+    def _window(self, number: int) -> Window:
+        window = self.bound.windows[number]
+        assert window is not None
+        return window
+
+    def _recipe(self, number: int, ends: list[tuple[Window, int]]) -> Recipe:
+        step = self.bound.plan.checks[number]
+        run = 1
+        loops: tuple[list[LoopT], list[LoopT]] = ([], [])
+        for loop in reversed(step.loops):
+            loops[0].insert(0, (loop.extent, loop.source, run))
+            loops[1].insert(0, (loop.extent, loop.target, run))
+            run *= loop.extent
+        dtype = ends[1][0].dtype
+        classes: list[Class] = []
+        for slot, (window, at) in enumerate(ends):
+            box: BoxT = (at, 0, tuple(loops[slot > 0]))
+            ways = tuple(
+                Way(slot, (piece[0], piece[1], join(piece[2])), 0, *(() if slot else (step.scale, step.shift)))
+                for piece in (onto_strides(box, window.shape, window.strides) if run else ())
+            )
+            classes.append(Class(run, dtype, ITEM_BYTES[dtype], ways))
+        slots = tuple((window.dtype, ITEM_BYTES[window.dtype]) for window, _ in ends)
+        return cut(tuple(classes), slots, self.limits)
 
 
-def _differ(bound: Bound, row: tuple[int, ...], a: Array, b: Array, start: int) -> None:
+def _differ(bound: Bound, row: Row, a: Array, b: Array, start: int) -> None:
     step, one, two, _, _ = row
     window = bound.windows[two]
     assert window is not None

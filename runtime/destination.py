@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import tempfile
@@ -31,6 +32,10 @@ def check(out: str, need: int, sources: tuple[str, ...], *, overwrite: bool, mer
             raise Fault(
                 "source-in-destination", f"{out} holds the checkpoint that is read, {source}", help="write elsewhere"
             )
+        if os.path.isdir(source) and _within(out, source):
+            raise Fault(
+                "destination-in-source", f"{out} lies in the checkpoint that is read, {source}", help="write elsewhere"
+            )
     if not merge and os.path.lexists(out) and not overwrite and (not os.path.isdir(out) or os.listdir(out)):
         raise Fault("destination-exists", f"{out} exists and is not empty", help="use --overwrite, or another place")
     free = free_bytes(out)
@@ -42,6 +47,58 @@ def check(out: str, need: int, sources: tuple[str, ...], *, overwrite: bool, mer
         )
 
 
+def _mark(name: str) -> str:
+    """How the temporary folders of this machine for a destination begin; the process's number follows."""
+    return f".{name}.partial-{os.uname().nodename}-"
+
+
+def sweep(out: str) -> None:
+    """Removes what killed runs to `out` have left; an old destination that one had set aside comes back."""
+    parent, name = os.path.split(os.path.abspath(out))
+    mark = _mark(name)
+    for left in sorted(os.listdir(parent)) if os.path.isdir(parent) else ():
+        number = left.removeprefix(mark).split("-")[0]
+        path = os.path.join(parent, left)
+        if not left.startswith(mark) or not number.isdecimal() or _alive(int(number), path):
+            continue
+        if left.endswith(".old") and not os.path.lexists(out):
+            os.rename(path, out)
+        elif os.path.isdir(path) and not os.path.islink(path):
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            os.unlink(path)
+
+
+def _alive(process: int, folder: str) -> bool:
+    """Whether a process of this number runs, or one that is not seen from here holds the folder."""
+    try:
+        os.kill(process, 0)
+        return True
+    except PermissionError:
+        return True
+    except (ProcessLookupError, OverflowError):
+        held = _hold(folder)
+        if held is None:
+            return os.path.isdir(folder)
+        os.close(held)
+        return False
+
+
+def _hold(folder: str) -> int | None:
+    """An open folder that is locked, or None where another process has locked it."""
+    number = None
+    try:
+        number = os.open(folder, os.O_RDONLY)
+        fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        if number is not None:
+            os.close(number)
+        return None
+    except OSError:  # this file system has no locks
+        return number
+    return number
+
+
 @contextmanager
 def destination(out: str, *, overwrite: bool = False, merge: bool = False, durable: bool = False) -> Iterator[str]:
     """A temporary folder beside `out`: moved to `out` when the block ends well, removed when it does not."""
@@ -49,22 +106,27 @@ def destination(out: str, *, overwrite: bool = False, merge: bool = False, durab
     parent, name = os.path.split(out)
     try:
         os.makedirs(parent, exist_ok=True)
-        temporary = tempfile.mkdtemp(prefix=f".{name}.partial-{os.getpid()}-", dir=parent)
+        temporary = tempfile.mkdtemp(prefix=f"{_mark(name)}{os.getpid()}-", dir=parent)
         os.chmod(temporary, 0o777 & ~_mask())
     except OSError as error:
         raise Fault("write-failed", f"{parent}: {error.strerror}") from error
+    held = _hold(temporary)
     try:
         yield temporary
         if durable:
             _sync(temporary)
         if merge:
-            _merge(temporary, out)
+            folders = _merge(temporary, out)
         else:
+            folders = [parent]
             _replace(temporary, out, overwrite)
         if durable:
-            _sync_folder(parent)
+            for folder in folders:
+                _sync_one(folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+        if held is not None:
+            os.close(held)
 
 
 def _mask() -> int:
@@ -93,18 +155,22 @@ def _replace(temporary: str, out: str, overwrite: bool) -> None:
             os.unlink(aside)
 
 
-def _merge(temporary: str, out: str) -> None:
+def _merge(temporary: str, out: str) -> list[str]:
+    """Moves all files; the folders that are now different."""
+    folders = [os.path.dirname(out)]
     try:
         for folder, _, names in os.walk(temporary):
             into = os.path.join(out, os.path.relpath(folder, temporary))
             os.makedirs(into, exist_ok=True)
+            folders.append(into)
             for name in sorted(names):
                 os.replace(os.path.join(folder, name), os.path.join(into, name))
     except OSError as error:
         raise Fault("write-failed", f"{out}: {error.strerror}") from error
+    return folders
 
 
-def _sync_folder(path: str) -> None:
+def _sync_one(path: str) -> None:
     number = os.open(path, os.O_RDONLY)
     try:
         os.fsync(number)
@@ -115,5 +181,5 @@ def _sync_folder(path: str) -> None:
 def _sync(root: str) -> None:
     for folder, _, names in os.walk(root, topdown=False):
         for name in names:
-            _sync_folder(os.path.join(folder, name))
-        _sync_folder(folder)
+            _sync_one(os.path.join(folder, name))
+        _sync_one(folder)

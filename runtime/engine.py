@@ -19,6 +19,7 @@ from .compare import compare_copies
 from .fault import Fault
 from .fill import Filler, Sources, buffer
 from .kernels import Array, Kernel
+from .open_files import room
 from .progress import EVERY_SECONDS, OnProgress, Progress
 from .schedule import Budget, Recipes, Schedule, budget, schedule, scratch
 from .writing import Cancelled, Targets
@@ -36,6 +37,7 @@ class Report:
     peak_buffer_bytes: int
     files: tuple[str, ...]
     kernel_calls: int = 0
+    bytes_compared: int = 0  # of `bytes_read`, to compare declared copies
 
 
 def run(
@@ -55,12 +57,12 @@ def run(
     began = time.perf_counter()
     out = os.path.abspath(os.fspath(out_dir))
     sources = (bound.path, *dict.fromkeys(w.path for w in bound.windows if w is not None))
+    destination.sweep(out)
     destination.check(out, bound.disk_need, sources, overwrite=overwrite, merge=merge)
     plan = schedule(bound, memory, workers)
-    workers = max(1, min(workers, len(plan.tasks)))
+    asked, workers = workers, max(1, min(workers, len(plan.tasks)))
     with _stoppable(), destination.destination(out, overwrite=overwrite, merge=merge, durable=durable) as root:
-        if check_copies:
-            compare_copies(bound, memory, progress)
+        compared = compare_copies(bound, memory, asked, progress) if check_copies else 0
         for name, text in bound.texts:
             _put(os.path.join(root, name), bound, text)
         for path, name in bound.carried:
@@ -68,7 +70,7 @@ def run(
         read, calls = _work(bound, plan, root, workers, progress, kernels, began)
     files = (*(f.name for f in bound.files), *(n for n, _ in bound.texts), *(n for _, n in bound.carried))
     return Report(
-        time.perf_counter() - began, read, bound.bytes_written, plan.buffer_bytes * workers, files, calls
+        time.perf_counter() - began, read + compared, bound.bytes_written, plan.buffer_bytes * workers, files, calls, compared
     )  # fmt: skip
 
 
@@ -111,9 +113,9 @@ def _work(
     kernels: Mapping[int, Kernel] | None,
     began: float,
 ) -> tuple[int, int]:
-    _more_files(len(bound.files))
-    targets = Targets(bound, root, plan.tasks)
-    sources = Sources()
+    most = room(max(len(bound.files), len({w.path for w in bound.windows if w is not None})))
+    targets = Targets(bound, root, plan.tasks, most)
+    sources = Sources(most)
     numbers = iter(range(len(plan.tasks)))
     lock = threading.Lock()
     failures: list[BaseException] = []
@@ -165,16 +167,6 @@ def _work(
     if failures:
         raise failures[0]
     return sum(f.bytes_read for f in fillers), sum(f.calls for f in fillers)
-
-
-def _more_files(wanted: int) -> None:
-    """Raises the soft limit on open files where so many are written at once."""
-    import resource
-
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != resource.RLIM_INFINITY and soft < 2 * wanted + 256:
-        most = 2 * wanted + 256 if hard == resource.RLIM_INFINITY else min(hard, 2 * wanted + 256)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, most), hard))
 
 
 def stream(

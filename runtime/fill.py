@@ -17,24 +17,33 @@ from .schedule import Job
 
 
 class Sources:
-    """Source files, opened on first use."""
+    """Source files, opened on first use and kept open, the first `most` of them."""
 
-    def __init__(self) -> None:
+    def __init__(self, most: int = 1 << 20) -> None:
         self._open: dict[str, int] = {}
         self._lock = threading.Lock()
-        self.bytes_read = 0
-
-    def number(self, path: str) -> int:
-        with self._lock:
-            if path not in self._open:
-                self._open[path] = os.open(path, os.O_RDONLY)
-            return self._open[path]
+        self._most = most
 
     def read(self, path: str, into: memoryview, at: int) -> None:
         """Fills `into` from the bytes at `at`."""
         number = self._open.get(path)
-        if number is None:
-            number = self.number(path)
+        if number is not None:
+            self._read(number, path, into, at)
+            return
+        try:
+            number = os.open(path, os.O_RDONLY)
+        except OSError as error:
+            raise Fault("read-failed", f"{path}: {error.strerror}") from error
+        try:
+            self._read(number, path, into, at)
+            with self._lock:
+                if path not in self._open and len(self._open) < self._most:
+                    self._open[path], number = number, -1
+        finally:
+            if number >= 0:
+                os.close(number)
+
+    def _read(self, number: int, path: str, into: memoryview, at: int) -> None:
         done, size = 0, len(into)
         while done < size:
             try:

@@ -24,6 +24,7 @@ _NATIVE = {
     name: np.dtype(name) for name in ITEM_BYTES if name != "bfloat16" and not name.startswith("float8")
 }
 _BLOCK = 1 << 16
+_ROW = 1 << 16  # bytes of the longest row that is copied as one item
 _jit: ModuleType | None = None
 
 
@@ -79,9 +80,21 @@ def copy(source: Array, target: Array, source_at: int, target_at: int, loops: tu
         target[target_at : target_at + n] = source[source_at : source_at + n]
     elif turned(loops) and source.itemsize < 16:
         _jitted().transpose(source, target, source_at, target_at, loops)
+    elif loops[-1][1] == loops[-1][2] == 1 and loops[-1][0] * source.itemsize <= _ROW:
+        _copy_rows(source, target, source_at, target_at, loops)
     else:
         one, two = _views(source, target, source_at, target_at, loops)
         np.copyto(two, one)
+
+
+def _copy_rows(source: Array, target: Array, source_at: int, target_at: int, loops: tuple[LoopT, ...]) -> None:
+    """Each row as one opaque item: no numpy loop is begun per row, which is what short rows would wait for."""
+    size = source.itemsize
+    row = np.dtype((np.void, loops[-1][0] * size))
+    extents = [loop[0] for loop in loops[:-1]]
+    one = np.ndarray(extents, row, source.data, source_at * size, [loop[1] * size for loop in loops[:-1]])
+    two = np.ndarray(extents, row, target.data, target_at * size, [loop[2] * size for loop in loops[:-1]])
+    np.copyto(two, one)
 
 
 def fill(target: Array, target_at: int, loops: tuple[LoopT, ...]) -> None:

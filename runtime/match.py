@@ -6,6 +6,7 @@ import difflib
 import os
 import re
 from collections.abc import Iterable
+from math import prod
 from typing import NoReturn, Protocol
 
 from .families import Family, spelled
@@ -14,6 +15,7 @@ from .plan import Side
 from .window import ITEM_BYTES, Entry, Window
 
 SHOWN = 5
+MOST_SPARE = 1_000_000
 
 
 class Readable(Protocol):
@@ -70,6 +72,18 @@ class _Files:
             choices = ("/".join(tails[i:]) for i in range(len(tails)))
             self.found[wanted] = next((name for name in choices if name in self.there), None)
         return self.found[wanted]
+
+
+def refuse_far_too_many(side: Side, checkpoint: Readable) -> None:
+    """A config that asks for millions of tensors more than there are is refused before they are listed."""
+    wanted = sum(prod(extent for extent, _ in box.loops) for s in side.stored if not s.optional for box in s.boxes)
+    there = len(checkpoint.entries)
+    if wanted - there > MOST_SPARE:
+        raise Fault(
+            "missing-tensor",
+            f"{checkpoint.path} holds {count(there, 'tensor')}, layout `{side.layout}` needs {wanted:,}",
+            help="check that the config belongs to this checkpoint",
+        )
 
 
 def match(side: Side, families: tuple[Family, ...], checkpoint: Readable) -> list[Entry | None]:

@@ -7,6 +7,7 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
+from .check_plan import check_plan
 from .fault import Fault
 from .plan import VERSION, Plan
 
@@ -47,6 +48,7 @@ def parse_plan(text: str, path: str = "<plan>") -> Plan:
         )  # fmt: skip
     try:
         plan = _typed(Plan, document["plan"])
+        check_plan(plan)
     except (KeyError, TypeError, ValueError) as e:
         raise Fault("bad-plan", f"{path} is damaged: {e}", help="compile the plan again") from None
     assert isinstance(plan, Plan)

@@ -215,13 +215,14 @@ def schedule(bound: Bound, memory: int, workers: int) -> Schedule:
             items.append((job, number, filled))
             filled += -(-recipe.buffer_bytes // ALIGN) * ALIGN
             largest = max(largest, filled)
-        arena = max(arena, min(limits.arena, _arena(recipe)))
+        arena = max(arena, min(limits.arena, chunk_arena(recipe)))
     if items:
         tasks.append(Task(tuple(items)))
     return Schedule(tuple(tasks), limits, largest, arena)
 
 
-def _arena(recipe: Recipe) -> int:
+def chunk_arena(recipe: Recipe) -> int:
+    """The bytes of sources that its chunks hold at once, at most."""
     return recipe.arena_bytes if recipe.chunks > 1 else max((slab[2] for slab in recipe.piece(0).slabs), default=0)
 
 

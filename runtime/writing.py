@@ -40,14 +40,16 @@ class _File:
         self.left = regions
         self.turn = 0  # tickets taken and given back
         self.tickets = 0  # tickets handed out
+        self.busy = False  # a worker writes
 
 
 class Targets:
     """The files of a run below `root`. A task has one ticket per file it writes; tickets are served in task order,
-    so the lowest unfinished task never waits."""
+    so the lowest unfinished task never waits. At most `most` files are open, or as many as are written to."""
 
-    def __init__(self, bound: Bound, root: str, tasks: Sequence[Task]) -> None:
-        self.bound, self.root = bound, root
+    def __init__(self, bound: Bound, root: str, tasks: Sequence[Task], most: int = 1 << 20) -> None:
+        self.bound, self.root, self._most = bound, root, most
+        self._opened: dict[int, _File] = {}  # by file descriptor, the least recently opened first
         self.stopped = False
         self._ready = threading.Condition()
         self._files = [_File(os.path.join(root, f.name), len(f.targets)) for f in bound.files]
@@ -97,13 +99,13 @@ class Targets:
             raise self._fault(file, error) from error
         with self._ready:
             file.turn += 1
+            file.busy = False
             self._ready.notify_all()
         return done
 
     def _write_pieces(self, file: _File, layout: FileLayout, pieces: list[_Piece]) -> int:
         """Writes neighbours, with what stands around them, in one call."""
-        if file.number < 0:
-            self._open(file)
+        self._open(file)
         vectors: list[memoryview | bytes] = []
         begin = end = done = 0
         for piece in pieces:
@@ -127,13 +129,27 @@ class Targets:
             vectors.append(layout.tail(file.crcs))
         done += _write_all(file, vectors, begin)
         if file.left == 0:
-            os.close(file.number)
-            file.number = -1
+            with self._ready:
+                self._close(file)
         return done
 
     def _open(self, file: _File) -> None:
-        os.makedirs(os.path.dirname(file.path), exist_ok=True)
-        file.number = os.open(file.path, os.O_WRONLY | os.O_CREAT, 0o666)
+        """Opens a file for the worker whose turn it is; another is closed where too many are open."""
+        with self._ready:
+            file.busy = True
+            if file.number >= 0:
+                return
+            idle = next((f for f in self._opened.values() if not f.busy), None)
+            if idle is not None and len(self._opened) >= self._most:
+                self._close(idle)
+            os.makedirs(os.path.dirname(file.path), exist_ok=True)
+            file.number = os.open(file.path, os.O_WRONLY | os.O_CREAT, 0o666)
+            self._opened[file.number] = file
+
+    def _close(self, file: _File) -> None:
+        del self._opened[file.number]
+        number, file.number = file.number, -1
+        os.close(number)
 
     def _fault(self, file: _File, error: OSError) -> Fault:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -151,10 +167,8 @@ class Targets:
             self._ready.notify_all()
 
     def close(self) -> None:
-        for file in self._files:
-            if file.number >= 0:
-                os.close(file.number)
-                file.number = -1
+        for file in list(self._opened.values()):
+            self._close(file)
 
 
 def _write_all(file: _File, vectors: list[memoryview | bytes], at: int) -> int:

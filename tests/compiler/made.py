@@ -48,9 +48,10 @@ def _layout(draw, tensors):
         lines.append('files "part_{tp:02}_{pp:02}.pt"')
     if staged:
         lines.append(f"stages layer over pp interleave vpp remainder {draw(st.sampled_from(['first', 'last']))}")
-    halves = draw(st.sampled_from([None, ("a", 2), ("a", 3), ("c", 5), ("b", 2)]))
+    halves = draw(st.sampled_from([None, ("a", 2), ("a", 3), ("c", 5), ("b", 2), ("a", 4), ("c", 3), ("b", 3)]))
     if halves:
-        lines.append(f"axis {halves[0]} = (hi lo) with hi = {halves[1]}")
+        pad = "pad" if SIZES[halves[0]] % halves[1] else draw(st.sampled_from(["", "pad"]))
+        lines.append(f"axis {halves[0]} = {pad}(hi lo) with hi = {halves[1]}")
     for name, axes in tensors:
         if name in "wv":
             continue
@@ -62,7 +63,7 @@ def _layout(draw, tensors):
 def _size(factor: str, halves) -> int:
     if factor in ("hi", "lo"):
         n = SIZES[halves[0]]
-        return halves[1] if factor == "hi" else n // halves[1]
+        return halves[1] if factor == "hi" else -(-n // halves[1])
     return SIZES[factor]
 
 

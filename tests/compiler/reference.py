@@ -38,7 +38,10 @@ def contents(side: Side) -> dict[tuple[str, str], tuple[tuple[int, ...], list[in
         for ranks in product(*(range(n) for n in side.ranks.values())):
             at = dict(zip(side.ranks, ranks, strict=True))
             for spelled, fixed in _named(rule, side, at):
-                shape, held = _tensor(rule, side, at, fixed)
+                whole = _tensor(rule, side, at, fixed)
+                if whole is None:
+                    continue
+                shape, held = whole
                 values = {**at, **spelled}
                 name = _spell(rule.rule.names[0].parts, values)
                 file = _spell(side.files.parts, values) if side.files else ""
@@ -90,10 +93,14 @@ def _tensor(rule: LiveRule, side: Side, at, fixed):
             continue
         label, index = whole
         name = rule.renames.get(label, label) or rule.tensor
+        if name in side.sizes.absent:
+            return None
         tensor = side.sizes.tensors[side.sizes.tied.get(name, name)]
         number = 0
+        if any(index[axis] >= n for axis, n in zip(tensor.axes, tensor.shape, strict=True)):
+            held.append(None)  # past the end of a padded axis
+            continue
         for axis, n in zip(tensor.axes, tensor.shape, strict=True):
-            assert 0 <= index[axis] < n
             number = number * n + index[axis]
         held.append(numbers[tensor.name] + number)
     return tuple(len(d) for d in dims), held

@@ -103,7 +103,7 @@ def _pattern(parts: list[Any]) -> tree.Pattern:
 patterns = st.lists(strings | holes, max_size=4).map(_pattern)
 settings = st.builds(tree.Setting, names, exprs)
 axes = st.builds(tree.AxisDecl, names)
-refines = st.builds(tree.Refine, names, _tuple(names, 1), _tuple(settings, 0, 2), opt(exprs))
+refines = st.builds(tree.Refine, names, _tuple(names, 1), _tuple(settings, 0, 2), opt(exprs), st.booleans())
 requires = st.builds(tree.Require, exprs, strings, strings, opt(exprs))
 tensors = st.builds(tree.TensorDecl, model_names, _tuple(axes), st.booleans(), opt(model_names), opt(exprs))
 models = st.builds(

@@ -164,7 +164,6 @@ def test_the_backend_and_the_input_are_needed(ckptc):
         (["--hw_backend", "trn9"], "unknown-hardware"),
         (["--model_style", "megatron"], "not-yet"),
         (["--nxdt_yaml_config", "model.yaml"], "not-yet"),
-        (["--pad_attn_heads", "True", "--tp_size", 8], "not-yet"),
         (["--ep_size", 2], "not-yet"),
         (["--i_tp_round_factor", 32], "not-yet"),
     ],
@@ -190,10 +189,7 @@ def test_the_xser_modes_are_not_there_yet(mode, ckptc):
         (["--load_xser", "True"], "--load_xser is not needed"),
         (["--kv_size_multiplier", 2], "--kv_size_multiplier is ignored without --qkv_linear"),
         (["--save_xser", "True"], "--save_xser: the files hold whole tensors"),
-        (
-            ["--pad_attn_heads", "True", "--tp_size", 2],
-            "--pad_attn_heads changes nothing: the heads divide over 2 ranks",
-        ),
+        (["--pad_attn_heads", "True"], "--pad_attn_heads is ignored without --qkv_linear"),
         (["--hf_model_name", "org/model"], "--hf_model_name is ignored, as --input_dir is given"),
     ],
 )

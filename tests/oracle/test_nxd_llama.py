@@ -190,12 +190,49 @@ def test_half_a_key_value_head_per_rank_is_refused(name: str, tmp_path: Path) ->
     assert "part of a key/value head" in error.value.diagnostics[0].title
 
 
-def test_padded_attention_heads_are_refused_with_the_axis_named(tmp_path: Path) -> None:
-    """12 query heads, 2 key/value heads, multiplier 4: 6 heads do not divide over 4 copies without padding."""
-    for name in ("b3_gqa12x2_pad_tp8m4_trn2__fwd", "b3_gqa12x2_pad_tp8m4_trn2__back"):
-        with pytest.raises(MappingError) as error:
-            (forward if ALL[name].forward else back)(ALL[name], tmp_path / "out")
-        assert error.value.diagnostics[0].code == "uneven-refinement"
+def test_padded_attention_heads_are_written_as_the_converter_does_and_stripped_going_back(tmp_path: Path) -> None:
+    """12 query heads over 8 ranks: 4 heads of zeros. The reference leaves them in when it goes back (trn2)."""
+    case, again = ALL["b3_gqa12x2_pad_tp8m4_trn2__fwd"], ALL["b3_gqa12x2_pad_tp8m4_trn2__back"]
+    plan = ckptc.plan(
+        case.folder / "in/pytorch_model.bin", to="nxdt", config=case.folder / "in/config.json", tp=8,
+        kv_multiplier=4, hw="trn2_converter", pad_heads=True,
+    )  # fmt: skip
+    plan.run(tmp_path / "out")
+    assert contents(tmp_path / "out") == case.expected
+    plan = ckptc.plan(
+        again.folder / "in/model", to="hf", config=again.folder / "in/config.json",
+        source_settings={"hw": "trn2_converter", "kv_multiplier": 4, "pad_heads": True},
+    )  # fmt: skip
+    plan.run(tmp_path / "again")
+    assert {name: held for (_, name), held in contents(tmp_path / "again").items()} == originals(again)
+
+
+@pytest.mark.parametrize("hw", ["trn1", "trn2"])
+def test_padded_heads_stand_beside_their_own_key_value_head(hw: str, tmp_path: Path) -> None:
+    """6 query heads per key/value head over 4 copies: 2 each for three copies, two heads of zeros on the fourth."""
+    case = ALL["b3_gqa12x2_pad_tp8m4_trn2__fwd"]
+    plan = ckptc.plan(
+        case.folder / "in/pytorch_model.bin", to="nxdt", config=case.folder / "in/config.json", tp=8,
+        kv_multiplier=4, hw=hw, pad_heads=True,
+    )  # fmt: skip
+    plan.run(tmp_path / "out")
+    whole = torch.load(case.folder / "in/pytorch_model.bin", weights_only=True)
+    query, key = (whole[f"model.layers.0.self_attn.{x}_proj.weight"].split(8) for x in "qk")
+    for rank in range(8):
+        held = {t.name.split(".")[-1]: t.read() for t in ckptc.open(tmp_path / "out") if f"tp_rank_{rank:02}_" in t.file and "layers.0.self_attn.qkv" in t.name}
+        copy, group = (rank // 2, rank % 2) if hw == "trn1" else (rank % 4, rank // 4)
+        assert torch.equal(held["weight_k"], key[group])
+        heads = [query[group * 6 + copy * 2 + i] if copy < 3 else torch.zeros(8, 96) for i in (0, 1)]
+        assert torch.equal(held["weight_q"], torch.cat(heads))
+    back_again = ckptc.plan(tmp_path / "out", to="hf", config=case.folder / "in/config.json", source_settings={"hw": hw})
+    back_again.run(tmp_path / "again")
+    assert {name: held for (_, name), held in contents(tmp_path / "again").items()} == originals(case)
+
+
+def test_heads_that_do_not_share_out_evenly_need_padding(tmp_path: Path) -> None:
+    with pytest.raises(MappingError) as error:
+        forward(ALL["b3_gqa12x2_pad_tp8m4_trn2__fwd"], tmp_path / "out")
+    assert error.value.diagnostics[0].code == "uneven-refinement"
 
 
 # --- what the reference loses, cuts in thirds, or misreads ----------------------------------------

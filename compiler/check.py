@@ -1,0 +1,223 @@
+"""Families in, the faults that they have under any sizes out: names of nothing, places that are missing.
+
+Nothing is evaluated. What depends on sizes (does it divide, does it tile) is found when a plan is compiled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+from ..dsl.diagnostic import Diagnostic, Label
+from ..dsl.tree import Config, Files, Hole, Index, Let, Refine, Require, Rule, Span, Stages, TensorDecl
+from .check_names import Names, check_expr, check_hole, check_index, unknown
+from .lets import labels, mentions
+from .link import Family, FlatLayout
+from .match import tensors_of
+from .sizes import reads_keys
+
+
+def check(families: Sequence[Family]) -> tuple[Diagnostic, ...]:
+    """Every fault and warning of these models and of the layouts that are written for them, each once."""
+    found: list[Diagnostic] = []
+    used: set[Span] = set()
+    for family in families:
+        found += _model(family)
+        for layout in family.layouts:
+            used |= _used_lets(layout)
+            if layout.name in family.own:
+                found += _layout(family, layout)
+    for family in families:
+        for layout in family.layouts:
+            found += _unused_lets(layout, used)
+    return tuple(dict.fromkeys(found))
+
+
+def _model(family: Family) -> Iterator[Diagnostic]:
+    model = family.model
+    names = Names.of_model(model)
+    for setting in model.settings:
+        yield from check_expr(setting.value, names)
+    yield from _refinements(model.refinements, names)
+    for require in model.requires:
+        yield from _require(require, names)
+    for tensor in model.tensors:
+        for axis in tensor.axes:
+            if axis.name not in names.axes:
+                yield unknown("undeclared-axis", f"the model has no axis `{axis.name}`", axis.name, names.axes, axis.span, "declare it in `axes`")
+        if tensor.tied_to is not None and tensor.tied_to not in names.tensors:
+            title = f"`{tensor.name}` is tied to `{tensor.tied_to}`, which the model does not have"
+            yield unknown("unknown-tied", title, tensor.tied_to, names.tensors, tensor.span, "tie it to a tensor of this model")
+        if tensor.when is not None:
+            yield from check_expr(tensor.when, names)
+
+
+def _require(require: Require, names: Names) -> Iterator[Diagnostic]:
+    yield from check_expr(require.test, names)
+    if require.when is not None:
+        yield from check_expr(require.when, names)
+
+
+def _refinements(refinements: Iterable[Refine], names: Names) -> Iterator[Diagnostic]:
+    for refine in refinements:
+        if refine.axis not in names.axes | names.parts:
+            title = f"`{refine.axis}` is not an axis that can be refined"
+            yield unknown("unknown-refined", title, refine.axis, names.axes | names.parts, refine.span, "name an axis of the model")
+        for setting in refine.sizes:
+            if setting.name not in refine.parts:
+                title, help = f"`{setting.name}` is not a part of `{refine.axis}`", f"its parts are {', '.join(refine.parts)}"
+                yield unknown("unknown-part", title, setting.name, refine.parts, setting.span, help)
+            yield from check_expr(setting.value, names)
+        if refine.when is not None:
+            yield from check_expr(refine.when, names)
+
+
+def _layout(family: Family, layout: FlatLayout) -> Iterator[Diagnostic]:
+    model_names, names = Names.of_model(family.model), Names.of_layout(family.model, layout)
+    yield from _params(layout)
+    for item in layout.items:
+        match item:
+            case Require():
+                yield from _require(item, model_names if reads_keys(item.test) else names)
+            case Refine():
+                yield from _refinements([item], names)
+            case Let(_, value, when):
+                yield from check_index(value, names)
+                yield from check_expr(when, names) if when is not None else ()
+            case Files(pattern, when):
+                yield from check_expr(when, names) if when is not None else ()
+                for part in pattern.parts:
+                    if isinstance(part, Hole):
+                        yield from check_hole(part, names)
+            case Stages():
+                yield from _stages(item, names)
+            case Config():
+                yield from _config(item, family, model_names)
+    for flat in layout.rules:
+        yield from _rule(flat.rule, family, layout, names)
+    for ignore in layout.ignores:
+        yield from check_expr(ignore.when, names) if ignore.when is not None else ()
+    yield from _stored(family, layout, names)
+
+
+def _params(layout: FlatLayout) -> Iterator[Diagnostic]:
+    """A default may name choices and the parameters before it."""
+    known = Names(words=frozenset(c for p in layout.params for c in p.choices))
+    for param in layout.params:
+        yield from check_expr(param.default, known)
+        known = Names(words=known.words | {param.name})
+
+
+def _stages(item: Stages, names: Names) -> Iterator[Diagnostic]:
+    if item.axis not in names.axes:
+        title = f"stages divide `{item.axis}`, which is not an axis of the model"
+        yield unknown("stages-axis", title, item.axis, names.axes, item.span, "name an axis of the model")
+    if item.rank not in names.ranks:
+        title = f"stages are divided over `{item.rank}`, which is not a rank of this layout"
+        yield unknown("stages-rank", title, item.rank, names.ranks, item.span, f"declare it: `rank {item.rank} = 1`")
+    if item.interleave is not None and item.interleave not in names.params:
+        title = f"stages are interleaved by `{item.interleave}`, which is not a parameter of this layout"
+        yield unknown("stages-interleave", title, item.interleave, names.params, item.span, f"declare it: `{item.interleave} = 1`")
+
+
+def _config(item: Config, family: Family, names: Names) -> Iterator[Diagnostic]:
+    for entry in item.entries:
+        if entry.name not in names.axes | names.settings:
+            title = f"`{family.model.name}` has no axis or setting `{entry.name}`"
+            help = "declare it in the model's `axes` or `settings`"
+            yield unknown("unknown-entry", title, entry.name, names.axes | names.settings, entry.span, help)
+        yield from check_expr(entry.value, names, keys=True)
+
+
+def _rule(rule: Rule, family: Family, layout: FlatLayout, names: Names) -> Iterator[Diagnostic]:
+    for name in rule.names:
+        for part in name.parts:
+            if isinstance(part, Hole):
+                yield from check_hole(part, names)
+    for dim in rule.dims:
+        yield from check_index(dim, names)
+    for e in rule.elementwise:
+        yield from check_expr(e.amount, names)
+    if rule.when is not None:
+        yield from check_expr(rule.when, names)
+    if rule.on is not None and not any(isinstance(x, Stages) for x in layout.items):
+        title = f"`on {rule.on}` means nothing here: the layout has no stages"
+        yield Diagnostic("misplaced-on", title, (Label(rule.span),), help=f"remove `on {rule.on}`")
+    written = labels(rule.dims, layout.items)
+    renames = {r.label: r for r in rule.renames}
+    for rename in rule.renames:
+        if rename.label not in written:
+            yield unknown("unknown-label", f"nothing in this rule is labelled `{rename.label}`", rename.label, written, rename.span, "remove it")
+    wanted = [(rule.tensor, rule.span)] if rule.tensor is not None else []
+    wanted += [(r.tensor, r.span) for r in rule.renames]
+    wanted += [(label, span) for label, span in written.items() if label not in renames]
+    for tensor, span in wanted:
+        if tensor not in names.tensors:
+            title = f"model `{family.name}` has no tensor `{tensor}`"
+            yield unknown("unknown-tensor-name", title, tensor, names.tensors, span, "declare it in the model")
+
+
+# --- what has no place ----------------------------------------------------------------------------
+
+
+def _stored(family: Family, layout: FlatLayout, names: Names) -> Iterator[Diagnostic]:
+    """Tensors that no rule stores, and axes of tensors that none of their rules mentions."""
+    mentioned: dict[str, set[str]] = {}
+    for flat in layout.rules:
+        axes = _axes(flat.rule, layout, names)
+        for tensor in tensors_of(flat.rule, layout):
+            mentioned.setdefault(tensor, set()).update(axes)
+    for decl in family.model.tensors:
+        if decl.name not in mentioned:
+            yield _no_rule(decl, layout)
+            continue
+        for axis in decl.axes:
+            if axis.name in names.axes and axis.name not in mentioned[decl.name]:
+                place = next(f.rule.span for f in layout.rules if decl.name in tensors_of(f.rule, layout))
+                yield Diagnostic(
+                    "axis-not-stored", f"no rule of layout `{layout.name}` says where the axis `{axis.name}` of `{decl.name}` is stored",
+                    (Label(place),), (f"{decl.name} [{', '.join(a.name for a in decl.axes)}]",),
+                    f"put `{axis.name}` in the shape, or spell it in the name as {{{axis.name}}}",
+                )  # fmt: skip
+
+
+def _no_rule(tensor: TensorDecl, layout: FlatLayout) -> Diagnostic:
+    """A warning if the tensor need not exist: then layouts may differ in what they can hold."""
+    always = tensor.when is None and not tensor.optional and tensor.tied_to is None
+    return Diagnostic(
+        "no-rule", f"layout `{layout.name}` has no rule for `{tensor.name}`", (Label(layout.span), Label(tensor.span, "declared here")),
+        help=f"add a rule that stores `{tensor.name}`", severity="error" if always else "warning",
+    )  # fmt: skip
+
+
+def _axes(rule: Rule, layout: FlatLayout, names: Names) -> set[str]:
+    """The axes that a rule's name and shape mention, lets and parts followed."""
+    lets: dict[str, list[Index]] = {}
+    for item in layout.items:
+        if isinstance(item, Let):
+            lets.setdefault(item.name, []).append(item.value)
+    found = {p.axis for name in rule.names for p in name.parts if isinstance(p, Hole)}
+    todo = [ref.name for dim in rule.dims for ref in mentions(dim)]
+    while todo:
+        name = todo.pop()
+        if name not in found:
+            found.add(name)
+            todo += [ref.name for value in lets.get(name, ()) for ref in mentions(value)]
+    return {names.whole(name) for name in found}
+
+
+def _used_lets(layout: FlatLayout) -> set[Span]:
+    lets = [x for x in layout.items if isinstance(x, Let)]
+    todo = [ref.name for flat in layout.rules for dim in flat.rule.dims for ref in mentions(dim)]
+    used: set[str] = set()
+    while todo:
+        name = todo.pop()
+        if name not in used:
+            used.add(name)
+            todo += [ref.name for x in lets if x.name == name for ref in mentions(x.value)]
+    return {x.span for x in lets if x.name in used}
+
+
+def _unused_lets(layout: FlatLayout, used: set[Span]) -> Iterator[Diagnostic]:
+    for item in layout.items:
+        if isinstance(item, Let) and item.span not in used:
+            yield Diagnostic("unused-let", f"`let {item.name}` is never used", (Label(item.span),), help="remove it", severity="warning")

@@ -1,0 +1,128 @@
+"""Expressions and the names known where they stand in, faults about what they name out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+from ..dsl.diagnostic import Diagnostic, Label
+from ..dsl.nearest import nearest
+from ..dsl.tree import AxisRef, Call, Copies, Expr, Hole, Index, Let, Model, Pad, Ref, Refine, Slice, Span, Sum
+from .link import FlatLayout
+from .reads import inside
+from .scope import FUNCTIONS
+
+Set = frozenset[str]
+NONE: Set = frozenset()
+CALLED: Set = frozenset(FUNCTIONS)
+
+
+@dataclass(frozen=True)
+class Names:
+    """What may be named in a place. `words`: names that are only values. `parts_of`: the axis of each part."""
+
+    axes: Set = NONE
+    settings: Set = NONE
+    tensors: Set = NONE
+    ranks: Set = NONE
+    params: Set = NONE
+    words: Set = NONE
+    lets: Set = NONE
+    parts_of: dict[str, str] = field(default_factory=dict)
+    functions: Set = CALLED
+
+    @property
+    def parts(self) -> Set:
+        return Set(self.parts_of)
+
+    @property
+    def values(self) -> Set:
+        return self.axes | self.settings | self.params | self.words | self.parts
+
+    @staticmethod
+    def of_model(model: Model) -> Names:
+        axes, tensors = Set(a.name for a in model.axes), Set(t.name for t in model.tensors)
+        settings = Set(s.name for s in model.settings)
+        return Names(axes, settings, tensors, parts_of=_parts(model.refinements), functions=CALLED | {"stored"})
+
+    @staticmethod
+    def of_layout(model: Model, layout: FlatLayout) -> Names:
+        of_model = Names.of_model(model)
+        refined = (*model.refinements, *(x for x in layout.items if isinstance(x, Refine)))
+        return Names(
+            of_model.axes, of_model.settings, of_model.tensors,
+            Set(p.name for p in layout.params if p.rank),
+            Set(p.name for p in layout.params),
+            Set(c for p in layout.params for c in p.choices),
+            Set(x.name for x in layout.items if isinstance(x, Let)),
+            _parts(refined),
+        )  # fmt: skip
+
+    def whole(self, name: str) -> str:
+        """The axis that a part is of, or the name itself."""
+        seen: set[str] = set()
+        while name in self.parts_of and name not in seen:
+            seen.add(name)
+            name = self.parts_of[name]
+        return name
+
+
+def _parts(refinements: Iterable[Refine]) -> dict[str, str]:
+    return {part: refine.axis for refine in refinements for part in refine.parts}
+
+
+def unknown(code: str, title: str, name: str, known: Iterable[str], span: Span, otherwise: str) -> Diagnostic:
+    """A name of nothing, with the nearest of those that there are."""
+    near = nearest(name, sorted(known))
+    return Diagnostic(code, title, (Label(span),), help=f"did you mean `{near}`?" if near else otherwise)
+
+
+def check_expr(expr: Expr, names: Names, *, keys: bool = False) -> Iterator[Diagnostic]:
+    """`keys`: a name of nothing is a key of the config file."""
+    for node in inside(expr):
+        if isinstance(node, Ref) and not keys and node.name not in names.values:
+            known = "names are axes, settings and the layout's own parameters"
+            yield unknown("unknown-name", f"nothing here is called `{node.name}`", node.name, names.values, node.span, known)
+        elif isinstance(node, Call) and node.function not in names.functions:
+            functions = f"the functions here are {', '.join(sorted(names.functions))}"
+            yield unknown("unknown-function", f"there is no function `{node.function}`", node.function, names.functions, node.span, functions)
+        elif isinstance(node, Call) and node.function == "stored":
+            for arg in node.args:
+                if isinstance(arg, Ref) and arg.name not in names.tensors:
+                    title = f"the model has no tensor `{arg.name}` that could be stored"
+                    yield unknown("stored-nothing", title, arg.name, names.tensors, arg.span, "name a tensor of the model")
+
+
+def check_hole(hole: Hole, names: Names) -> Iterator[Diagnostic]:
+    known = names.axes | names.parts | names.ranks
+    if hole.axis not in known:
+        yield unknown("unknown-hole", f"a name cannot spell `{hole.axis}`, which is no axis", hole.axis, known, hole.span, "name an axis, a part of one or a rank")
+    if hole.rank is not None:
+        yield from _rank(hole.rank, hole.span, names)
+    if hole.offset is not None:
+        yield from check_expr(hole.offset, names)
+
+
+def check_index(index: Index, names: Names) -> Iterator[Diagnostic]:
+    match index:
+        case AxisRef(name):
+            known = names.axes | names.parts | names.lets
+            if name not in known:
+                yield unknown("unknown-axis", f"`{name}` is not an axis, a part of one or a `let`", name, known, index.span, "declare it in the model's `axes`")
+        case Slice(operand, rank):
+            yield from check_index(operand, names)
+            yield from _rank(rank, index.span, names)
+        case Pad(operand, amount):
+            yield from check_index(operand, names)
+            yield from check_expr(amount, names)
+        case Copies(count):
+            yield from check_expr(count, names)
+        case Sum(terms):
+            for term in terms:
+                for factor in term.factors:
+                    yield from check_index(factor, names)
+
+
+def _rank(rank: str, span: Span, names: Names) -> Iterator[Diagnostic]:
+    if rank not in names.ranks:
+        yield unknown("unknown-rank", f"`/{rank}`: the layout has no rank `{rank}`", rank, names.ranks, span, f"declare it: `rank {rank} = 1`")

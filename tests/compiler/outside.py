@@ -1,0 +1,125 @@
+"""Faults that no small mapping leads to: a checkpoint, a folder, a template or a broken lowering does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from ckptc import library
+from ckptc.compiler.detect import fit_source
+from ckptc.compiler.link import link
+from ckptc.compiler.lower import Lowered, lower
+from ckptc.compiler.match import Found
+from ckptc.compiler.pieces import AT, COPY, Loop, Piece
+from ckptc.compiler.prove import prove
+from ckptc.compiler.resolve import Side, resolve
+from ckptc.compiler.sizes import bind_sizes, config_of
+from ckptc.compiler.write_config import config_text
+from ckptc.dsl.diagnostic import Diagnostic, MappingError
+from ckptc.dsl.parse import parse
+
+TEXT = """model m { axes { layer a b }  x [layer, a, b] }
+layout one of m (rank tp = 1) {
+  config "config.json" template "config.json.j2" { layer = layers  a = rows  b = columns }
+  files "rank_{tp}.pt"
+  "x.{layer}" = x [a, copies(2), copies(3), b/tp]
+}
+"""
+
+
+def raised(act: Callable[[], object]) -> tuple[Diagnostic, ...]:
+    try:
+        act()
+    except MappingError as error:
+        return error.diagnostics
+    return ()
+
+
+def side() -> Side:
+    (family,) = link([parse(TEXT, "x.ckmap")])
+    sizes = bind_sizes(family, None, None, {"layer": 3, "a": 4, "b": 10}, lambda _: True)
+    return resolve(family, "one", sizes, {"tp": 2})
+
+
+def broken(change: Callable[[tuple[Piece, ...]], tuple[Piece, ...]]) -> tuple[Diagnostic, ...]:
+    """What the proof says of a lowering that is wrong."""
+    whole = side()
+    (item,) = lower(whole)
+    wrong: tuple[Lowered, ...] = (replace(item, pieces=change(item.pieces)),)
+    return raised(lambda: prove(whole, wrong))
+
+
+def at(piece: Piece, slot: int, by: int) -> Piece:
+    base = list(piece.base)
+    base[slot] += by
+    return replace(piece, base=tuple(base))
+
+
+def looped(piece: Piece, pick: Callable[[Loop], bool], change: Callable[[Loop], Loop]) -> Piece:
+    return replace(piece, loops=tuple(change(x) if pick(x) else x for x in piece.loops))
+
+
+def _copies(loop: Loop) -> bool:
+    return bool(loop.move[COPY])
+
+
+def _along_a(loop: Loop) -> bool:
+    return loop.axis == "a"
+
+
+def _template(text: str) -> tuple[Diagnostic, ...]:
+    whole = side()
+    (family,) = link([parse(TEXT, "x.ckmap")])
+    block = config_of(family.layout("one"))
+    assert block is not None
+    return raised(lambda: config_text(block, whole, text))
+
+
+def _degrees(_: Path) -> tuple[Diagnostic, ...]:
+    (family,) = link([parse(TEXT, "x.ckmap")])
+    found = [Found(f"rank_{tp}.pt", f"x.{i}", "f32", (4, 2, 3, 5)) for tp in range(2) for i in range(3)]
+    return raised(lambda: fit_source(family, family.layout("one"), side().sizes, found, {"tp": 4}))
+
+
+def _mapping(text: bytes) -> Callable[[Path], tuple[Diagnostic, ...]]:
+    def act(folder: Path) -> tuple[Diagnostic, ...]:
+        path = folder / "x.ckmap"
+        path.write_bytes(text)
+        return raised(lambda: library.load([path]))
+
+    return act
+
+
+def _folder_as_mapping(folder: Path) -> tuple[Diagnostic, ...]:
+    (folder / "x.ckmap").mkdir()
+    return raised(lambda: library.load([folder / "x.ckmap"]))
+
+
+OUTSIDE: dict[str, Callable[[Path], tuple[Diagnostic, ...]]] = {
+    "bad-template": lambda _: _template("{{ nothing }}"),
+    "bad-template-text": lambda _: _template("[1, 2"),
+    "degree-disagrees": _degrees,
+    "stored-outside": lambda _: broken(lambda pieces: (at(pieces[0], AT, 1), *pieces[1:])),
+    "stored-gap": lambda _: broken(lambda pieces: (looped(pieces[0], _along_a, lambda x: replace(x, extent=3)),)),
+    "stored-twice": lambda _: broken(lambda pieces: (pieces[0], pieces[0])),
+    "copies-numbered-twice": lambda _: broken(lambda pieces: (_copied_twice(pieces[0]),)),
+    "copy-outside": lambda _: broken(lambda pieces: _strange_copy(pieces[0])),
+    "no-mapping": _mapping(b'use "nothing.ckmap"'),
+    "not-text": _mapping(b"\xff\xfe"),
+    "unreadable-mapping": _folder_as_mapping,
+}
+
+
+def _copied_twice(piece: Piece) -> Piece:
+    """Two loops of copies that number alike."""
+    return looped(piece, _copies, lambda x: replace(x, move=(x.move[AT], 1, *x.move[2:])))
+
+
+def _strange_copy(piece: Piece) -> tuple[Piece, ...]:
+    """The second copy holds what lies behind the tensor."""
+    loop = next(x for x in piece.loops if x.extent == 2 and _copies(x))
+    rest = tuple(x for x in piece.loops if x is not loop)
+    first = replace(piece, loops=rest)
+    base = tuple(a + b for a, b in zip(piece.base, loop.move, strict=True))
+    return first, replace(piece, base=base, loops=rest, first=tuple((a, i + (a == "layer")) for a, i in piece.first))
