@@ -22,7 +22,7 @@ from .resolve import Side, resolve
 from .sizes import Scalar, Sizes
 
 MOST_TRIES = 4096  # settings of a layout that are compared with a checkpoint
-MOST_SPARE = 1_000_000  # tensors that a rule may expect beyond those that are there, before they are only counted
+MOST_SPARE = 10_000  # tensors that a rule may expect beyond those that are there, before they are only counted
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ the cost depends on how many blocks are cut, never on how many elements there ar
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -63,7 +63,7 @@ def nested(digits: tuple[Digit, ...]) -> bool:
     return True
 
 
-def by_step(digits: list[Digit]) -> tuple[Digit, ...]:
+def by_step(digits: Iterable[Digit]) -> tuple[Digit, ...]:
     """Largest step first; digits of one iteration carry nothing and go."""
     return tuple(sorted((d for d in digits if d[0] > 1), key=lambda d: -d[1]))
 

@@ -37,7 +37,8 @@ def summary(plan: Plan) -> str:
 
 
 def _side(side: Side) -> str:
-    settings = [f"{n} {v}" for n, v in side.ranks] + [f"{n} {str(v).lower() if isinstance(v, bool) else v}" for n, v in side.params]
+    settings = [f"{n} {v}" for n, v in side.ranks]
+    settings += [n if v is True else f"{n} {v}" for n, v in side.params if v is not False]
     return side.layout + (f" ({', '.join(settings)})" if settings else "")
 
 
@@ -93,7 +94,9 @@ def _runs(step: Step) -> str:
     run = run_length(step)
     text = f"{total // run:,} x {run:,}"
     if (step.scale, step.shift) != (1.0, 0.0):
-        text += f", * {step.scale:g} + {step.shift:g}"
+        scale = f" * {step.scale:g}" if step.scale != 1.0 else ""
+        shift = f" {'-' if step.shift < 0 else '+'} {abs(step.shift):g}" if step.shift else ""
+        text += f",{scale}{shift}"
     return text
 
 

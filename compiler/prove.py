@@ -100,8 +100,7 @@ def _tiling_faults(item: Lowered) -> list[Diagnostic]:
     span = item.rule.rule.span
     lines = []
     for piece in item.pieces:
-        top = piece.base[AT] + sum(x.move[AT] * (x.extent - 1) for x in piece.loops)
-        if top >= size:
+        if not _inside(piece, size, limits):
             return [_fault("stored-outside", f"`{item.stored.name}` is filled beyond its end", span)]
         digits = by_step([(x.extent, line(x.move), ()) for x in piece.loops])
         if not nested(digits):
@@ -109,11 +108,23 @@ def _tiling_faults(item: Lowered) -> list[Diagnostic]:
         lines.append((line(piece.base), digits))
     if _clash(lines):
         return [_fault("stored-twice", f"`{item.stored.name}` has elements that are filled twice", span)]
+    boxes = [(line((0, 0, *b.first)), by_step([(n, line((0, 0, *m)), ()) for n, m in b.loops] + [(size, 1, ())])) for b in item.stored.boxes]
+    for (at, digits), piece in zip(lines, item.pieces, strict=True):
+        if sum(overlap(begin - at, digits, box) for begin, box in boxes) != piece.count:
+            return [_fault("stored-outside", f"`{item.stored.name}` is filled where no tensor is", span)]
     have = sum(p.count for p in item.pieces)
     want = size * sum(_size(box) for box in item.stored.boxes)
     if have != want:
         return [_fault("stored-gap", f"{want - have} of {want} elements of `{item.stored.name}` are filled by nothing", span, help="pad them, or store what is missing")]
     return []
+
+
+def _inside(piece: Piece, size: int, limits: list[int]) -> bool:
+    """Whether offsets and coordinates stay within their ranges. Places only move forwards."""
+    low = (piece.base[AT], *piece.base[COORDS:])
+    moves = [(x.extent - 1, (x.move[AT], *x.move[COORDS:])) for x in piece.loops]
+    high = [a + sum(n * m[k] for n, m in moves) for k, a in enumerate(low)]
+    return min(low) >= 0 and all(h < n for h, n in zip(high, (size, *limits), strict=True))
 
 
 def _clash(lines: list[tuple[int, tuple[Digit, ...]]]) -> bool:
@@ -176,11 +187,22 @@ def _missing_faults(side: Side, by_tensor: Mapping[str, list[tuple[Lowered, Piec
     return faults
 
 
+def _within(tensor: Tensor, piece: Piece) -> bool:
+    for axis, size in zip(tensor.axes, tensor.shape, strict=True):
+        first = piece.index(axis)
+        if first < 0 or first + sum((x.extent - 1) * x.step for x in piece.loops if x.axis == axis) >= size:
+            return False
+    return True
+
+
 def _coverage_faults(tensor: Tensor, own: list[tuple[Lowered, Piece]]) -> list[Diagnostic]:
     size = _product(tensor.shape)
     read = _read(own)
     if not read:
         return []
+    for item, piece in own:
+        if not _within(tensor, piece):
+            return [_fault("model-outside", f"a rule holds what `{tensor.name}` does not have", item.rule.rule.span)]
     lines = [model_line(tensor, p) for _, p in read]
     spans = [item.rule.rule.span for item, _ in read]
     for (_, digits), span in zip(lines, spans, strict=True):
@@ -193,9 +215,8 @@ def _coverage_faults(tensor: Tensor, own: list[tuple[Lowered, Piece]]) -> list[D
     if have != size:
         return [_fault("model-gap", f"{size - have} of {size} elements of `{tensor.name}` are stored nowhere", spans[0], help="store the rest of its axes too: a part or a range of an index is left out")]
     for item, piece in own:
-        at, digits = model_line(tensor, piece)
-        if not nested(digits) or ((at or digits) and at + sum((n - 1) * s for n, s, _ in digits) >= size):
-            return [_fault("copy-outside", f"a copy of `{tensor.name}` holds what the tensor does not", item.rule.rule.span)]
+        if not nested(model_line(tensor, piece)[1]):
+            return [_fault("copy-overlaps", f"a copy of `{tensor.name}` holds elements twice", item.rule.rule.span)]
         copy_loops = by_step([(x.extent, x.move[COPY], ()) for x in piece.loops if x.move[COPY]])
         if not nested(copy_loops):
             return [_fault("copies-numbered-twice", f"copies of `{tensor.name}` are numbered twice", item.rule.rule.span)]

@@ -62,7 +62,7 @@ class Bound:
     @cached_property
     def bytes_written(self) -> int:
         """Bytes of all files written, headers included."""
-        carried = sum(os.stat(path).st_size for path, _ in self.carried)
+        carried = sum(_size(path) for path, _ in self.carried)
         return sum(file.layout.size for file in self.files) + sum(len(text) for _, text in self.texts) + carried
 
     @property
@@ -79,6 +79,13 @@ class Bound:
         """The coordinates of a target tensor, such as {"tp": 1, "layer": 3}."""
         family = self.targets[target.family]
         return dict(zip(family.stored.coords, family.rows[target.row].tolist(), strict=True))
+
+
+def _size(path: str) -> int:
+    try:
+        return os.stat(path).st_size
+    except OSError as error:
+        raise Fault("read-failed", f"{path}: {error.strerror}") from error
 
 
 def _bytes(window: Window | None) -> int:

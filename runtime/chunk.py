@@ -15,6 +15,7 @@ from .boxes import BoxT, LoopT, clip, elements, join, narrow, part_runs, source_
 ALIGN = 16
 _NEAR_BYTES = 64 << 10
 _DIRECT_BYTES = 8 << 10
+LONG_BYTES = 256 << 10  # from here on a run may be copied within the kernel
 
 
 @dataclass(frozen=True)
@@ -56,10 +57,12 @@ class Copy:
 @dataclass(frozen=True)
 class Chunk:
     """`parts` are (buffer offset, bytes, offset in the tensor's bytes) by class; `direct` are reads
-    (slot, offset, bytes, buffer offset); a slab is (slot, offset, bytes, copies) and goes through the arena."""
+    (slot, offset, bytes, buffer offset), as are the longer ones in `long`, by class, in the order of the buffer;
+    a slab is (slot, offset, bytes, copies) and goes through the arena."""
 
     parts: tuple[tuple[int, int, int], ...]
     direct: tuple[tuple[int, int, int, int], ...]
+    long: tuple[tuple[tuple[int, int, int, int], ...], ...]
     slabs: tuple[tuple[int, int, int, tuple[Copy, ...]], ...]
     fills: tuple[Copy, ...]
     read_bytes: int
@@ -130,21 +133,26 @@ class Recipe:
     def _make(self, number: int) -> Chunk:
         at = 0
         parts: list[tuple[int, int, int]] = []
-        direct: list[tuple[int, int, int, int]] = []
+        short: list[tuple[int, int, int, int]] = []
+        long: list[tuple[tuple[int, int, int, int], ...]] = []
         fills: list[Copy] = []
         queued: dict[int, list[tuple[int, int, int, Copy, BoxT]]] = {}
         for c, cuts, (lows, highs) in zip(self.classes, self._bounds, self._spans, strict=True):
             low, high = int(cuts[number]), int(cuts[number + 1])
             parts.append((at, (high - low) * c.item_bytes, low * c.item_bytes))
+            direct: list[tuple[int, int, int, int]] = []
             for w in np.flatnonzero((lows < high) & (highs > low)).tolist() if low < high else ():
                 way = c.ways[w]
                 for source, target, loops in clip(way.box, low, high):
                     self._place(c, way, (source, target - low, join(loops)), at, direct, fills, queued)
             at += -(-(high - low) * c.item_bytes // ALIGN) * ALIGN
+            short += (d for d in direct if d[2] < LONG_BYTES)
+            long.append(tuple(sorted((d for d in direct if d[2] >= LONG_BYTES), key=lambda d: d[3])))
         slabs = [slab for slot, items in queued.items() for slab in self._slabs(slot, items)]
-        needed = sum(d[2] for d in direct) + sum(q[2] for items in queued.values() for q in items)
-        read = sum(d[2] for d in direct) + sum(s[2] for s in slabs)
-        return Chunk(tuple(parts), tuple(sorted(direct)), tuple(slabs), tuple(fills), read, needed)
+        whole = sum(d[2] for d in short) + sum(d[2] for runs in long for d in runs)
+        needed = whole + sum(q[2] for items in queued.values() for q in items)
+        read = whole + sum(s[2] for s in slabs)
+        return Chunk(tuple(parts), tuple(sorted(short)), tuple(long), tuple(slabs), tuple(fills), read, needed)
 
     def _place(
         self,

@@ -18,6 +18,7 @@ from .bind import Bound, Target
 from .compare import compare_copies
 from .fault import Fault
 from .fill import Filler, Sources, buffer
+from .in_kernel import Copier
 from .kernels import Array, Kernel
 from .open_files import room
 from .progress import EVERY_SECONDS, OnProgress, Progress
@@ -84,6 +85,8 @@ def _put(path: str, bound: Bound, content: bytes | str) -> None:
             with open(path, "wb") as file:
                 file.write(content)
     except OSError as error:
+        if isinstance(content, str) and error.filename == content:
+            raise Fault("read-failed", f"{content}: {error.strerror}") from error
         raise Fault("write-failed", f"{path}: {error.strerror}") from error
 
 
@@ -114,8 +117,9 @@ def _work(
     began: float,
 ) -> tuple[int, int]:
     most = room(max(len(bound.files), len({w.path for w in bound.windows if w is not None})))
-    targets = Targets(bound, root, plan.tasks, most)
     sources = Sources(most)
+    copier = Copier(sources, not any(file.layout.needs_crc for file in bound.files))
+    targets = Targets(bound, root, plan.tasks, copier, most)
     numbers = iter(range(len(plan.tasks)))
     lock = threading.Lock()
     failures: list[BaseException] = []
@@ -134,10 +138,10 @@ def _work(
                     number = next(numbers, -1)
                 if number < 0:
                     return
-                task = plan.tasks[number]
+                task, lift = plan.tasks[number], copier.on
                 for job, chunk, base in task.items:
-                    filler.fill(job, job.recipe.piece(chunk), into, window, base)
-                written = targets.write(number, task, window)
+                    filler.fill(job, job.recipe.piece(chunk), into, window, base, lift and job.single)
+                written = targets.write(number, task, window, lift)
                 with lock:
                     done += written
         except Cancelled:

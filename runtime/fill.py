@@ -5,7 +5,8 @@ from __future__ import annotations
 import mmap
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 import numpy as np
 
@@ -30,12 +31,22 @@ class Sources:
         if number is not None:
             self._read(number, path, into, at)
             return
+        with self.file(path) as number:
+            self._read(number, path, into, at)
+
+    @contextmanager
+    def file(self, path: str) -> Iterator[int]:
+        """An open source."""
+        number = self._open.get(path)
+        if number is not None:
+            yield number
+            return
         try:
             number = os.open(path, os.O_RDONLY)
         except OSError as error:
             raise Fault("read-failed", f"{path}: {error.strerror}") from error
         try:
-            self._read(number, path, into, at)
+            yield number
             with self._lock:
                 if path not in self._open and len(self._open) < self._most:
                     self._open[path], number = number, -1
@@ -79,12 +90,17 @@ class Filler:
         self.bytes_read = 0
         self.calls = 0
 
-    def fill(self, job: Job, chunk: Chunk, into: Array, window: memoryview, base: int) -> None:
-        """Computes `chunk` into `into[base:]`; `window` is its memory view, `base` is a multiple of 16."""
+    def fill(self, job: Job, chunk: Chunk, into: Array, window: memoryview, base: int, lift: bool = False) -> None:
+        """Computes `chunk` into `into[base:]`; `window` is its memory view, `base` is a multiple of 16. With `lift`
+        the long runs of the chunk are left out: whoever writes copies them from the source."""
         places, read = job.slots, self.sources.read
         for slot, offset, size, at in chunk.direct:
             path, start = places[slot]
             read(path, window[base + at : base + at + size], start + offset)
+        for runs in () if lift else chunk.long:
+            for slot, offset, size, at in runs:
+                path, start = places[slot]
+                read(path, window[base + at : base + at + size], start + offset)
         for slot, offset, size, copies in chunk.slabs:
             path, start = places[slot]
             read(path, self._window[:size], start + offset)

@@ -15,7 +15,7 @@ from .plan import Side
 from .window import ITEM_BYTES, Entry, Window
 
 SHOWN = 5
-MOST_SPARE = 1_000_000
+MOST_SPARE = 100_000
 
 
 class Readable(Protocol):

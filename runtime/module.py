@@ -17,11 +17,19 @@ __all__ = ["Box", "Loop", "Over", "Plan", "Proof", "Side", "Step", "Stored", "ke
 
 
 def kernel(function: Callable[..., None]) -> Callable[..., None]:
-    """Compile a copy kernel with Numba on its first call, without the GIL, cached beside the module."""
+    """Compile a copy kernel with Numba on its first call, without the GIL, cached beside the module if it can be.
+
+    A module that was loaded without a name in `sys.modules` would leave a cache that no other process can read.
+    """
     import numba
 
-    compiled: Callable[..., None] = numba.njit(function, nogil=True, cache=True)
-    return compiled
+    compile_: Callable[..., Callable[..., None]] = numba.njit
+    if function.__module__ in sys.modules:
+        try:
+            return compile_(function, nogil=True, cache=True)
+        except RuntimeError:
+            pass  # no place to cache it in
+    return compile_(function, nogil=True)
 
 
 def run_module(plan: Plan, kernels: Mapping[int, Callable[..., None]], source: str | Path, target: str | Path, **options: Any) -> Report:

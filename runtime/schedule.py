@@ -34,6 +34,11 @@ class Job:
     slots: tuple[tuple[str, int], ...]
     members: tuple[tuple[int, ...], ...]
 
+    @property
+    def single(self) -> bool:
+        """Whether each class goes to one place."""
+        return all(len(members) == 1 for members in self.members)
+
 
 @dataclass(frozen=True)
 class Task:

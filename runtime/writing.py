@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from .bind import Bound
 from .crc import combine, crc32
 from .fault import Fault
-from .schedule import Task
+from .in_kernel import Copier
+from .schedule import Job, Task
 from .target import FileLayout
 
 _MOST_VECTORS = 512
@@ -27,6 +28,17 @@ class _Piece:
     crc: int
     first: bool
     last: bool
+    lifted: tuple[_Run, ...]
+
+
+@dataclass(frozen=True)
+class _Run:
+    """Bytes of a piece that are still in the source."""
+
+    start: int
+    size: int
+    path: str
+    at: int
 
 
 class Cancelled(Exception):
@@ -47,7 +59,8 @@ class Targets:
     """The files of a run below `root`. A task has one ticket per file it writes; tickets are served in task order,
     so the lowest unfinished task never waits. At most `most` files are open, or as many as are written to."""
 
-    def __init__(self, bound: Bound, root: str, tasks: Sequence[Task], most: int = 1 << 20) -> None:
+    def __init__(self, bound: Bound, root: str, tasks: Sequence[Task], copier: Copier, most: int = 1 << 20) -> None:
+        self._copier = copier
         self.bound, self.root, self._most = bound, root, most
         self._opened: dict[int, _File] = {}  # by file descriptor, the least recently opened first
         self.stopped = False
@@ -65,21 +78,23 @@ class Targets:
                             self._files[number].tickets += 1
             self._tickets.append(held)
 
-    def write(self, number: int, task: Task, window: memoryview) -> int:
-        """Writes what a task computed into `window`; the bytes written."""
+    def write(self, number: int, task: Task, window: memoryview, lift: bool) -> int:
+        """Writes what a task computed into `window`, and with `lift` what it left in the sources; the bytes written."""
         pieces: dict[int, list[_Piece]] = {}
         tensors, files = self.bound.tensors, self.bound.files
         for job, chunk_number, base in task.items:
             chunk = job.recipe.piece(chunk_number)
             ends = chunk_number == 0, chunk_number == job.recipe.chunks - 1
-            for members, (at, size, start) in zip(job.members, chunk.parts, strict=True):
+            single = lift and job.single
+            for members, (at, size, start), long in zip(job.members, chunk.parts, chunk.long, strict=True):
+                lifted = _lifted(job, long, at) if single else ()
                 data = window[base + at : base + at + size]
                 known: int | None = None
                 for target in members:
                     tensor = tensors[target]
                     if known is None and files[tensor.file].layout.needs_crc:
                         known = crc32(data)
-                    piece = _Piece(tensor.region, start, data, known or 0, *ends)
+                    piece = _Piece(tensor.region, start, data, known or 0, *ends, lifted)
                     pieces.setdefault(tensor.file, []).append(piece)
         done = 0
         for file_number, turn in self._tickets[number].items():
@@ -106,32 +121,45 @@ class Targets:
     def _write_pieces(self, file: _File, layout: FileLayout, pieces: list[_Piece]) -> int:
         """Writes neighbours, with what stands around them, in one call."""
         self._open(file)
-        vectors: list[memoryview | bytes] = []
-        begin = end = done = 0
+        out = _Out(file.number)
         for piece in pieces:
             region = layout.regions[piece.region]
             lead = region.lead if piece.first else b""
-            at = region.at + piece.start - len(lead)
+            at = region.at + piece.start
             if piece.first:
                 file.crcs[piece.region] = piece.crc
             elif layout.needs_crc:
                 file.crcs[piece.region] = combine(file.crcs[piece.region], piece.crc, len(piece.data))
-            if vectors and (at != end or len(vectors) > _MOST_VECTORS):
-                done += _write_all(file, vectors, begin)
-                vectors = []
-            if not vectors:
-                begin = end = at
-            trail = layout.trail(piece.region, file.crcs[piece.region]) if piece.last else b""
-            vectors += (lead, piece.data, trail)
-            end += len(lead) + len(piece.data) + len(trail)
+            out.put(lead, at - len(lead))
+            start = 0
+            for run in piece.lifted:
+                out.put(piece.data[start : run.start], at + start)
+                self._lift(out, run, piece.data, at)
+                start = run.start + run.size
+            out.put(piece.data[start:], at + start)
+            if piece.last:
+                out.put(layout.trail(piece.region, file.crcs[piece.region]), at + len(piece.data))
             file.left -= piece.last
         if file.left == 0:
-            vectors.append(layout.tail(file.crcs))
-        done += _write_all(file, vectors, begin)
+            out.put(layout.tail(file.crcs), out.end)
+        out.flush()
         if file.left == 0:
             with self._ready:
                 self._close(file)
-        return done
+        return out.done
+
+    def _lift(self, out: _Out, run: _Run, data: memoryview, at: int) -> None:
+        """Copies a run from its source to where it stands in the piece that begins at `at`."""
+        out.flush()
+        if self.stopped:
+            raise Cancelled
+        done = self._copier.copy(run.path, run.at, out.number, at + run.start, run.size)
+        out.done += done
+        out.end = at + run.start + done
+        if done < run.size:
+            rest = data[run.start + done : run.start + run.size]
+            self._copier.sources.read(run.path, rest, run.at + done)
+            out.put(rest, out.end)
 
     def _open(self, file: _File) -> None:
         """Opens a file for the worker whose turn it is; another is closed where too many are open."""
@@ -171,15 +199,38 @@ class Targets:
             self._close(file)
 
 
-def _write_all(file: _File, vectors: list[memoryview | bytes], at: int) -> int:
-    vectors = [vector for vector in vectors if len(vector)]
-    total = sum(len(vector) for vector in vectors)
-    if total == 0:
-        return 0
-    done = os.pwritev(file.number, vectors, at)
-    while done < total:
-        whole = b"".join(vectors) if len(vectors) > 1 else vectors[0]
-        view = memoryview(whole)
-        n = os.pwrite(file.number, view[done:], at + done)
-        done += n
-    return total
+class _Out:
+    """Bytes on their way to a file; neighbours are written in one call."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.done = 0  # bytes written
+        self.end = 0
+        self._begin = 0
+        self._vectors: list[memoryview | bytes] = []
+
+    def put(self, data: memoryview | bytes, at: int) -> None:
+        if at != self.end or len(self._vectors) >= _MOST_VECTORS:
+            self.flush()
+        if not self._vectors:
+            self._begin = at
+        if len(data):
+            self._vectors.append(data)
+        self.end = at + len(data)
+
+    def flush(self) -> None:
+        vectors, self._vectors = self._vectors, []
+        if not vectors:
+            return
+        total = sum(len(vector) for vector in vectors)
+        done = os.pwritev(self.number, vectors, self._begin)
+        while done < total:
+            whole = b"".join(vectors) if len(vectors) > 1 else vectors[0]
+            done += os.pwrite(self.number, memoryview(whole)[done:], self._begin + done)
+        self.done += total
+
+
+def _lifted(job: Job, runs: tuple[tuple[int, int, int, int], ...], part_at: int) -> tuple[_Run, ...]:
+    """Where the long runs of a class are: in its part, and in the sources."""
+    places = ((*job.slots[slot], offset, size, at - part_at) for slot, offset, size, at in runs)
+    return tuple(_Run(at, size, path, start + offset) for path, start, offset, size, at in places)

@@ -101,10 +101,11 @@ OUTSIDE: dict[str, Callable[[Path], tuple[Diagnostic, ...]]] = {
     "bad-template-text": lambda _: _template("[1, 2"),
     "degree-disagrees": _degrees,
     "stored-outside": lambda _: broken(lambda pieces: (at(pieces[0], AT, 1), *pieces[1:])),
+    "copy-overlaps": lambda _: broken(lambda pieces: _overlapping_copy(pieces[0])),
     "stored-gap": lambda _: broken(lambda pieces: (looped(pieces[0], _along_a, lambda x: replace(x, extent=3)),)),
     "stored-twice": lambda _: broken(lambda pieces: (pieces[0], pieces[0])),
     "copies-numbered-twice": lambda _: broken(lambda pieces: (_copied_twice(pieces[0]),)),
-    "copy-outside": lambda _: broken(lambda pieces: _strange_copy(pieces[0])),
+    "model-outside": lambda _: broken(lambda pieces: _strange_copy(pieces[0])),
     "no-mapping": _mapping(b'use "nothing.ckmap"'),
     "not-text": _mapping(b"\xff\xfe"),
     "unreadable-mapping": _folder_as_mapping,
@@ -123,3 +124,13 @@ def _strange_copy(piece: Piece) -> tuple[Piece, ...]:
     first = replace(piece, loops=rest)
     base = tuple(a + b for a, b in zip(piece.base, loop.move, strict=True))
     return first, replace(piece, base=base, loops=rest, first=tuple((a, i + (a == "layer")) for a, i in piece.first))
+
+
+def _overlapping_copy(piece: Piece) -> tuple[Piece, ...]:
+    """The second copy holds row 1 where it should hold 2 and 3."""
+    first, second = _strange_copy(piece)
+    second = replace(second, first=first.first)
+    half = looped(second, _along_a, lambda x: replace(x, extent=2))
+    (loop,) = [x for x in second.loops if _along_a(x)]
+    again = Loop(2, "a", 1, tuple(2 * m for m in loop.move))
+    return first, replace(half, loops=(again, *half.loops))

@@ -72,6 +72,7 @@ SHARED = {
     "stages-axis": "stages of what is no axis",
     "stages-interleave": "stages interleaved by what is no parameter",
     "stages-rank": "stages over what is no rank",
+    "stored-outside": "something is filled where nothing is stored",
     "stored-twice": "a stored element is filled by two things",
     "too-many-elements": "a tensor is larger than any checkpoint",
     "two-labels": "one position is filled by two tensors",
