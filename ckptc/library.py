@@ -10,7 +10,7 @@ from . import tree_cache
 from .compiler.link import Family, link
 from .dsl.diagnostic import Diagnostic, Label, MappingError
 from .dsl.nearest import nearest
-from .dsl.tree import Mapping
+from .dsl.tree import Config, Mapping
 
 SHIPPED = Path(__file__).resolve().parent / "mappings"
 
@@ -48,8 +48,8 @@ def display_name(path: Path) -> str:
 
 
 @lru_cache(maxsize=64)
-def _parsed(path: Path, stamp: int) -> Mapping:
-    text, name = path.read_text(encoding="utf-8"), display_name(path)
+def _parsed(path: Path, stamp: int, name: str) -> Mapping:
+    text = path.read_text(encoding="utf-8")
     mapping = tree_cache.recall(text, name)
     if mapping is None:
         from .dsl.parse import parse
@@ -61,7 +61,7 @@ def _parsed(path: Path, stamp: int) -> Mapping:
 
 def read_mapping(path: Path) -> Mapping:
     try:
-        return _parsed(path, path.stat().st_mtime_ns)
+        return _parsed(path, path.stat().st_mtime_ns, display_name(path))
     except UnicodeDecodeError:
         raise MappingError(Diagnostic("not-text", f"{path} is not UTF-8 text", help="mapping files are UTF-8")) from None
     except OSError as e:
@@ -94,6 +94,26 @@ def _closure(paths: list[Path]) -> dict[Path, Mapping]:
                 )  # fmt: skip
             queue.append(target)
     return found
+
+
+def read_template(block: Config) -> str | None:
+    """The template of a config block: beside the mapping file that names it, else one that ships with ckptc."""
+    if block.template is None:
+        return None
+    label = Label(block.span, "named here")
+    beside, shipped = Path(block.span.file).parent / block.template, SHIPPED / block.template
+    path = beside if beside.is_file() else shipped
+    if not path.is_file():
+        raise MappingError(
+            Diagnostic(
+                "no-template", f"there is no template {block.template} beside {block.span.file}", (label,),
+                help="`template` takes a path relative to this file, or a template that ships with ckptc",
+            )
+        )  # fmt: skip
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise MappingError(Diagnostic("not-text", f"{path} is not UTF-8 text", (label,), help="templates are UTF-8")) from None
 
 
 def sources(diagnostics: Iterable[Diagnostic]) -> dict[str, str]:

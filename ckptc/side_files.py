@@ -38,5 +38,4 @@ def target_config(
         return ()
     if keys_layout is not None and keys_layout.name == layout.name and config is not None:
         return ((block.file, config.read_text(encoding="utf-8")),)
-    template = (library.SHIPPED / block.template).read_text(encoding="utf-8") if block.template else None
-    return ((block.file, config_text(block, target, template)),)
+    return ((block.file, config_text(block, target, library.read_template(block))),)

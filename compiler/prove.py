@@ -214,12 +214,36 @@ def _coverage_faults(tensor: Tensor, own: list[tuple[Lowered, Piece]]) -> list[D
         return [Diagnostic("model-twice", f"`{tensor.name}` has elements that are stored twice", labels, help='write `copy "..." = ...` for the second place')]
     if have != size:
         return [_fault("model-gap", f"{size - have} of {size} elements of `{tensor.name}` are stored nowhere", spans[0], help="store the rest of its axes too: a part or a range of an index is left out")]
+    groups: dict[int, list[tuple[Lowered, Piece]]] = defaultdict(list)
     for item, piece in own:
-        if not nested(model_line(tensor, piece)[1]):
-            return [_fault("copy-overlaps", f"a copy of `{tensor.name}` holds elements twice", item.rule.rule.span)]
-        copy_loops = by_step([(x.extent, x.move[COPY], ()) for x in piece.loops if x.move[COPY]])
-        if not nested(copy_loops):
-            return [_fault("copies-numbered-twice", f"copies of `{tensor.name}` are numbered twice", item.rule.rule.span)]
+        groups[id(item)].append((item, piece))
+    return [fault for group in groups.values() for fault in _copy_faults(tensor, size, group)]
+
+
+def _copy_faults(tensor: Tensor, size: int, own: list[tuple[Lowered, Piece]]) -> list[Diagnostic]:
+    """Every copy that one rule makes holds the same elements, each once.
+
+    Copies are laid end to end on one line: boxes that do not meet there, and as many elements in all as the
+    first copy has times the copies' number, leave no copy short.
+    """
+    span = own[0][0].rule.rule.span
+    lines = []
+    numbers: set[int] = set()
+    for _, piece in own:
+        at, digits = model_line(tensor, piece)
+        if not nested(digits):
+            return [_fault("copy-overlaps", f"a copy of `{tensor.name}` holds elements twice", span)]
+        copies = by_step([(x.extent, x.move[COPY], ()) for x in piece.loops if x.move[COPY]])
+        if not nested(copies):
+            return [_fault("copies-numbered-twice", f"copies of `{tensor.name}` are numbered twice", span)]
+        lines.append((piece.base[COPY] * size + at, (*((n, step * size, ()) for n, step, _ in copies), *digits)))
+        found = [piece.base[COPY]]
+        for extent, step, _ in copies:
+            found = [n + i * step for n in found for i in range(extent)]
+        numbers.update(found)
+    first = sum(p.count for _, piece in own if (p := first_copy(piece)) is not None)
+    if _clash(lines) or sum(p.count for _, p in own) != first * len(numbers):
+        return [_fault("copies-unequal", f"some elements of `{tensor.name}` are copied more often than others", span, help="let `copies` repeat all that the rule stores of it")]
     return []
 
 

@@ -96,12 +96,21 @@ def _folder_as_mapping(folder: Path) -> tuple[Diagnostic, ...]:
     return raised(lambda: library.load([folder / "x.ckmap"]))
 
 
+def _without_template(_: Path) -> tuple[Diagnostic, ...]:
+    (family,) = link([parse(TEXT, "x.ckmap")])
+    block = config_of(family.layout("one"))
+    assert block is not None
+    return raised(lambda: library.read_template(block))
+
+
 OUTSIDE: dict[str, Callable[[Path], tuple[Diagnostic, ...]]] = {
     "bad-template": lambda _: _template("{{ nothing }}"),
     "bad-template-text": lambda _: _template("[1, 2"),
     "degree-disagrees": _degrees,
     "stored-outside": lambda _: broken(lambda pieces: (at(pieces[0], AT, 1), *pieces[1:])),
     "copy-overlaps": lambda _: broken(lambda pieces: _overlapping_copy(pieces[0])),
+    "copies-unequal": lambda _: broken(lambda pieces: _uneven_copy(pieces[0])),
+    "no-template": _without_template,
     "stored-gap": lambda _: broken(lambda pieces: (looped(pieces[0], _along_a, lambda x: replace(x, extent=3)),)),
     "stored-twice": lambda _: broken(lambda pieces: (pieces[0], pieces[0])),
     "copies-numbered-twice": lambda _: broken(lambda pieces: (_copied_twice(pieces[0]),)),
@@ -124,6 +133,16 @@ def _strange_copy(piece: Piece) -> tuple[Piece, ...]:
     first = replace(piece, loops=rest)
     base = tuple(a + b for a, b in zip(piece.base, loop.move, strict=True))
     return first, replace(piece, base=base, loops=rest, first=tuple((a, i + (a == "layer")) for a, i in piece.first))
+
+
+def _uneven_copy(piece: Piece) -> tuple[Piece, ...]:
+    """The second copy holds row 0 again where it should hold row 3."""
+    first, second = _strange_copy(piece)
+    second = replace(second, first=first.first)
+    (loop,) = [x for x in second.loops if _along_a(x)]
+    rest = tuple(x for x in second.loops if not _along_a(x))
+    last = replace(second, loops=rest, base=tuple(b + 3 * m for b, m in zip(second.base, loop.move, strict=True)))
+    return first, looped(second, _along_a, lambda x: replace(x, extent=3)), last
 
 
 def _overlapping_copy(piece: Piece) -> tuple[Piece, ...]:

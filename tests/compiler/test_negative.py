@@ -66,6 +66,7 @@ def test_every_code_has_a_test_and_a_snapshot_and_no_snapshot_is_left_over() -> 
 SHARED = {
     "bad-call": "a function is given what it does not take",
     "circular-extends": "a model or a layout extends itself",
+    "not-text": "a file is not text",
     "misplaced-on": "`on` where no stage is left to be chosen",
     "model-twice": "a model element has two places",
     "no-mapping": "a mapping file is not there",

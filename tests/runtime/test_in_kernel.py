@@ -45,10 +45,15 @@ def gathered(layers: int = 3, tp: int = 2, hidden: int = 64, wide: int = 96) -> 
     rows = (Loop(hidden, part, hidden), Loop(hidden // tp, 1, 1))
     steps = (
         Step(0, 0, (0, 0), (0,), over(part * hidden), 0, 0, ranges, "range"),
-        Step(0, 1, (0, 0), (0,), over(hidden // tp), 0, wide * hidden, rows, "rows"),
-        Step(1, 0, (0, 0), (0,), over(part * hidden), 0, 0, ranges, "range"),
+        Step(1, 0, (0, 0), (0,), over(hidden // tp), 0, wide * hidden, rows, "rows"),
+        Step(0, 1, (0, 0), (0,), over(part * hidden), 0, 0, ranges, "range"),
     )
     return Plan("m", side(source), side(target, "safetensors"), steps)
+
+
+def forced(monkeypatch: pytest.MonkeyPatch, least: int = 64) -> None:
+    monkeypatch.setattr(chunk, "LONG_BYTES", least)
+    monkeypatch.setattr(chunk, "_DIRECT_BYTES", least)
 
 
 class Counted:
@@ -79,8 +84,9 @@ class Counted:
         monkeypatch.setattr(os, "pwrite", one)
 
     def went(self, number: int, at: int, size: int) -> int:
-        assert self.seen.get(number, 0) <= at
-        self.seen[number] = at + size
+        file = os.fstat(number).st_ino
+        assert self.seen.get(file, 0) <= at
+        self.seen[file] = at + size
         return size
 
 
@@ -98,7 +104,7 @@ def test_ranges_and_rows_of_one_tensor(
     bound, wanted = ready(tmp_path, gathered(), max_shard_bytes=50_000)
     monkeypatch.setattr(chunk, "LONG_BYTES", 1 << 40)
     plain = engine.run(bound, tmp_path / "plain", memory=memory * workers, workers=workers)
-    monkeypatch.setattr(chunk, "LONG_BYTES", 64)
+    forced(monkeypatch)
     counted, said = Counted(monkeypatch, most=1000), list[Any]()
     report = engine.run(bound, tmp_path / "out", memory=memory * workers, workers=workers, progress=said.append)
     assert written(bound, tmp_path / "out") == wanted
@@ -124,7 +130,7 @@ def test_what_the_kernel_refuses_is_read_and_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     bound, wanted = ready(tmp_path, gathered())
-    monkeypatch.setattr(chunk, "LONG_BYTES", 64)
+    forced(monkeypatch)
     real, calls = os.copy_file_range, 0
 
     def refused(*args: Any) -> int:
@@ -142,7 +148,7 @@ def test_what_the_kernel_refuses_is_read_and_written(
 
 def test_a_full_disk_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bound, _ = ready(tmp_path, gathered())
-    monkeypatch.setattr(chunk, "LONG_BYTES", 64)
+    forced(monkeypatch)
 
     def full(*args: Any) -> int:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -155,7 +161,7 @@ def test_a_full_disk_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 def test_a_source_that_ends_early_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bound, _ = ready(tmp_path, gathered())
-    monkeypatch.setattr(chunk, "LONG_BYTES", 64)
+    forced(monkeypatch)
     path = tmp_path / "in/source.raw"
     os.truncate(path, path.stat().st_size // 3)
     with pytest.raises(Fault, match="truncated-file"):
@@ -167,7 +173,7 @@ def test_files_with_checksums_are_written_from_memory(tmp_path: Path, monkeypatc
     plan = gathered()
     named = tuple(replace(stored, file="x.pt") for stored in plan.target.stored)
     bound, wanted = ready(tmp_path, replace(plan, target=side(named, "pt")))
-    monkeypatch.setattr(chunk, "LONG_BYTES", 64)
+    forced(monkeypatch)
     counted = Counted(monkeypatch)
     engine.run(bound, tmp_path / "out")
     assert counted.copied == 0
@@ -178,8 +184,7 @@ def test_files_with_checksums_are_written_from_memory(tmp_path: Path, monkeypatc
 @given(plans(), st.integers(150, 4000), st.integers(1, 3), st.integers(1, 64))
 def test_any_plan_gives_what_the_reference_gives(drawn: Drawn, memory: int, workers: int, least: int) -> None:
     with tempfile.TemporaryDirectory() as name, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(chunk, "LONG_BYTES", least)
-        patch.setattr(chunk, "_DIRECT_BYTES", least)
+        forced(patch, least)
         folder = Path(name)
         (folder / "in").mkdir()
         named = tuple(replace(s, file=s.file.replace(".pt", ".safetensors")) for s in drawn.plan.target.stored)
