@@ -144,7 +144,7 @@ def load_plan(path: str | Path) -> Plan:
 
 
 def plan(
-    src: str | Path,
+    src: str | Path | Checkpoint,
     *,
     to: str,
     from_: str | None = None,
@@ -165,7 +165,7 @@ def plan(
     found from the files unless given. Raises `MappingError` or `Fault`, each with diagnostics.
     """
     check_dtype(dtype)
-    checkpoint = open_checkpoint(src)
+    checkpoint = src if isinstance(src, Checkpoint) else open_checkpoint(src)
     found = found_in(checkpoint)
     family_, layout, keys_layout, config_path = choose(checkpoint, found, to, from_, mapping, family, config)
     targets, sources, model = route(settings, family_, layout, family_.layout(to), to)

@@ -51,7 +51,7 @@ def _points(box: Box) -> int:
 
 def _stored(stored: Stored) -> None:
     what = f"tensor `{stored.name}`"
-    _need(all(1 <= n for n in stored.shape) and prod(stored.shape) < MOST, f"{what} has shape {list(stored.shape)}")
+    _need(all(n >= 1 for n in stored.shape) and prod(stored.shape) < MOST, f"{what} has shape {list(stored.shape)}")
     _need(stored.dtype is None or stored.dtype in ITEM_BYTES, f"{what} has dtype `{stored.dtype}`")
     _need(len(set(stored.coords)) == len(stored.coords), f"{what} has a coordinate twice")
     for pattern in (stored.name, *stored.others, stored.file):
@@ -91,4 +91,4 @@ def _step(what: str, step: Step, source: Side, target: Side) -> None:
         _need(all(abs(n) < 1 << 31 for m in (first, *moves) for n in m), f"{what} has coordinates out of bounds")
         low = at + sum(min(0, (extent - 1) * by) for extent, by in loops)
         high = at + sum(max(0, (extent - 1) * by) for extent, by in loops)
-        _need(0 <= low and high < prod(stored.shape), f"{what} reaches beyond `{stored.name}`")
+        _need(low >= 0 and high < prod(stored.shape), f"{what} reaches beyond `{stored.name}`")

@@ -245,7 +245,7 @@ def test_a_folder_that_cannot_be_written_is_one_fault(sources: dict[str, Path], 
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
     monkeypatch.setattr("ckptc.runtime.destination.tempfile.mkdtemp", refuse)
-    with pytest.raises(Fault, match="write-failed.*Permission denied"):
+    with pytest.raises(Fault, match=r"write-failed.*Permission denied"):
         to_nxdt(sources["safetensors"], tmp_path / "out")
     assert listing(tmp_path) == {}
 

@@ -27,10 +27,10 @@ from ckptc.runtime.engine import run
 from ckptc.runtime.fault import Fault
 from ckptc.runtime.plan import Plan
 from ckptc.runtime.plan_file import dump_plan, parse_plan
-
 from tests.compiler.made import Made, mappings
 from tests.compiler.reference import contents
 from tests.compiler.test_algebra import sides
+
 from .disk import contained, read, write
 from .llama import files_of
 
@@ -81,7 +81,7 @@ def test_an_emitted_module_writes_the_same_bytes_as_the_engine(monkeypatch: pyte
         write(root / "in", source, contents(source), dtype)
         run(bind(plan, open_checkpoint(root / "in")), root / "out")
         emitted = load_module(root / "plan_module.py", emit_python(plan))
-        assert emitted.PLAN == plan
+        assert plan == emitted.PLAN
         module.run_module(emitted.PLAN, emitted.KERNELS, root / "in", root / "again")
         assert files_of(root / "again") == files_of(root / "out")
         module.run_module(emitted.PLAN, emitted.KERNELS, root / "in", root / "small", memory=memory, workers=1)
@@ -170,7 +170,7 @@ def test_any_memory_either_suffices_or_is_refused(memory: int) -> None:
         try:
             report = run(bound, root / "out", memory=memory, workers=2)
         except Fault as fault:
-            assert fault.code == "memory-too-small"
+            assert fault.code == "memory-too-small"  # noqa: PT017
             assert not (root / "out").exists()
         else:
             assert report.peak_buffer_bytes <= memory
