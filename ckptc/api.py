@@ -132,6 +132,11 @@ class Plan:
 
         from .runtime.engine import stream
 
+        degrees = dict(self.data.target.ranks)
+        for rank, number in ranks.items():
+            if not 0 <= number < degrees.get(rank, 0):
+                there = ", ".join(f"{name} = 0 to {n - 1}" for name, n in degrees.items()) or "no ranks"
+                raise Fault("unknown-rank", f"layout `{self.data.target.layout}` has no {rank} = {number}", notes=(f"it has {there}",))
         for name, dtype, shape, buffer in stream(self._bound(source), ranks or None):
             kind = getattr(torch, dtype)
             flat = torch.frombuffer(buffer, dtype=kind) if len(buffer) else torch.empty(0, dtype=kind)

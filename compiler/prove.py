@@ -21,6 +21,8 @@ from .pieces import AT, COORDS, COPY, Piece
 from .resolve import Side
 from .sizes import Tensor
 
+MOST_COPIES = 1_000_000  # of one element, when pieces number them differently
+
 
 def prove(side: Side, lowered: tuple[Lowered, ...]) -> Proof:
     faults = clashes(lowered)
@@ -228,7 +230,7 @@ def _copy_faults(tensor: Tensor, size: int, own: list[tuple[Lowered, Piece]]) ->
     """
     span = own[0][0].rule.rule.span
     lines = []
-    numbers: set[int] = set()
+    numbered: set[tuple[int, tuple[Digit, ...]]] = set()
     for _, piece in own:
         at, digits = model_line(tensor, piece)
         if not nested(digits):
@@ -237,14 +239,27 @@ def _copy_faults(tensor: Tensor, size: int, own: list[tuple[Lowered, Piece]]) ->
         if not nested(copies):
             return [_fault("copies-numbered-twice", f"copies of `{tensor.name}` are numbered twice", span)]
         lines.append((piece.base[COPY] * size + at, (*((n, step * size, ()) for n, step, _ in copies), *digits)))
-        found = [piece.base[COPY]]
+        numbered.add((piece.base[COPY], copies))
+    first = sum(p.count for _, piece in own if (p := first_copy(piece)) is not None)
+    if _clash(lines) or sum(p.count for _, p in own) != first * _distinct(numbered):
+        return [_fault("copies-unequal", f"some elements of `{tensor.name}` are copied more often than others", span, help="let `copies` repeat all that the rule stores of it")]
+    return []
+
+
+def _distinct(numbered: set[tuple[int, tuple[Digit, ...]]]) -> int:
+    """How many copy numbers there are; pieces mostly number theirs alike. 0 beyond what any layout copies."""
+    if len(numbered) == 1:
+        ((_, copies),) = numbered
+        return _product(n for n, _, _ in copies)
+    numbers: set[int] = set()
+    for base, copies in numbered:
+        if len(numbers) + _product(n for n, _, _ in copies) > MOST_COPIES:
+            return 0
+        found = [base]
         for extent, step, _ in copies:
             found = [n + i * step for n in found for i in range(extent)]
         numbers.update(found)
-    first = sum(p.count for _, piece in own if (p := first_copy(piece)) is not None)
-    if _clash(lines) or sum(p.count for _, p in own) != first * len(numbers):
-        return [_fault("copies-unequal", f"some elements of `{tensor.name}` are copied more often than others", span, help="let `copies` repeat all that the rule stores of it")]
-    return []
+    return len(numbers)
 
 
 def _fault(code: str, title: str, span: Span, *, help: str = "") -> Diagnostic:

@@ -1,0 +1,103 @@
+"""`plan.stream`: one rank's tensors straight into memory, equal to the rank's file, with no file written."""
+
+from __future__ import annotations
+
+import builtins
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import ckptc
+
+from .llama import Llama, rank_files, read, same, to_nxdt, write
+
+MODEL = Llama(layers=5, attention_bias=True)
+SETTINGS: dict[str, Any] = {"tp": 3, "pp": 2, "vpp": 2}
+
+
+@pytest.fixture(scope="module")
+def hf(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write(tmp_path_factory.mktemp("stream") / "hf", MODEL, shards=2)
+
+
+@pytest.fixture(scope="module")
+def nxdt(hf: Path) -> Path:
+    return to_nxdt(hf, hf.parent / "nxdt", **SETTINGS)
+
+
+@pytest.mark.parametrize("tp", [0, 1, 2])
+@pytest.mark.parametrize("pp", [0, 1])
+def test_a_rank_streams_what_its_file_holds(tp: int, pp: int, hf: Path, nxdt: Path) -> None:
+    plan = ckptc.plan(hf, to="nxdt", **SETTINGS)
+    streamed = list(plan.stream(tp=tp, pp=pp, device="cpu"))
+    file = rank_files(nxdt)[f"model/dp_rank_00_tp_rank_{tp:02}_pp_rank_{pp:02}.pt"]
+    assert [name for name, _ in streamed] == list(file)
+    assert same(dict(streamed), file)
+    assert all(t.is_contiguous() and t.device.type == "cpu" for _, t in streamed)
+
+
+def test_streamed_tensors_are_the_callers_own(hf: Path) -> None:
+    plan = ckptc.plan(hf, to="hf")
+    streamed = {}
+    for name, tensor in plan.stream():
+        streamed[name] = tensor.clone()
+        tensor.zero_()
+    assert same(streamed, MODEL.tensors())
+
+
+def test_rank_files_stream_as_whole_tensors(hf: Path, nxdt: Path) -> None:
+    plan = ckptc.plan(nxdt, to="hf", config=hf, dtype="float32")
+    assert same(dict(plan.stream()), {n: t.float() for n, t in MODEL.tensors().items()})
+
+
+def test_all_ranks_stream_where_none_is_named(hf: Path, nxdt: Path) -> None:
+    names = [name for name, _ in ckptc.plan(hf, to="nxdt", **SETTINGS).stream()]
+    assert sorted(names) == sorted(n for tensors in rank_files(nxdt).values() for n in tensors)
+
+
+def test_no_file_is_written(hf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = ckptc.plan(hf, to="nxdt", **SETTINGS)
+    real_open, real = os.open, builtins.open
+
+    def only_read(path: Any, flags: int, *rest: Any, **options: Any) -> int:
+        assert flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT) == 0
+        return real_open(path, flags, *rest, **options)
+
+    def only_read_too(file: Any, mode: str = "r", *rest: Any, **options: Any) -> Any:
+        assert not set(mode) & set("wax+")
+        return real(file, mode, *rest, **options)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "open", only_read)
+        patched.setattr(builtins, "open", only_read_too)
+        assert len(list(plan.stream(tp=1, pp=1))) > 10
+    assert read(hf).keys() == MODEL.tensors().keys()
+
+
+def test_a_stream_may_be_left_early(hf: Path) -> None:
+    held = os.listdir("/proc/self/fd")
+    stream = ckptc.plan(hf, to="hf").stream()
+    next(stream)
+    stream.close()  # type: ignore[attr-defined]
+    assert len(os.listdir("/proc/self/fd")) <= len(held)
+
+
+def test_a_cast_stream_has_the_dtype(hf: Path) -> None:
+    assert {t.dtype for _, t in ckptc.plan(hf, to="nxdt", dtype="float16", tp=3).stream(tp=2)} == {torch.float16}
+
+
+@pytest.mark.parametrize(("ranks", "code"), [({"tp": 3}, "unknown-rank"), ({"pp": -1}, "unknown-rank"), ({"ep": 0}, "unknown-rank")])
+def test_a_rank_that_there_is_not_is_refused(ranks: dict[str, int], code: str, hf: Path) -> None:
+    with pytest.raises(ckptc.Fault) as fault:
+        next(ckptc.plan(hf, to="nxdt", **SETTINGS).stream(**ranks))
+    assert fault.value.code == code
+
+
+def test_stages_stream_from_a_loaded_plan(hf: Path, nxdt: Path, tmp_path: Path) -> None:
+    ckptc.plan(hf, to="nxdt", **SETTINGS).save(tmp_path / "plan.ckplan")
+    loaded = ckptc.load_plan(tmp_path / "plan.ckplan")
+    file = rank_files(nxdt)["model/dp_rank_00_tp_rank_01_pp_rank_01.pt"]
+    assert same(dict(loaded.stream(source=hf, tp=1, pp=1)), file)
