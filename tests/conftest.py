@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import tempfile
 from pathlib import Path
 
@@ -13,7 +14,11 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Caches of parsed mappings go to a folder of this run, in subprocesses as well."""
+    """Caches of parsed mappings go to a folder of this run, in subprocesses as well.
+
+    A run that was started in the background may have SIGINT ignored, and would hand that on: tests interrupt runs.
+    """
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="ckptc-tests-")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import tempfile
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -62,32 +63,35 @@ class Counted:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, most: int = 1 << 30) -> None:
         self.copied = self.written = 0
         self.seen: dict[int, int] = {}
+        self.lock = threading.Lock()
         copy, pwrite, pwritev = os.copy_file_range, os.pwrite, os.pwritev
 
         def copying(source: int, number: int, count: int, source_at: int, at: int) -> int:
             done = copy(source, number, min(count, most), source_at, at)
-            self.copied += self.went(number, at, done)
+            self.went(number, at, done, copied=done)
             return done
 
         def writing(number: int, parts: Any, at: int) -> int:
             done = pwritev(number, parts, at)
-            self.written += self.went(number, at, done)
+            self.went(number, at, done, written=done)
             return done
 
         def one(number: int, data: Any, at: int) -> int:
             done = pwrite(number, data, at)
-            self.written += self.went(number, at, done)
+            self.went(number, at, done, written=done)
             return done
 
         monkeypatch.setattr(os, "copy_file_range", copying)
         monkeypatch.setattr(os, "pwritev", writing)
         monkeypatch.setattr(os, "pwrite", one)
 
-    def went(self, number: int, at: int, size: int) -> int:
+    def went(self, number: int, at: int, size: int, copied: int = 0, written: int = 0) -> None:
         file = os.fstat(number).st_ino
-        assert self.seen.get(file, 0) <= at
-        self.seen[file] = at + size
-        return size
+        with self.lock:  # workers write different files at once
+            self.copied += copied
+            self.written += written
+            assert self.seen.get(file, 0) <= at
+            self.seen[file] = at + size
 
 
 def ready(tmp_path: Path, plan: Plan, **options: Any) -> tuple[Bound, Any]:
