@@ -13,7 +13,9 @@ from .check_names import Names, check_expr, check_hole, check_index, unknown
 from .lets import labels, mentions
 from .link import Family, FlatLayout
 from .match import tensors_of
-from .sizes import reads_keys
+from .reads import calls, refs
+from .scope import Scope, evaluate
+from .sizes import config_of, reads_keys
 
 
 def check(families: Sequence[Family]) -> tuple[Diagnostic, ...]:
@@ -83,9 +85,9 @@ def _layout(family: Family, layout: FlatLayout) -> Iterator[Diagnostic]:
             case Let(_, value, when):
                 yield from check_index(value, names)
                 yield from check_expr(when, names) if when is not None else ()
-            case Files(pattern, when):
+            case Files(patterns, when):
                 yield from check_expr(when, names) if when is not None else ()
-                for part in pattern.parts:
+                for part in (part for pattern in patterns for part in pattern.parts):
                     if isinstance(part, Hole):
                         yield from check_hole(part, names)
             case Stages():
@@ -168,7 +170,8 @@ def _stored(family: Family, layout: FlatLayout, names: Names) -> Iterator[Diagno
             mentioned.setdefault(tensor, set()).update(axes)
     for decl in family.model.tensors:
         if decl.name not in mentioned:
-            yield _no_rule(decl, layout)
+            if not _may_lack(decl, family):
+                yield _no_rule(decl, layout)
             continue
         for axis in decl.axes:
             if axis.name in names.axes and axis.name not in mentioned[decl.name]:
@@ -178,6 +181,17 @@ def _stored(family: Family, layout: FlatLayout, names: Names) -> Iterator[Diagno
                     (Label(place),), (f"{decl.name} [{', '.join(a.name for a in decl.axes)}]",),
                     f"put `{axis.name}` in the shape, or spell it in the name as {{{axis.name}}}",
                 )  # fmt: skip
+
+
+def _may_lack(tensor: TensorDecl, family: Family) -> bool:
+    """Whether a layout need say nothing of it: no config asks for it, only a checkpoint that has it."""
+    if tensor.optional:
+        return True
+    if tensor.when is None or tensor.tied_to is not None or calls(tensor.when):
+        return tensor.tied_to is None and tensor.when is not None and "stored" in calls(tensor.when)
+    bound = {entry.name for x in family.layouts if (block := config_of(x)) for entry in block.entries}
+    lazy = {s.name: s.value for s in family.model.settings if s.name not in bound}
+    return set(refs(tensor.when)) <= set(lazy) and not evaluate(tensor.when, Scope(lazy=lazy))
 
 
 def _no_rule(tensor: TensorDecl, layout: FlatLayout) -> Diagnostic:

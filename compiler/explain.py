@@ -37,8 +37,8 @@ def summary(plan: Plan) -> str:
 
 
 def _side(side: Side) -> str:
-    settings = [f"{n} {v}" for n, v in side.ranks]
-    settings += [n if v is True else f"{n} {v}" for n, v in side.params if v is not False]
+    settings = [f"{n} {v}" for n, v in side.ranks if v != 1]
+    settings += [n if v is True else f"no {n}" if v is False else f"{n} {v}" for n, v in side.params if n in side.changed]
     return side.layout + (f" ({', '.join(settings)})" if settings else "")
 
 

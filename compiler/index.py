@@ -7,7 +7,7 @@ coordinate; a pad adds a piece of nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 from ..dsl.nearest import nearest
@@ -63,6 +63,22 @@ def index_pieces(index: Index, state: RuleState) -> tuple[int, list[Piece]]:
         case Sum():
             return _sum_of(index, state)
     raise TypeError(f"no such index expression: {index!r}")
+
+
+def sliced_by(index: Index, side: Side) -> Iterator[str]:
+    """The ranks that a slice in this expression binds."""
+    match index:
+        case AxisRef(name) if name in side.lets:
+            yield from sliced_by(side.lets[name], side)
+        case Slice(operand, rank):
+            yield rank
+            yield from sliced_by(operand, side)
+        case Pad(operand):
+            yield from sliced_by(operand, side)
+        case Sum(terms):
+            for term in terms:
+                for factor in term.factors:
+                    yield from sliced_by(factor, side)
 
 
 def loops_of(extent: int, axis: str | None, step: int, move: Vector) -> tuple[Loop, ...]:
@@ -124,7 +140,10 @@ def _pad(index: Pad, state: RuleState) -> tuple[int, list[Piece]]:
     if total == size:
         return size, pieces
     if index.fill == "zero":
-        fill = [Piece(None, (), state.vector(at=size), loops_of(total - size, None, 0, state.vector(at=1)))]
+        # Each rank that slices the operand has padding of its own.
+        ranks = [rank for rank in dict.fromkeys(sliced_by(index.operand, state.side)) if rank in state.side.ranks]
+        by_rank = [loop for rank in ranks for loop in loops_of(state.side.ranks[rank], None, 0, state.vector(**{f"_{rank}": 1}))]
+        fill = [Piece(None, (), state.vector(at=size), (*by_rank, *loops_of(total - size, None, 0, state.vector(at=1))))]
     else:
         again = loops_of(total - size, None, 0, state.vector(at=1))
         lasts = [last for p in pieces if (last := _at_offset(p, size - 1)) is not None]

@@ -30,6 +30,7 @@ from ..dsl.tree import (
     Rule,
     Span,
     Stages,
+    Unary,
     Under,
 )
 
@@ -86,9 +87,12 @@ def link(mappings: Sequence[Mapping]) -> tuple[Family, ...]:
     families = []
     for model in models.values():
         chain = _chain(model, models)
-        names = {m.name for m in chain}
-        known = _unique([x for x in layouts if x.model in names], "layout")
+        known: dict[str, Layout] = {}
+        for m in chain:  # a layout of the model itself stands in the place of an inherited one of its name
+            known |= _unique([x for x in layouts if x.model == m.name], "layout")
+        bases = {x.extends for x in known.values()}
         flat = tuple(_flatten(_layout_chain(x, known)) for x in known.values())
+        flat = tuple(x for x in flat if x.rules or x.name not in bases)  # what others extend may have no rules itself
         own = frozenset(x.name for x in known.values() if x.model == model.name)
         families.append(Family(model.name, _merge(chain), flat, own))
     for layout in layouts:
@@ -171,9 +175,9 @@ def _flatten(chain: list[Layout]) -> FlatLayout:
             match item:
                 case Rule():
                     block += 0 if parents else 1
-                    own.append(FlatRule(_within(item, parents), block))
+                    own += [FlatRule(each, block) for each in _within(item, parents)]
                 case Ignore():
-                    ignores.append(_within(item, parents))
+                    ignores += _within(item, parents)
                 case Under():
                     block += 1
                 case _:
@@ -222,15 +226,24 @@ def _walk(items: tuple[LayoutItem, ...], parents: tuple[Under, ...]) -> Iterable
 Spelled = TypeVar("Spelled", Rule, Ignore)
 
 
-def _within(item: Spelled, parents: tuple[Under, ...]) -> Spelled:
-    """With the prefixes and the guards of what stands around it."""
-    when: Expr | None = None
-    prefix: tuple[str | Hole, ...] = ()
+def _within(item: Spelled, parents: tuple[Under, ...]) -> list[Spelled]:
+    """With the prefixes and the guards of what stands around it: one for each choice of prefixes."""
+    starts: list[tuple[tuple[str | Hole, ...], Expr | None]] = [((), None)]
     for under in parents:
-        prefix += under.prefix.parts
-        when = _both(when, under.when)
-    names = tuple(Pattern(_joined(prefix + p.parts), p.span) for p in item.names)
-    return replace(item, names=names, when=_both(when, item.when))
+        starts = [(start + text, _both(when, guard)) for start, when in starts for text, guard in _choices(under)]
+    return [
+        replace(item, names=tuple(Pattern(_joined(start + p.parts), p.span) for p in item.names), when=_both(when, item.when))
+        for start, when in starts
+    ]
+
+
+def _choices(under: Under) -> Iterable[tuple[tuple[str | Hole, ...], Expr | None]]:
+    """The prefixes, each with a guard that holds for one of them at most."""
+    earlier: Expr | None = None
+    for prefix in under.prefixes:
+        yield prefix.text.parts, _both(earlier, prefix.when)
+        if prefix.when is not None:
+            earlier = _both(earlier, Unary("not", prefix.when, prefix.span))
 
 
 def _joined(parts: tuple[str | Hole, ...]) -> tuple[str | Hole, ...]:

@@ -15,9 +15,9 @@ from dataclasses import dataclass, replace
 from ..dsl.diagnostic import Diagnostic, MappingError
 from ..dsl.tree import AxisRef, Hole, Index, Pad, Rule, Slice, Span, Sum
 from ..runtime.plan import Stored
-from .index import RuleState, index_pieces, is_stage_axis, joined
+from .index import RuleState, index_pieces, is_stage_axis, joined, sliced_by
 from .lets import mentions
-from .names import box_of, check_names, fixed_ranks, format_of, named, rank_pieces, touch
+from .names import box_of, check_names, fixed_ranks, format_of, named, rank_pieces
 from .pieces import Piece, bounded, check_few, product, scaled_offset
 from .resolve import LiveRule, Side, unknown_tensor
 from .scope import LARGEST, fault
@@ -87,7 +87,7 @@ def _lower_rule(rule: LiveRule, side: Side, count: int | None) -> Lowered | None
         spelled = named(hole, state, touched)
         places = check_few([product(p, n) for p in places for n in spelled], rule.rule.span)
     for dim in rule.rule.dims:
-        touch(dim, side, touched)
+        touched.update(sliced_by(dim, side))
     fixed = fixed_ranks(rule, side, touched)
     instances = places
     for rank, n in side.ranks.items():
@@ -131,7 +131,7 @@ def _lower_rule(rule: LiveRule, side: Side, count: int | None) -> Lowered | None
         )  # fmt: skip
     stored = Stored(
         format_of(pattern),
-        format_of(side.files) if side.files else "",
+        format_of(side.files[0]) if side.files else "",
         state.coords,
         boxes,
         tuple(shape),
@@ -140,6 +140,8 @@ def _lower_rule(rule: LiveRule, side: Side, count: int | None) -> Lowered | None
         tuple(format_of(n) for n in rule.rule.names[1:]),
         rule.tied or rule.rule.optional,
         f"{rule.rule.span.file}:{rule.rule.span.line}",
+        tuple(format_of(f) for f in side.files[1:]),
+        tuple(rank for rank in side.ranks if rank in side.shared - touched),
     )
     return Lowered(stored, tuple(_stripped(p) for p in pieces), rule)
 

@@ -84,7 +84,8 @@ def unmatched(layout: FlatLayout, found: Iterable[Found]) -> list[str]:
 
 
 def files_pattern(layout: FlatLayout) -> list[Pattern]:
-    return [x.pattern for x in layout.items if isinstance(x, Files)]
+    """Every name that a file of this layout may have, those of all guards."""
+    return [name for x in layout.items if isinstance(x, Files) for name in x.names]
 
 
 def match_file(pattern: Pattern, file: str) -> dict[str, int] | None:
@@ -133,17 +134,14 @@ def stages_of(layout: FlatLayout, found: Iterable[Found]) -> tuple[tuple[int, ..
     patterns = files_pattern(layout)
     if declared is None or not patterns:
         return None
-    holes = {
-        h.rank is not None: p
+    rules = [
+        (p, h.rank is not None)
         for flat in layout.rules
         for p in flat.rule.names
         for h in p.parts
         if isinstance(h, Hole) and h.axis == declared.axis and h.offset is None
-    }
-    if not holes:
-        return None
-    local = False not in holes
-    rules = [p for flat in layout.rules for p in flat.rule.names if any(isinstance(h, Hole) and h.axis == declared.axis for h in p.parts)]
+    ]
+    local = True
     owned: dict[int, set[int]] = {}
     ranks: dict[str, int | None] = {}
     for item in found:
@@ -153,10 +151,15 @@ def stages_of(layout: FlatLayout, found: Iterable[Found]) -> tuple[tuple[int, ..
         rank = ranks[item.file]
         if rank is None:
             return None
-        index = _index_in(item.name, rules, declared.axis)
         owned.setdefault(rank, set())
-        if index is not None:
-            owned[rank].add(index)
+        for pattern, is_local in rules:
+            hit = regex(pattern).fullmatch(item.name)
+            if hit:
+                owned[rank].add(int(hit[declared.axis]))
+                local = local and is_local
+                break
+    if not any(owned.values()):
+        return None
     stages = [tuple(sorted(owned.get(r, ()))) for r in range(max(owned, default=-1) + 1)]
     if not local:
         return tuple(stages)
@@ -168,9 +171,3 @@ def stages_of(layout: FlatLayout, found: Iterable[Found]) -> tuple[tuple[int, ..
     return tuple(out)
 
 
-def _index_in(name: str, patterns: list[Pattern], axis: str) -> int | None:
-    for pattern in patterns:
-        hit = regex(pattern).fullmatch(name)
-        if hit:
-            return int(hit[axis])
-    return None

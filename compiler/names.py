@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ..dsl.tree import AxisRef, Hole, Index, Pad, Pattern, Rule, Slice, Sum
+from ..dsl.tree import Hole, Pattern, Rule
 from ..runtime.plan import Box
 from .index import RuleState, axis_of, check_divides, degree_of, loops_of, stage_pieces
 from .pieces import COORDS, Loop, Piece, moved
@@ -28,7 +28,7 @@ def check_names(rule: Rule, side: Side, coords: tuple[str, ...]) -> None:
                 "alternative-holes", "the spellings of this name have different holes", other.span, "differs from the first spelling",
                 help="a rule of its own, with `optional` on both, reads what is numbered otherwise",
             )  # fmt: skip
-    for hole in _holes(side.files).values() if side.files else ():
+    for hole in [h for pattern in side.files for h in _holes(pattern).values()]:
         if hole.axis not in coords:
             raise fault(
                 "file-hole", f"the file's name spells `{hole.axis}`, which is neither a rank nor in this rule's name", hole.span,
@@ -76,22 +76,6 @@ def named(hole: Hole, state: RuleState, touched: set[str]) -> list[Piece]:
         else:
             pieces = [Piece("", ((axis, 0),), state.vector(), loops_of(extent, axis, step, state.vector(**{f"_{name}": 1})))]
     return [moved(p, offset, state.slot(name)) for p in pieces]
-
-
-def touch(index: Index, side: Side, touched: set[str]) -> None:
-    """Ranks that a slice in this expression binds."""
-    match index:
-        case AxisRef(name) if name in side.lets:
-            touch(side.lets[name], side, touched)
-        case Slice(operand, rank):
-            touched.add(rank)
-            touch(operand, side, touched)
-        case Pad(operand):
-            touch(operand, side, touched)
-        case Sum(terms):
-            for term in terms:
-                for factor in term.factors:
-                    touch(factor, side, touched)
 
 
 def fixed_ranks(rule: LiveRule, side: Side, touched: set[str]) -> dict[str, int]:

@@ -66,7 +66,8 @@ def _plan_side(side: Side, lowered: tuple[Lowered, ...], proof: Proof) -> PlanSi
     params = tuple((k, v) for k, v in side.params.items())
     ignored = tuple("".join(p if isinstance(p, str) else "{" + p.axis + "}" for p in x.parts) for x in side.ignored)
     return PlanSide(
-        side.layout, side.format, tuple(side.ranks.items()), params, tuple(x.stored for x in lowered), proof, ignored, side.carry
-    )
+        side.layout, side.format, tuple(side.ranks.items()), params, tuple(x.stored for x in lowered), proof, ignored, side.carry,
+        side.changed,
+    )  # fmt: skip
 
 

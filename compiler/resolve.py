@@ -26,6 +26,7 @@ from ..dsl.tree import (
 )
 from .lets import check_lets
 from .link import Family, FlatLayout
+from .match import tensors_of
 from .refine import Part, refined_parts
 from .scope import Scope, evaluate, fault, holds, shown
 from .sizes import Scalar, Sizes, check_requirement, reads_keys
@@ -54,17 +55,19 @@ class Side:
     layout: str
     sizes: Sizes
     ranks: Mapping[str, int]
+    shared: frozenset[str]  # ranks that may leave out what they do not slice, but for rank 0
     params: Mapping[str, Scalar]
     parts: Mapping[str, Part]
     lets: Mapping[str, Index]
     rules: tuple[LiveRule, ...]
     ignored: tuple[Pattern, ...]
-    files: Pattern | None
+    files: tuple[Pattern, ...]  # the first is written, any is read
     format: str
     carry: tuple[str, ...]
     stages: StageList | None
     scope: Scope = field(compare=False, repr=False)
     span: Span = NOWHERE
+    changed: tuple[str, ...] = ()  # parameters that are not at their defaults
 
 
 def resolve(
@@ -95,7 +98,7 @@ def resolve(
         if isinstance(item, Let) and item.name not in lets and holds(item.when, scope):
             lets[item.name] = item.value
     check_lets(lets)
-    files = next((x.pattern for x in items if isinstance(x, Files) and holds(x.when, scope)), None)
+    files = next((x.names for x in items if isinstance(x, Files) and holds(x.when, scope)), ())
     formats = next((x.names for x in reversed(items) if isinstance(x, Formats)), ("safetensors",))
     if format is not None and format not in formats:
         raise MappingError(
@@ -108,6 +111,7 @@ def resolve(
         layout.name,
         sizes,
         ranks,
+        frozenset(p.name for p in layout.params if p.shared),
         {n: v for n, v in params.items() if n not in ranks},
         parts,
         lets,
@@ -119,6 +123,7 @@ def resolve(
         split_stages(declared, sizes.values, ranks, params, stages, sizes.origins) if declared else None,
         scope,
         layout.span,
+        tuple(n for n, v in bind_params(layout, {}).items() if params[n] != v),
     )
 
 
@@ -201,7 +206,8 @@ def _live_rules(layout: FlatLayout, sizes: Sizes, scope: Scope, family: Family) 
                 shift += amount if e.op == "+" else -amount
         tensor = rule.tensor
         tied = tensor is not None and tensor in sizes.tied
-        if tensor is not None and tensor in sizes.absent:
+        named = tensors_of(rule, layout)
+        if named and named <= sizes.absent:
             continue
         live.append(
             LiveRule(rule, sizes.tied.get(tensor, tensor) if tensor else None, renames, flat.block, scale, shift, rule.copy or tied, tied)

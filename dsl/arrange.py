@@ -137,9 +137,9 @@ class Arrange:
                 if item.tensor:
                     return self.line(item, "rule", (rule_head(item), tensor, dims), tail, wrapped)
                 return self.line(item, "rule", (rule_head(item), f"= {dims}"), tail, wrapped)
-            case tree.Under(prefix, items, when):
-                guard = f" when {show(when)}" if when is not None else ""
-                return self.block(item.span, f"under {show(prefix)}{guard}", [self.item(inner) for inner in items])
+            case tree.Under(prefixes, items):
+                head = "under " + ", ".join(map(show, prefixes))
+                return self.block(item.span, head, [self.item(inner) for inner in items])
             case tree.Config(file, entries, template):
                 named = f" template {quote(template)}" if template is not None else ""
                 lines: list[Line | Block] = [

@@ -131,18 +131,22 @@ class Build(BuildExpressions):
         return tree.Carry((self.text(parts[0]),), self.span(at))
 
     def param(self, at: Place, parts: list[Any]) -> tree.Param:
-        return tree.Param(str(parts[0]), parts[1], False, (), self.span(at))
+        return tree.Param(str(parts[0]), parts[1], span=self.span(at))
 
     def rank_param(self, at: Place, parts: list[Any]) -> tree.Param:
-        return tree.Param(str(parts[0]), parts[1], True, (), self.span(at))
+        shared, name, default = parts
+        return tree.Param(str(name), default, True, (), shared is not None, self.span(at))
+
+    def shared(self, at: Place, parts: list[Any]) -> bool:
+        return True
 
     def choice_param(self, at: Place, parts: list[Any]) -> tree.Param:
         name, *choices = parts
         default = tree.Ref(str(choices[0]), self.span(choices[0]))
-        return tree.Param(str(name), default, False, tuple(map(str, choices)), self.span(at))
+        return tree.Param(str(name), default, False, tuple(map(str, choices)), span=self.span(at))
 
     def files(self, at: Place, parts: list[Any]) -> tree.Files:
-        return tree.Files(self._pattern(parts[0]), parts[1], self.span(at))
+        return tree.Files(parts[0], parts[1], self.span(at))
 
     def formats(self, at: Place, parts: list[Any]) -> tree.Formats:
         return tree.Formats(tuple(map(str, parts)), self.span(at))
@@ -183,8 +187,11 @@ class Build(BuildExpressions):
         return tree.Ignore(parts[0], parts[1], self.span(at))
 
     def under(self, at: Place, parts: list[Any]) -> tree.Under:
-        prefix, when, *items = parts
-        return tree.Under(self._pattern(prefix), self._carried(items), when, self.span(at))
+        prefixes = tuple(part for part in parts if isinstance(part, tree.Prefix))
+        return tree.Under(prefixes, self._carried(parts[len(prefixes) :]), self.span(at))
+
+    def prefix(self, at: Place, parts: list[Any]) -> tree.Prefix:
+        return tree.Prefix(self._pattern(parts[0]), parts[1], self.span(at))
 
     def names(self, at: Place, parts: list[Any]) -> tuple[tree.Pattern, ...]:
         return tuple(self._pattern(part) for part in parts)

@@ -19,6 +19,7 @@ Node: TypeAlias = (
     | tree.Ignore
     | tree.Let
     | tree.Files
+    | tree.Prefix
     | tree.Formats
     | tree.Carry
     | tree.Stages
@@ -69,8 +70,10 @@ def show(node: Node) -> str:
             return "ignore " + " or ".join(map(show, names)) + _when(when)
         case tree.Let(name, value, when):
             return f"let {name} = {show(value)}" + _when(when)
-        case tree.Files(pattern, when):
-            return f"files {show(pattern)}" + _when(when)
+        case tree.Files(names, when):
+            return "files " + " or ".join(map(show, names)) + _when(when)
+        case tree.Prefix(text, when):
+            return show(text) + _when(when)
         case tree.Formats(names):
             return "format " + " | ".join(names)
         case tree.Carry(globs):
@@ -87,8 +90,9 @@ def show(node: Node) -> str:
             return f"require {show(test)} else {quote(message)}" + (f", {quote(help)}" if help else "") + _when(when)
         case tree.Setting(name, value):
             return f"{name} = {show(value)}"
-        case tree.Param(name, default, rank_param, choices):
-            return ("rank " if rank_param else "") + f"{name} = " + (" | ".join(choices) or show(default))
+        case tree.Param(name, default, rank_param, choices, shared):
+            head = "shared " * shared + "rank " * rank_param
+            return f"{head}{name} = " + (" | ".join(choices) or show(default))
         case tree.Rename(label, tensor):
             return f"{label}: {tensor}"
         case tree.Elementwise(op, amount):

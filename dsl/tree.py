@@ -252,20 +252,27 @@ class Model:
 
 @dataclass(frozen=True)
 class Param:
-    """`tp = 1`, `rank tp = 1`, `hw = trn1 | trn2`: `choices` is empty unless written with bars."""
+    """`tp = 1`, `rank tp = 1`, `hw = trn1 | trn2`: `choices` is empty unless written with bars.
+
+    `shared rank ep = 1`: tensors that this rank does not slice may stand on its rank 0 alone.
+    """
 
     name: str
     default: Expr
     rank: bool = False
     choices: tuple[str, ...] = ()
+    shared: bool = False
     span: Span = _span()
 
 
 @dataclass(frozen=True)
 class Files:
-    """`files "model/rank_{tp:02}.pt"`: the file that a rank's tensors are in, relative to the checkpoint."""
+    """`files "model/rank_{tp:02}.pt" or "old"`: the file that a rank's tensors are in, relative to the checkpoint.
 
-    pattern: Pattern
+    Any of the names is read, the first is written.
+    """
+
+    names: tuple[Pattern, ...]
     when: Expr | None = None
     span: Span = _span()
 
@@ -360,12 +367,23 @@ class Ignore:
 
 
 @dataclass(frozen=True)
-class Under:
-    """`under "model.layers.{layer}." { ... }`: a common prefix of the names inside, and a common guard."""
+class Prefix:
+    """One prefix of an `under`, and when it is the one."""
 
-    prefix: Pattern
-    items: tuple[LayoutItem, ...]
+    text: Pattern
     when: Expr | None = None
+    span: Span = _span()
+
+
+@dataclass(frozen=True)
+class Under:
+    """`under "model.layers.{layer}." { ... }`: a common prefix of the names inside, and a common guard.
+
+    Of several, `under "a." when old, "b." { ... }`, the first whose guard holds is the prefix.
+    """
+
+    prefixes: tuple[Prefix, ...]
+    items: tuple[LayoutItem, ...]
     span: Span = _span()
 
 

@@ -54,12 +54,13 @@ def _stored(stored: Stored) -> None:
     _need(all(n >= 1 for n in stored.shape) and prod(stored.shape) < MOST, f"{what} has shape {list(stored.shape)}")
     _need(stored.dtype is None or stored.dtype in ITEM_BYTES, f"{what} has dtype `{stored.dtype}`")
     _need(len(set(stored.coords)) == len(stored.coords), f"{what} has a coordinate twice")
-    for pattern in (stored.name, *stored.others, stored.file):
+    _need(set(stored.shared) <= set(stored.coords), f"{what} is shared along a coordinate that it does not have")
+    for pattern in (stored.name, *stored.others, stored.file, *stored.other_files):
         for _, hole, spec, conversion in string.Formatter().parse(pattern):
             if hole is not None:
                 _need(hole in stored.coords and not conversion and bool(_WIDTH.fullmatch(spec or "")), f"{what} cannot be spelled")
-    if stored.file:
-        _path(stored.file)
+    for file in ((stored.file, *stored.other_files) if stored.file else ()):
+        _path(file)
     for box in stored.boxes:
         _need(len(box.first) == len(stored.coords), f"{what} has coordinates {list(box.first)}")
         low, high = list(box.first), list(box.first)

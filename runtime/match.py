@@ -11,7 +11,7 @@ from typing import NoReturn, Protocol
 
 from .families import Family, spelled
 from .fault import Fault
-from .plan import Side
+from .plan import Side, Stored
 from .window import ITEM_BYTES, Entry, Window
 
 SHOWN = 5
@@ -64,14 +64,19 @@ class _Files:
 
     def __init__(self, entries: tuple[Entry, ...]) -> None:
         self.there = dict.fromkeys(entry.file for entry in entries)
-        self.found: dict[str, str | None] = {}
+        self.found: dict[tuple[str, ...], str | None] = {}
 
-    def find(self, wanted: str) -> str | None:
-        if wanted not in self.found:
-            tails = wanted.split("/")
-            choices = ("/".join(tails[i:]) for i in range(len(tails)))
-            self.found[wanted] = next((name for name in choices if name in self.there), None)
-        return self.found[wanted]
+    def find(self, spellings: tuple[str, ...]) -> str | None:
+        """The file of one of these names, or of a tail of one where the checkpoint was opened at an inner folder."""
+        if spellings not in self.found:
+            tails = [wanted.split("/") for wanted in spellings]
+            choices = ("/".join(tail[i:]) for tail in tails for i in range(len(tail)))
+            self.found[spellings] = next((name for name in choices if name in self.there), None)
+        return self.found[spellings]
+
+
+def _file_patterns(stored: Stored) -> tuple[str, ...]:
+    return (stored.file, *stored.other_files) if stored.file else ()
 
 
 def refuse_far_too_many(side: Side, checkpoint: Readable) -> None:
@@ -87,7 +92,8 @@ def refuse_far_too_many(side: Side, checkpoint: Readable) -> None:
 
 
 def match(side: Side, families: tuple[Family, ...], checkpoint: Readable) -> list[Entry | None]:
-    """The entry of every stored tensor, by global number; None only where an optional one is absent."""
+    """The entry of every stored tensor, by global number; None only where an optional one is absent, or a copy that
+    ranks share."""
     entries = checkpoint.entries
     files = _Files(entries)
     by_name: dict[str, Entry] = {}
@@ -102,14 +108,16 @@ def match(side: Side, families: tuple[Family, ...], checkpoint: Readable) -> lis
     for family in families:
         stored = family.stored
         spellings = [family.spell(pattern) for pattern in (stored.name, *stored.others)]
-        places = family.spell(stored.file) if stored.file else None
+        places = list(zip(*(family.spell(pattern) for pattern in _file_patterns(stored)), strict=True))
+        further = _further_copies(family)
         for i, name in enumerate(spellings[0]):
             hit: Entry | None = None
             place = files.find(places[i]) if places else None
+            needed = not stored.optional and not further[i]
             if places and place is None:
                 found.append(None)
-                if not stored.optional:
-                    missing_files[places[i]] = None
+                if needed:
+                    missing_files[places[i][0]] = None
                 continue
             for spelling in spellings:
                 hit = by_name.get(spelling[i]) if place is None else by_place.get((place, spelling[i]))
@@ -117,7 +125,7 @@ def match(side: Side, families: tuple[Family, ...], checkpoint: Readable) -> lis
                     break
             found.append(hit)
             if hit is None:
-                if not stored.optional:
+                if needed:
                     missing.append(f"{place}: {name}" if place else name)
             elif hit.window.shape != stored.shape:
                 shapes.append(f"`{hit.name}` in {hit.file}: {list(hit.window.shape)}, expected {list(stored.shape)}")
@@ -145,6 +153,12 @@ def match(side: Side, families: tuple[Family, ...], checkpoint: Readable) -> lis
             help="check that the config belongs to this checkpoint, and the ranks and settings of the layout",
         )
     return found
+
+
+def _further_copies(family: Family) -> list[bool]:
+    """By row: whether the tensor is a copy, on a later rank, of one that these ranks share."""
+    slots = [family.stored.coords.index(rank) for rank in family.stored.shared]
+    return (family.rows[:, slots] > 0).any(axis=1).tolist() if slots else [False] * len(family.rows)
 
 
 def _unknown(entries: tuple[Entry, ...], used: set[tuple[str, str]], side: Side) -> list[Entry]:
@@ -176,7 +190,7 @@ def _unknown_tensors(unknown: list[Entry], side: Side, path: str) -> NoReturn:
 def _degrees(names: Iterable[str], families: tuple[Family, ...]) -> str:
     """The degrees that the rank files show, such as `tp = 8, pp = 2`."""
     seen: dict[str, int] = {}
-    for pattern in dict.fromkeys(family.stored.file for family in families if family.stored.file):
+    for pattern in dict.fromkeys(p for family in families for p in _file_patterns(family.stored)):
         fields = spelled(pattern)
         for name in names:
             tails = pattern.split("/")
@@ -206,13 +220,10 @@ def _extra_files(files: _Files, side: Side, families: tuple[Family, ...], path: 
     if not families or not all(family.stored.file for family in families):
         return
     used = set(files.found.values())
-    shapes = {family.stored.file.rsplit("/", 1)[-1] for family in families}
-    expressions = [_pattern(shape) for shape in shapes]
-    extra = [
-        name
-        for name in files.there
-        if name not in used and any(e.fullmatch(name.rsplit("/", 1)[-1]) for e in expressions)
-    ]
+    patterns = {pattern for family in families for pattern in _file_patterns(family.stored)}
+    tails = {"/".join(parts[i:]) for parts in (p.split("/") for p in patterns) for i in range(len(parts)) if "{" in "".join(parts[i:])}
+    expressions = [_pattern(tail) for tail in tails]
+    extra = [name for name in files.there if name not in used and any(e.fullmatch(name) for e in expressions)]
     fits = _degrees(extra, families)
     if extra and fits:
         said = ", ".join(f"{name} = {value}" for name, value in side.ranks)

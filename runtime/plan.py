@@ -42,6 +42,8 @@ class Stored:
     others: tuple[str, ...] = ()  # alternative spellings of `name` that a source may use
     optional: bool = False  # a source may lack it (it is then neither read nor checked)
     origin: str = ""  # file:line of the rule
+    other_files: tuple[str, ...] = ()  # alternative spellings of `file` that a source may use
+    shared: tuple[str, ...] = ()  # coordinates along which all but the first are copies that may be left out
 
 
 @dataclass(frozen=True)
@@ -112,6 +114,7 @@ class Side:
     proof: Proof
     ignored: tuple[str, ...] = ()
     carry: tuple[str, ...] = ()
+    changed: tuple[str, ...] = ()  # parameters that are not at their defaults
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,7 @@ def contents(side: Side) -> dict[tuple[str, str], tuple[tuple[int, ...], list[in
                 shape, held = whole
                 values = {**at, **spelled}
                 name = _spell(rule.rule.names[0].parts, values)
-                file = _spell(side.files.parts, values) if side.files else ""
+                file = _spell(side.files[0].parts, values) if side.files else ""
                 assert (file, name) not in out
                 out[file, name] = (shape, held)
     return out

@@ -64,4 +64,4 @@ def test_a_tensor_that_need_not_exist_is_only_a_warning() -> None:
       x [a]  y [a] when s  z [a] optional  h [a] tied to x when s  w [a] }
     layout one of m { "x" = x [a] }
     """
-    assert codes(text) == [("warning", "no-rule")] * 3 + [("error", "no-rule")]
+    assert codes(text) == [("warning", "no-rule")] * 2 + [("error", "no-rule")]

@@ -23,6 +23,7 @@ names = st.sampled_from(
         "last",
         "key",
         "rank",
+        "shared",
         "format",
         "files",
         "to",
@@ -122,7 +123,7 @@ def _choices(name: str, choices: tuple[str, ...]) -> tree.Param:
     return tree.Param(name, tree.Ref(choices[0]), False, choices)
 
 
-params = st.builds(tree.Param, names, exprs, st.booleans()) | st.builds(_choices, names, _tuple(names, 2))
+params = st.builds(tree.Param, names, exprs, st.booleans()) | st.builds(tree.Param, names, exprs, st.just(True), st.just(()), st.booleans()) | st.builds(_choices, names, _tuple(names, 2))
 elementwise = st.builds(tree.Elementwise, st.sampled_from("+-*"), exprs)
 rules = st.builds(
     tree.Rule,
@@ -139,10 +140,12 @@ rules = st.builds(
 )
 ignores = st.builds(tree.Ignore, _tuple(patterns, 1), opt(exprs))
 rule_items = st.recursive(
-    rules | ignores, lambda inner: st.builds(tree.Under, patterns, _tuple(inner), opt(exprs)), max_leaves=3
+    rules | ignores,
+    lambda inner: st.builds(tree.Under, _tuple(st.builds(tree.Prefix, patterns, opt(exprs)), 1, 2), _tuple(inner)),
+    max_leaves=3,
 )
 items = st.one_of(
-    st.builds(tree.Files, patterns, opt(exprs)),
+    st.builds(tree.Files, _tuple(patterns, 1, 2), opt(exprs)),
     st.builds(tree.Formats, _tuple(names, 1)),
     st.builds(tree.Config, strings, _tuple(settings), opt(strings)),
     st.builds(tree.Carry, _tuple(strings, 1)),

@@ -31,6 +31,7 @@ from ckptc.dsl.tree import (
     Pad,
     Param,
     Pattern,
+    Prefix,
     Ref,
     Refine,
     Rename,
@@ -130,7 +131,8 @@ def test_names_have_holes(text: str, parts: Any) -> None:
 @pytest.mark.parametrize(
     ("text", "tree"),
     [
-        ('files "r_{tp:02}.pt" when a', Files(name("r_", Hole("tp", width=2), ".pt"), a)),
+        ('files "r_{tp:02}.pt" when a', Files((name("r_", Hole("tp", width=2), ".pt"),), a)),
+        ('files "a" or "b"', Files((name("a"), name("b")))),
         ("format pt | safetensors", Formats(("pt", "safetensors"))),
         ('config "c.json" { x = a copy = b ?? c }', Config("c.json", (Setting("x", a), Setting("copy", Binary("??", b, c))))),
         ('config "c.json" template "t.j2" {}', Config("c.json", (), "t.j2")),
@@ -141,7 +143,8 @@ def test_names_have_holes(text: str, parts: Any) -> None:
         ("let h = (x y)/tp when a", Let("h", Slice(Sum((Term(None, (x, y)),)), "tp"), a)),
         ('require a == b else "no" when c', Require(Binary("==", a, b), "no", "", c)),
         ('ignore "a" or "b" when c', Ignore((name("a"), name("b")), c)),
-        ('under "p." when a { copy "n" = t [x] ignore "y" }', Under(name("p."), (Rule((name("n"),), "t", (x,), copy=True), Ignore((name("y"),))), a)),
+        ('under "p." when a { copy "n" = t [x] ignore "y" }', Under((Prefix(name("p."), a),), (Rule((name("n"),), "t", (x,), copy=True), Ignore((name("y"),))))),
+        ('under "p." when a, "q." when b, "" {}', Under((Prefix(name("p."), a), Prefix(name("q."), b), Prefix(name())), ())),
         ('"n" = [x] with q: q_bias, k: k_bias', Rule((name("n"),), None, (x,), (Rename("q", "q_bias"), Rename("k", "k_bias")))),
         ('"n" or "o" = on [] + 1 * (a + b) as f8e4m3 on last optional when c', Rule((name("n"), name("o")), "on", (), (), (Elementwise("+", Literal(1)), Elementwise("*", Binary("+", a, b))), "float8_e4m3fn", "last", True, False, c)),
     ],
