@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .api import Plan, compile, convert, load_plan, plan
     from .dsl.diagnostic import MappingError
-    from .runtime.checkpoint import open_checkpoint as open
+    from .hub import open_source as open
     from .runtime.fault import Fault
     from .survey import survey as inspect
 
@@ -25,7 +25,7 @@ _HOMES = {
     "convert": ("api", "convert"),
     "inspect": ("survey", "survey"),
     "load_plan": ("api", "load_plan"),
-    "open": ("runtime.checkpoint", "open_checkpoint"),
+    "open": ("hub", "open_source"),
     "plan": ("api", "plan"),
 }
 

@@ -16,7 +16,8 @@ from .compiler.pipeline import compile_sides
 from .compiler.resolve import resolve
 from .compiler.sizes import Scalar
 from .dsl.nearest import nearest
-from .runtime.checkpoint import Checkpoint, open_checkpoint
+from .hub import open_source
+from .runtime.checkpoint import Checkpoint
 from .runtime.fault import Fault
 from .runtime.plan import Plan as PlanData
 from .runtime.plan_file import load_plan as read_plan_file
@@ -35,12 +36,14 @@ if TYPE_CHECKING:
 class Plan:
     """A proved conversion. `data` is the plan itself; `source` the checkpoint it was made for, if any.
 
-    `extra` are side files (name, path) that are copied beside the result byte for byte.
+    `extra` are side files (name, path) that are copied beside the result byte for byte. `asked` is how the source was
+    named: a path, or a repository of the hub.
     """
 
     data: PlanData
     source: Checkpoint | None = None
     extra: tuple[tuple[str, Path], ...] = ()
+    asked: str | None = None
     _known: dict[Any, Bound] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __str__(self) -> str:
@@ -71,12 +74,13 @@ class Plan:
     def _bound(self, source: str | Path | Checkpoint | None, **options: Any) -> Bound:
         from .runtime.bind import bind
 
-        if self.source is not None and not isinstance(source, Checkpoint | None) and str(source) == self.source.path:
+        own = self.source
+        if own is not None and isinstance(source, str | Path) and str(source) in (own.path, self.asked):
             source = None  # its headers are read already
         key = str(source), tuple(options.items())
         if key in self._known:
             return self._known[key]
-        checkpoint = self.source if source is None else source if isinstance(source, Checkpoint) else open_checkpoint(source)
+        checkpoint = own if source is None else source if isinstance(source, Checkpoint) else open_source(source)
         if checkpoint is None:
             raise Fault("no-source", "this plan was made without a checkpoint", help="name the one to read: plan.run(dst, source=...)")
         bound = bind(self.data, checkpoint, extra={name: str(path) for name, path in self.extra}, **options)
@@ -159,18 +163,20 @@ def plan(
     format: str | None = None,
     dtype: str | None = None,
     compare_all: bool = False,
+    revision: str | None = None,
     stages: Sequence[Sequence[int]] | None = None,
     source_settings: Mapping[str, Scalar] | None = None,
     **settings: Scalar,
 ) -> Plan:
     """Plan a conversion of the checkpoint at `src` to layout `to`, from headers alone.
 
+    `src` is a path, or a repository of the hub, `org/name` or `hf://org/name@revision`, whose files are fetched first.
     `settings` are the target's degrees and parameters (`tp=8, pp=2, kv_multiplier=4`), or axes and settings
     of the model; what only the source has goes there. The family, the source's layout and its parameters are
     found from the files unless given. Raises `MappingError` or `Fault`, each with diagnostics.
     """
     check_dtype(dtype)
-    checkpoint = src if isinstance(src, Checkpoint) else open_checkpoint(src)
+    checkpoint = src if isinstance(src, Checkpoint) else open_source(src, revision)
     found = found_in(checkpoint)
     family_, layout, keys_layout, config_path = choose(checkpoint, found, to, from_, mapping, family, config)
     targets, sources, model = route(settings, family_, layout, family_.layout(to), to)
@@ -180,7 +186,8 @@ def plan(
     target = resolve(family_, to, sizes, targets, stages=stage_lists(stages, family_.layout(to)), format=format)
     files, extra = side_files(checkpoint, source, target, family_, keys_layout, config_path, dtype)
     compiled = compile_sides(source, target, found=found, compare_all=compare_all, dtype=dtype, files=files)
-    return Plan(compiled.plan, checkpoint, extra)
+    asked = str(src) if revision is None and not isinstance(src, Checkpoint) else None
+    return Plan(compiled.plan, checkpoint, extra, asked)
 
 
 def compile(

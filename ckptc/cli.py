@@ -39,14 +39,18 @@ app.command("list")(cli_mappings.list_)
 
 @app.command()
 def inspect(
-    path: Annotated[str, typer.Argument(metavar="PATH", help="A checkpoint: a folder or a file.", show_default=False)],
+    path: Annotated[
+        str,
+        typer.Argument(metavar="PATH", help="A folder, a file, or ORG/NAME on the hub.", show_default=False),
+    ],
     config: options.Config = None,
+    revision: options.Revision = None,
     json: options.Json = False,
 ) -> None:
     """Say what a checkpoint is, from its headers."""
     from .survey import describe, survey
 
-    found = survey(path, config)
+    found = survey(path, config, revision, progress=not json)
     print(_json(found) if json else describe(found))
 
 

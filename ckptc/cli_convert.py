@@ -47,6 +47,7 @@ def convert(
     mapping: Mapping = None,
     family: options.Family = None,
     config: options.Config = None,
+    revision: options.Revision = None,
     tp: options.Tp = None,
     pp: options.Pp = None,
     vpp: options.Vpp = None,
@@ -74,17 +75,19 @@ def convert(
     source_settings = options.settings(from_set, "--from-set")
     stage_list = options.stages(stages)
     from . import api
+    from .hub import find_source
     from .single_file import into_single_file
 
+    place = find_source(src, revision, progress and not quiet and not as_json)
     plan = api.plan(
-        src, to=to, from_=from_, mapping=mapping, family=family, config=config, format=format, dtype=options.dtype(dtype),
-        compare_all=compare_all_copies, stages=stage_list, source_settings=source_settings, **settings,
+        place, to=to, from_=from_, mapping=mapping, family=family, config=config, format=format,
+        dtype=options.dtype(dtype), compare_all=compare_all_copies, stages=stage_list, source_settings=source_settings, **settings,
     )  # fmt: skip
     if single_file is not None:
         plan = into_single_file(plan, single_file)
     _execute(
-        plan, src, dst, dry_run=dry_run, progress=progress, quiet=quiet, as_json=as_json, memory=memory, workers=workers,
-        max_shard_size=max_shard_size, overwrite=overwrite, merge=merge, compare_copies=compare_copies,
+        plan, src, place, dst, dry_run=dry_run, progress=progress, quiet=quiet, as_json=as_json, memory=memory,
+        workers=workers, max_shard_size=max_shard_size, overwrite=overwrite, merge=merge, compare_copies=compare_copies,
     )  # fmt: skip
 
 
@@ -92,6 +95,7 @@ def run(
     plan: PlanFile,
     src: options.Source,
     dst: options.Destination,
+    revision: options.Revision = None,
     memory: options.Memory = MEMORY,
     workers: options.Workers = WORKERS,
     max_shard_size: options.MaxShardSize = SHARD,
@@ -105,10 +109,13 @@ def run(
 ) -> None:
     """Run a saved plan on a checkpoint."""
     from .api import load_plan
+    from .hub import find_source
 
+    loaded = load_plan(plan)
+    place = find_source(src, revision, progress and not quiet and not as_json)
     _execute(
-        load_plan(plan), src, dst, dry_run=dry_run, progress=progress, quiet=quiet, as_json=as_json, memory=memory, workers=workers,
-        max_shard_size=max_shard_size, overwrite=overwrite, merge=merge, compare_copies=compare_copies,
+        loaded, src, place, dst, dry_run=dry_run, progress=progress, quiet=quiet, as_json=as_json, memory=memory,
+        workers=workers, max_shard_size=max_shard_size, overwrite=overwrite, merge=merge, compare_copies=compare_copies,
     )  # fmt: skip
 
 
@@ -161,14 +168,15 @@ def compiled(
 
 
 def _execute(
-    plan: Plan, src: str, dst: Path, *, dry_run: bool, progress: bool, quiet: bool, as_json: bool, **running: Any
-) -> None:
-    """Say what will happen, do it, say what happened."""
+    plan: Plan, src: str, place: str, dst: Path,
+    *, dry_run: bool, progress: bool, quiet: bool, as_json: bool, **running: Any,
+) -> None:  # fmt: skip
+    """Say what will happen, do it, say what happened. `place` is where the files of `src` are."""
     from .account import header, record
     from .meter import Meter, size
 
     totals = plan.totals(
-        src, max_shard_size=running["max_shard_size"], memory=running["memory"], workers=running["workers"]
+        place, max_shard_size=running["max_shard_size"], memory=running["memory"], workers=running["workers"]
     )
     said = {"source": src, "destination": str(dst), "plan": record(plan.data), "totals": totals.record()}
     if not as_json and not quiet:
@@ -179,7 +187,7 @@ def _execute(
             print(json.dumps({**said, "dry_run": True}, indent=2))
         return
     with Meter(progress and not quiet) as meter:
-        report = plan.run(dst, source=src, progress=meter, **running)
+        report = plan.run(dst, source=place, progress=meter, **running)
     if as_json:
         did = {"seconds": round(report.seconds, 3), "bytes_read": report.bytes_read, "bytes_written": report.bytes_written,
                "peak_buffer_bytes": report.peak_buffer_bytes, "files": list(report.files)}  # fmt: skip

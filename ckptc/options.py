@@ -12,7 +12,12 @@ from typing import Annotated, Any
 import typer
 
 Source = Annotated[
-    str, typer.Argument(metavar="SRC", help="The checkpoint to read: a folder or a file.", show_default=False)
+    str,
+    typer.Argument(metavar="SRC", help="What to read: a folder, a file, or ORG/NAME on the hub.", show_default=False),
+]
+Revision = Annotated[
+    str | None,
+    typer.Option("--revision", metavar="REV", help="The branch, tag or commit to read, if SRC is on the hub."),
 ]
 Destination = Annotated[Path, typer.Argument(metavar="DST", help="Where to write.", show_default=False)]
 To = Annotated[

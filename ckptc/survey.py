@@ -13,8 +13,9 @@ from .compiler.detect import Fit, find_layouts, fit_source
 from .compiler.match import ranks_of
 from .compiler.sizes import config_of
 from .dsl.diagnostic import MappingError
+from .hub import open_source
 from .meter import size
-from .runtime.checkpoint import Checkpoint, open_checkpoint
+from .runtime.checkpoint import Checkpoint
 from .runtime.fault import Fault
 from .runtime.window import ITEM_BYTES
 
@@ -22,12 +23,15 @@ if TYPE_CHECKING:
     from .compiler.match import Found
 
 
-def survey(path: str | Path, config: str | Path | None = None) -> dict[str, Any]:
+def survey(
+    path: str | Path, config: str | Path | None = None, revision: str | None = None, progress: bool = True
+) -> dict[str, Any]:
     """Path, container, tensors, elements, bytes, dtypes and files; and the family, layout, degrees and settings, if any fit.
 
-    Without a config only names and shapes tell; `family` is then None where several families fit.
+    `path` may be a repository of the hub, at `revision`. Without a config only names and shapes tell; `family` is then
+    None where several families fit.
     """
-    checkpoint = open_checkpoint(path)
+    checkpoint = open_source(path, revision, progress)
     elements = [prod(e.shape) for e in checkpoint.entries]
     dtypes = Counter(e.dtype for e in checkpoint.entries)
     report: dict[str, Any] = {
