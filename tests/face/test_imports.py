@@ -13,7 +13,7 @@ import pytest
 import ckptc
 
 ROOT = Path(__file__).resolve().parents[2]
-HEAVY = ("torch", "numba", "numpy", "lark", "jinja2", "rich.progress")
+HEAVY = ("torch", "numba", "numpy", "lark", "jinja2", "rich.progress", "huggingface_hub")
 
 
 def loaded(code: str) -> list[str]:
