@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 
 from ..dsl.diagnostic import Diagnostic, Label
-from ..dsl.tree import Config, Files, Hole, Index, Let, Refine, Require, Rule, Span, Stages, TensorDecl
+from ..dsl.tree import Config, Files, Hole, Index, Let, Refine, Require, Rule, Span, Stages, TensorDecl, Text
 from .check_names import Names, check_expr, check_hole, check_index, unknown
 from .lets import labels, mentions
 from .link import Family, FlatLayout
@@ -90,6 +90,8 @@ def _layout(family: Family, layout: FlatLayout) -> Iterator[Diagnostic]:
                 for part in (part for pattern in patterns for part in pattern.parts):
                     if isinstance(part, Hole):
                         yield from check_hole(part, names)
+            case Text(_, _, when):
+                yield from check_expr(when, names) if when is not None else ()
             case Stages():
                 yield from _stages(item, names)
             case Config():

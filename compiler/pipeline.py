@@ -48,7 +48,7 @@ def compile_sides(
         _plan_side(target, right, proofs[1]),
         steps,
         checks,
-        files,
+        (*files, *target.texts),
         dtype,
         tuple((n, v) for n, v in source.sizes.values.items() if type(v) is int),
     )

@@ -23,6 +23,7 @@ from ..dsl.tree import (
     Rule,
     Span,
     Stages,
+    Text,
 )
 from .lets import check_lets
 from .link import Family, FlatLayout
@@ -68,6 +69,7 @@ class Side:
     scope: Scope = field(compare=False, repr=False)
     span: Span = NOWHERE
     changed: tuple[str, ...] = ()  # parameters that are not at their defaults
+    texts: tuple[tuple[str, str], ...] = ()  # small files with fixed content
 
 
 def resolve(
@@ -124,6 +126,7 @@ def resolve(
         scope,
         layout.span,
         tuple(n for n, v in bind_params(layout, {}).items() if params[n] != v),
+        tuple((x.file, x.content) for x in items if isinstance(x, Text) and holds(x.when, scope)),
     )
 
 

@@ -148,6 +148,9 @@ class Build(BuildExpressions):
     def files(self, at: Place, parts: list[Any]) -> tree.Files:
         return tree.Files(parts[0], parts[1], self.span(at))
 
+    def text_file(self, at: Place, parts: list[Any]) -> tree.Text:
+        return tree.Text(self.text(parts[0]), self.text(parts[1]), parts[2], self.span(at))
+
     def formats(self, at: Place, parts: list[Any]) -> tree.Formats:
         return tree.Formats(tuple(map(str, parts)), self.span(at))
 

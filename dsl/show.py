@@ -20,6 +20,7 @@ Node: TypeAlias = (
     | tree.Let
     | tree.Files
     | tree.Prefix
+    | tree.Text
     | tree.Formats
     | tree.Carry
     | tree.Stages
@@ -74,6 +75,8 @@ def show(node: Node) -> str:
             return "files " + " or ".join(map(show, names)) + _when(when)
         case tree.Prefix(text, when):
             return show(text) + _when(when)
+        case tree.Text(file, content, when):
+            return f"text {quote(file)} {quote(content)}" + _when(when)
         case tree.Formats(names):
             return "format " + " | ".join(names)
         case tree.Carry(globs):

@@ -278,6 +278,16 @@ class Files:
 
 
 @dataclass(frozen=True)
+class Text:
+    """`text "done" "1" when markers`: a small file with fixed content that is written beside the tensors."""
+
+    file: str
+    content: str
+    when: Expr | None = None
+    span: Span = _span()
+
+
+@dataclass(frozen=True)
 class Formats:
     """`format safetensors | bin`: containers this layout lives in, the default first."""
 
@@ -387,7 +397,7 @@ class Under:
     span: Span = _span()
 
 
-LayoutItem: TypeAlias = Files | Formats | Config | Carry | Stages | Refine | Let | Require | Rule | Ignore | Under
+LayoutItem: TypeAlias = Files | Text | Formats | Config | Carry | Stages | Refine | Let | Require | Rule | Ignore | Under
 
 
 @dataclass(frozen=True)

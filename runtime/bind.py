@@ -23,7 +23,10 @@ from .window import ITEM_BYTES, Window
 
 @dataclass(frozen=True)
 class Target:
-    """A tensor to write: `region` is its number in `files[file]`, `start:end` are its rows of the instances."""
+    """A tensor to write: `region` is its number in `files[file]`, `start:end` are its rows of the instances.
+
+    `file` is -1 for a copy that the format leaves out: it can be streamed, and is not written.
+    """
 
     family: int
     row: int
@@ -37,7 +40,7 @@ class Target:
 
 @dataclass(frozen=True, eq=False)
 class Bound:
-    """A plan bound to one checkpoint. `order` lists targets as they are written: ascending in every file."""
+    """A plan bound to one checkpoint. `order` lists targets in the order of writing: ascending in every file."""
 
     plan: Plan
     path: str
@@ -52,6 +55,11 @@ class Bound:
     files: tuple[TargetFile, ...]
     texts: tuple[tuple[str, bytes], ...]  # configs and indexes to write
     carried: tuple[tuple[str, str], ...]  # (path, name) of side files to copy
+
+    @cached_property
+    def written(self) -> list[int]:
+        """The targets that get a place in a file, in the order of writing."""
+        return [i for i in self.order if self.tensors[i].file >= 0]
 
     @cached_property
     def bytes_read(self) -> int:

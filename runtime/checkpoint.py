@@ -13,8 +13,10 @@ from .fault import Fault
 from .find_files import CONTAINER_OF, Found, find, is_hidden
 from .read_window import read_window
 from .safetensors_file import read_safetensors
+from .tags import choose_tag
 from .torch_file import read_torch_file
 from .window import Entry
+from .xser import read_references
 
 if TYPE_CHECKING:
     import torch
@@ -49,13 +51,17 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """`format` is the container as found: safetensors, bin or pt. `others` are (file, key) of what is no tensor."""
+    """`format` is the container as found: safetensors, bin, pt or xser. `others` are (file, key) of what is no tensor.
+
+    `tag` is the folder in `path` that is the checkpoint, where a training run keeps several.
+    """
 
     path: str
     format: str
     entries: tuple[Entry, ...]
     side_files: tuple[str, ...]
     others: tuple[tuple[str, str], ...] = ()
+    tag: str = ""
 
     def __iter__(self) -> Iterator[Tensor]:
         return map(Tensor, self.entries)
@@ -83,7 +89,7 @@ class Checkpoint:
     def config(self, name: str) -> dict[str, Any] | None:
         """The content of the JSON or YAML file `name` beside the tensors, or None if there is none."""
         folder = self.path if os.path.isdir(self.path) else os.path.dirname(self.path)
-        place = os.path.join(folder, name)
+        place = os.path.join(folder, self.tag, name)
         if not os.path.isfile(place):
             return None
         try:
@@ -106,9 +112,11 @@ class Checkpoint:
 def open_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     """The checkpoint at `path`: a file, or a folder of shards or rank files. Reads headers only."""
     place = os.fspath(path)
-    found = find(place)
+    tag = choose_tag(place)
+    found = find(os.path.join(place, tag) if tag else place)
     entries: list[Entry] = []
     others: list[tuple[str, str]] = []
+    container = found.container
     for file in found.files:
         at = os.path.join(found.root, *file.split("/"))
         if found.container == "safetensors":
@@ -117,6 +125,9 @@ def open_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
             content = read_torch_file(at, file)
             held = content.entries
             others += [(file, key) for key in content.others]
+            if content.references:
+                container = "xser"
+                held += read_references(at, file, content.references)
         if found.index:
             _compare(place, file, found.index[file], held)
         entries += held
@@ -124,7 +135,7 @@ def open_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
         raise Fault("no-tensors", f"`{place}` holds no tensors", notes=tuple(f"looked in {f}" for f in found.files[:6]))
     if found.flat:
         _refuse_twice(place, entries)
-    return Checkpoint(place, found.container, tuple(entries), _side_files(place, found), tuple(others))
+    return Checkpoint(place, container, tuple(entries), _side_files(found), tuple(others), tag)
 
 
 def _compare(path: str, file: str, expected: frozenset[str], held: list[Entry]) -> None:
@@ -147,9 +158,10 @@ def _refuse_twice(path: str, entries: list[Entry]) -> None:
             raise Fault("duplicate-tensor", f"`{entry.name}` of `{path}` is in `{first}` and in `{entry.file}`")
 
 
-def _side_files(path: str, found: Found) -> tuple[str, ...]:
+def _side_files(found: Found) -> tuple[str, ...]:
     """Files directly in the folder that hold no weights and do not describe where weights are."""
-    if not os.path.isdir(path):
+    path = found.root
+    if found.one:
         return ()
     return tuple(
         name

@@ -184,5 +184,5 @@ def _title(bound: Bound, number: int) -> str:
         if family.start <= number < family.start + len(family.rows):
             window = bound.windows[number]
             assert window is not None
-            return f"`{family.spell(family.stored.name)[number - family.start]}` in {os.path.basename(window.path)}"
+            return f"`{family.spell(family.stored.name)[number - family.start]}` in {os.path.relpath(window.path, bound.path)}"
     return f"tensor {number}"

@@ -156,10 +156,10 @@ def _replace(temporary: str, out: str, overwrite: bool) -> None:
 
 
 def _merge(temporary: str, out: str) -> list[str]:
-    """Moves all files; the folders that are now different."""
+    """Moves all files, those of inner folders first: markers stand on top. The folders that are now different."""
     folders = [os.path.dirname(out)]
     try:
-        for folder, _, names in os.walk(temporary):
+        for folder, _, names in os.walk(temporary, topdown=False):
             into = os.path.join(out, os.path.relpath(folder, temporary))
             os.makedirs(into, exist_ok=True)
             folders.append(into)

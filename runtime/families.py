@@ -73,6 +73,14 @@ class Family:
         return np.where(inside & (keys[spot] == wanted), order[spot] + self.start, -1)
 
 
+def further_copies(family: Family) -> list[bool]:
+    """By row: whether the tensor is a copy, on a later rank, of one that these ranks share."""
+    slots = [family.stored.coords.index(rank) for rank in family.stored.shared]
+    if not slots:
+        return [False] * len(family.rows)
+    return [bool(later) for later in (family.rows[:, slots] > 0).any(axis=1)]
+
+
 def families(stored: tuple[Stored, ...]) -> tuple[Family, ...]:
     """One `Family` per `Stored`, numbered through."""
     made: list[Family] = []

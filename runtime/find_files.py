@@ -13,18 +13,21 @@ from .fault import Fault
 DEPTH = 3  # how many folders deep rank files are looked for, the last one holding them
 CONTAINER_OF = {".safetensors": "safetensors", ".bin": "bin", ".pt": "pt", ".pth": "pt", ".ckpt": "pt"}
 _NO_WEIGHTS = {"training_args.bin", "optimizer.bin", "scheduler.bin"}
+_OLD_RANK = re.compile(r"tp_rank_\d+_pp_rank_\d+")  # a rank file of NxD's first interface, saved with xser
 _NUMBERED = re.compile(r"(.+)-(\d+)-of-(\d+)(\.\w+)$")
 
 
 @dataclass(frozen=True)
 class Found:
-    """`files` are relative to `root`, with `/`. `index` says which tensors each must hold. `flat`: one namespace."""
+    """`files` are relative to `root`, with `/`. `index` says which tensors each must hold. `flat`: one namespace.
+    `one`: a file was named, not a folder."""
 
     root: str
     container: str
     files: tuple[str, ...]
     flat: bool
     index: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    one: bool = False
 
 
 def find(path: str) -> Found:
@@ -34,11 +37,10 @@ def find(path: str) -> Found:
     if not os.path.isfile(path):
         raise Fault("no-checkpoint", f"`{path}` does not exist")
     folder, name = os.path.split(path)
-    container = CONTAINER_OF.get(os.path.splitext(name)[1])
+    container = "pt" if _OLD_RANK.fullmatch(name) else CONTAINER_OF.get(os.path.splitext(name)[1])
     if container is None:
         raise _nothing(path)
-    _refuse_xser(path)
-    return Found(folder, container, (name,), flat=True)
+    return Found(folder, container, (name,), flat=True, one=True)
 
 
 def is_hidden(name: str) -> bool:
@@ -64,8 +66,6 @@ def _in_folder(root: str) -> Found:
     ranks = ranks or _rank_files(root, "", 1)
     if not ranks:
         raise _nothing(root)
-    for file in ranks:
-        _refuse_xser(os.path.join(root, file))
     return Found(root, "pt", tuple(ranks), flat=False)
 
 
@@ -86,7 +86,7 @@ def _rank_files(root: str, folder: str, depth: int) -> list[str]:
         if os.path.isdir(os.path.join(root, file)):
             if depth < DEPTH and not name.endswith(".tensors") and name != "optim":
                 found += _rank_files(root, file, depth + 1)
-        elif CONTAINER_OF.get(os.path.splitext(name)[1]) == "pt" and not name.endswith(".info.pt"):
+        elif _OLD_RANK.fullmatch(name) or (CONTAINER_OF.get(os.path.splitext(name)[1]) == "pt" and not name.endswith(".info.pt")):
             found.append(file)
     return found
 
@@ -123,16 +123,6 @@ def _refuse_missing_numbers(root: str, files: list[str]) -> None:
         if len(numbers) != count:
             have = f"{len(numbers)} of {count} shards"
             raise Fault("missing-file", f"`{root}` holds {have} of `{stem}-*-of-{count:05}{suffix}`")
-
-
-def _refuse_xser(path: str) -> None:
-    folder = f"{path}.tensors"
-    if os.path.isdir(folder) and os.listdir(folder):
-        raise Fault(
-            "xser-not-supported",
-            f"`{path}` has its tensors in the folder `{os.path.basename(folder)}` (xser), which is not read yet",
-            help="save it again without xser (save_xser=False, use_xser=False)",
-        )
 
 
 def _nothing(path: str) -> Fault:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .families import Family
+from .families import Family, further_copies
 from .hf_files import hf_shards, index_json, shard_names
 from .plan import Side
 from .target import FileLayout, lay_out_safetensors, lay_out_torch_zip
 from .window import ITEM_BYTES
+from .xser import lay_out_tensor, reference_files, tensor_file
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,10 @@ def lay_out(
     order: list[int],
     max_shard_bytes: int,
 ) -> tuple[tuple[TargetFile, ...], list[tuple[int, int]], tuple[tuple[str, bytes], ...]]:
-    """All files, the (file, region) of every target, and the texts that belong to them."""
+    """All files, the (file, region) of every target, and the texts that belong to them.
+
+    The file is -1 for a copy that the format leaves out.
+    """
     owner = [number for number, family in enumerate(targets) for _ in range(len(family.rows))]
     flat = [name for group in names for name in group]
     places = [
@@ -51,7 +55,18 @@ def lay_out(
         if len(shards) > 1:
             texts.append(index_json(side.format, weights, sum(sizes)))
     files: list[TargetFile] = []
-    spots = [(0, 0)] * len(flat)
+    spots = [(-1, 0)] * len(flat)
+    if side.format == "xser":
+        copies = [copy for family in targets for copy in further_copies(family)]
+        by_experts = [alone for family in targets for alone in [_cut_by_shared(side, family)] * len(family.rows)]
+        for name, members in groups.items():
+            described = [(flat[i], dtypes[i], targets[owner[i]].stored.shape) for i in members]
+            texts += reference_files(name, [(*d, by_experts[i]) for d, i in zip(described, members, strict=True)])
+            for tid, (i, tensor) in enumerate(zip(members, described, strict=True)):
+                if not copies[i]:
+                    spots[i] = (len(files), 0)
+                    files.append(TargetFile(tensor_file(name, tid), lay_out_tensor(*tensor, tid), (i,)))
+        return tuple(files), spots, tuple(texts)
     for number, (name, members) in enumerate(groups.items()):
         tensors = [(flat[i], dtypes[i], targets[owner[i]].stored.shape) for i in members]
         if side.format == "safetensors":
@@ -62,3 +77,10 @@ def lay_out(
         for region, i in enumerate(members):
             spots[i] = (number, region)
     return tuple(files), spots, tuple(texts)
+
+
+def _cut_by_shared(side: Side, family: Family) -> bool:
+    """Whether ranks that share what they do not cut, cut this: each then has a part of its own."""
+    sharing = {rank for stored in side.stored for rank in stored.shared}
+    degrees = dict(side.ranks)
+    return not family.stored.shared and any(degrees[rank] > 1 for rank in sharing)

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from math import prod
 from typing import NoReturn, Protocol
 
-from .families import Family, spelled
+from .families import Family, further_copies, spelled
 from .fault import Fault
 from .plan import Side, Stored
 from .window import ITEM_BYTES, Entry, Window
@@ -109,7 +109,7 @@ def match(side: Side, families: tuple[Family, ...], checkpoint: Readable) -> lis
         stored = family.stored
         spellings = [family.spell(pattern) for pattern in (stored.name, *stored.others)]
         places = list(zip(*(family.spell(pattern) for pattern in _file_patterns(stored)), strict=True))
-        further = _further_copies(family)
+        further = further_copies(family)
         for i, name in enumerate(spellings[0]):
             hit: Entry | None = None
             place = files.find(places[i]) if places else None
@@ -153,12 +153,6 @@ def match(side: Side, families: tuple[Family, ...], checkpoint: Readable) -> lis
             help="check that the config belongs to this checkpoint, and the ranks and settings of the layout",
         )
     return found
-
-
-def _further_copies(family: Family) -> list[bool]:
-    """By row: whether the tensor is a copy, on a later rank, of one that these ranks share."""
-    slots = [family.stored.coords.index(rank) for rank in family.stored.shared]
-    return (family.rows[:, slots] > 0).any(axis=1).tolist() if slots else [False] * len(family.rows)
 
 
 def _unknown(entries: tuple[Entry, ...], used: set[tuple[str, str]], side: Side) -> list[Entry]:

@@ -211,7 +211,7 @@ def schedule(bound: Bound, memory: int, workers: int) -> Schedule:
     tasks: list[Task] = []
     items: list[tuple[Job, int, int]] = []
     filled = largest = arena = 0
-    for job in jobs(bound, Recipes(bound, limits), bound.order):
+    for job in jobs(bound, Recipes(bound, limits), bound.written):
         recipe = job.recipe
         for number in range(recipe.chunks):
             if items and (filled + recipe.buffer_bytes > limits.chunk or len(items) >= 256):

@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import Protocol
+from typing import Any, Protocol
 
 from .dtype_names import CODE_OF
 from .fault import Fault
@@ -91,8 +91,13 @@ def lay_out_safetensors(
     return SafetensorsLayout(regions, len(lead) + at, lead)
 
 
-def lay_out_torch_zip(tensors: Sequence[tuple[str, str, tuple[int, ...]]], stem: str) -> FileLayout:
-    """A torch file of the dict `tensors` (name, dtype, shape), as torch.save lays one out in a file called `stem`."""
+def lay_out_torch_zip(
+    tensors: Sequence[tuple[str, str, tuple[int, ...]]], stem: str, value: Any = None
+) -> FileLayout:
+    """A torch file of the dict `tensors` (name, dtype, shape), as torch.save lays one out in a file called `stem`.
+
+    Or of another `value`, which holds the tensors at its `Slot`s.
+    """
     from .torch_zip_layout import lay_out
 
-    return lay_out(tensors, stem)
+    return lay_out(tensors, stem, value)

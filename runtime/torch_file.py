@@ -1,4 +1,4 @@
-"""A torch file in; its tensors as entries, and the keys of everything else, out."""
+"""A torch file in; its tensors as entries, its references to other files, and the keys of everything else, out."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from .fault import Fault
 from .read_window import read_at, span
-from .torch_globals import Malformed, TensorRef
+from .torch_globals import Malformed, Reference, TensorRef
 from .torch_pickle import PICKLE_BYTES, read_pickle
 from .torch_zip import Record, read_directory
 from .window import ITEM_BYTES, Entry, Window
@@ -17,12 +17,35 @@ WRAPPERS = ("model", "state_dict", "module")
 
 @dataclass
 class TorchFile:
+    """`references`: names of tensors that lie in other files, each with its number there, in the order of the file."""
+
     entries: list[Entry] = field(default_factory=list)
+    references: dict[str, int] = field(default_factory=dict)
     others: list[str] = field(default_factory=list)
 
 
 def read_torch_file(path: str, file: str) -> TorchFile:
     """The tensors of the torch zip at `path`; `file` is its name in the checkpoint. A bare tensor has name ""."""
+    records, top = read_value(path, file)
+    found = TorchFile()
+    try:
+        if isinstance(top, TensorRef):
+            found.entries.append(_entry(path, file, "", top, records))
+        elif isinstance(top, dict):
+            for name, tensor in _leaves(file, top, found.others).items():
+                if isinstance(tensor, Reference):
+                    found.references[name] = tensor.tid
+                else:
+                    found.entries.append(_entry(path, file, name, tensor, records))
+        else:
+            raise Malformed("it holds neither a dict nor a tensor")
+    except Malformed as problem:
+        raise Fault("bad-pickle", f"`{file}` is damaged or not a file of tensors: {problem}") from None
+    return found
+
+
+def read_value(path: str, file: str) -> tuple[dict[str, Record], Any]:
+    """The records of the torch zip at `path` and what its pickle holds: plain values, `TensorRef` and the like."""
     records = read_directory(path, file)
     if "byteorder" in records:
         order = records["byteorder"]
@@ -31,28 +54,16 @@ def read_torch_file(path: str, file: str) -> TorchFile:
     pickled = records["data.pkl"]
     if pickled.nbytes > PICKLE_BYTES:
         raise Fault("bad-pickle", f"the pickle in `{file}` has {pickled.nbytes:,} bytes, more than is read here")
-    top = read_pickle(bytes(read_at(path, pickled.at, pickled.nbytes)), file)
-    found = TorchFile()
-    try:
-        if isinstance(top, TensorRef):
-            found.entries.append(_entry(path, file, "", top, records))
-        elif isinstance(top, dict):
-            for name, tensor in _leaves(file, top, found.others).items():
-                found.entries.append(_entry(path, file, name, tensor, records))
-        else:
-            raise Malformed("it holds neither a dict nor a tensor")
-    except Malformed as problem:
-        raise Fault("bad-pickle", f"`{file}` is damaged or not a file of tensors: {problem}") from None
-    return found
+    return records, read_pickle(bytes(read_at(path, pickled.at, pickled.nbytes)), file)
 
 
-def _leaves(file: str, top: dict[Any, Any], others: list[str]) -> dict[str, TensorRef]:
+def _leaves(file: str, top: dict[Any, Any], others: list[str]) -> dict[str, TensorRef | Reference]:
     """Named tensors: those of `top` itself, else those in its wrappers, else those at any depth, joined with dots."""
-    found: dict[str, TensorRef] = {}
+    found: dict[str, TensorRef | Reference] = {}
     seen: set[int] = set()
 
     def take(name: str, value: Any, inside: bool) -> None:
-        if isinstance(value, TensorRef):
+        if isinstance(value, (TensorRef, Reference)):
             if name in found:
                 raise Fault("duplicate-tensor", f"`{name}` occurs twice in `{file}`")
             found[name] = value
@@ -65,7 +76,7 @@ def _leaves(file: str, top: dict[Any, Any], others: list[str]) -> dict[str, Tens
 
     def unwrap(node: dict[Any, Any]) -> None:
         seen.add(id(node))
-        flat = any(isinstance(value, TensorRef) for value in node.values())
+        flat = any(isinstance(value, (TensorRef, Reference)) for value in node.values())
         wrapped = [] if flat else [key for key in WRAPPERS if isinstance(node.get(key), dict)]
         for key, value in node.items():
             if key in wrapped:

@@ -49,6 +49,19 @@ class TensorRef:
     dtype: str
 
 
+@dataclass(slots=True)
+class Reference:
+    """A tensor that lies in a file of its own, number `tid` of its folder. -1 until the pickle has said it."""
+
+    tid: int = -1
+
+    def point(self, state: Any) -> None:
+        """Takes the attributes that the pickle gives it."""
+        if not isinstance(state, dict) or set(state) != {"tid"}:
+            raise Malformed("a reference to a tensor without its number")
+        self.tid = _natural(state["tid"])
+
+
 class Malformed(Exception):
     """The pickle does not say what such a pickle says."""
 
@@ -63,12 +76,6 @@ _SUBSCRIPT = 1 << 63
 def token(module: str, name: str, file: str) -> Token:
     """The stand-in of `module.name`, or a fault if the name is not on the list."""
     full = f"{'builtins' if module == '__builtin__' else module}.{name}"
-    if full == REFERENCE:
-        raise Fault(
-            "xser-not-supported",
-            f"`{file}` holds references to tensors in other files (xser), which are not read yet",
-            help="save it again without xser (save_xser=False, use_xser=False)",
-        )
     if full in _CALLS or full in _CLASSES or full in _UNTYPED or _storage_dtype(full) or _is_dtype(module, name):
         return Token(full)
     raise Fault(
@@ -156,6 +163,11 @@ def _size(name: str, args: tuple[Any, ...]) -> tuple[int, ...]:
     return _naturals(args[0]) if args else ()
 
 
+def _reference(name: str, args: tuple[Any, ...]) -> Reference:
+    """TensorReference(): its number follows as its state. TensorReference(tid) is taken as well."""
+    return Reference(*map(_natural, args[:1]))
+
+
 def _opaque(name: str, args: tuple[Any, ...]) -> Opaque:
     return Opaque(name)
 
@@ -168,6 +180,7 @@ _CALLS: dict[str, Callable[[str, tuple[Any, ...]], Any]] = {
     "torch._utils._rebuild_parameter_with_state": _inner,
     "torch._tensor._rebuild_from_type_v2": _of_type,
     "torch.Size": _size,
+    REFERENCE: _reference,
     "torch.device": _opaque,
     "torch.serialization._get_layout": _opaque,
     "_codecs.encode": _opaque,

@@ -10,7 +10,7 @@ import struct
 from typing import Any
 
 from .fault import Fault
-from .torch_globals import Malformed, TensorRef, call, put, storage, token
+from .torch_globals import Malformed, Reference, TensorRef, call, put, storage, token
 
 PICKLE_BYTES = 1 << 30
 _MARK = object()
@@ -120,8 +120,10 @@ class _Machine:
                 function, *rest = self.items()
                 stack.append(call(function, tuple(rest)))
             case b"b":
-                self.pop()  # attributes of an ordered dict or a tensor: of no interest
-                if not isinstance(self.top(), (dict, TensorRef)):
+                state = self.pop()
+                if isinstance(self.top(), Reference):
+                    self.top().point(state)
+                elif not isinstance(self.top(), (dict, TensorRef)):  # theirs are of no interest
                     raise Malformed("attributes for something that has none")
             case b"Q":
                 stack.append(storage(self.pop()))

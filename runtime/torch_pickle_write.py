@@ -1,31 +1,50 @@
-"""Names, dtypes and shapes in; the pickle that torch.save writes for a dict of such contiguous tensors out."""
+"""Plain values and tensors in, the pickle that torch.save writes for them out; for a dict of tensors, byte for byte.
+
+Of a value the pickle may hold: dicts, lists, tuples, texts, numbers, None, tensors (`Slot`), references to tensors
+in other files (`Reference`), sizes (`Size`) and dtypes (`Token`).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+import struct
+from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import dataclass
 from math import prod
+from typing import Any
 
 from .dtype_names import STORAGE_OF
+from .torch_globals import REFERENCE, Reference, Token
 from .window import ITEM_BYTES, row_major
 
-BATCH = 1000  # pickle sets this many dict items at a time
+BATCH = 1000  # pickle sets this many items at a time
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A contiguous tensor whose data is record `data/<key>`."""
+
+    key: str
+    dtype: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Size:
+    """A torch.Size."""
+
+    extents: tuple[int, ...]
 
 
 def pickle_tensors(tensors: Sequence[tuple[str, str, tuple[int, ...]]]) -> bytes:
-    """The bytes of `data.pkl`: protocol 2, tensor i in record `data/<i>`."""
+    """The bytes of `data.pkl` for a dict of tensors (name, dtype, shape): tensor i is in record `data/<i>`."""
+    return pickle_value({name: Slot(str(i), dtype, tuple(shape)) for i, (name, dtype, shape) in enumerate(tensors)})
+
+
+def pickle_value(value: Any) -> bytes:
+    """The bytes of `data.pkl` for a value, protocol 2. Raises `TypeError` for what is none of the kinds above."""
     out = _Out()
-    out.put(b"\x80\x02}")
-    out.remember()
-    for first in range(0, len(tensors), BATCH):
-        batch = tensors[first : first + BATCH]
-        # A dict of one item has no mark; a last batch of one item does, as in pickle itself.
-        out.put(b"(" if len(tensors) > 1 else b"")
-        for i, (name, dtype, shape) in enumerate(batch, first):
-            out.text(name)
-            out.tensor(str(i), dtype, tuple(shape))
-        out.put(b"u" if len(tensors) > 1 else b"s")
-    if tensors and len(tensors) % BATCH == 0:
-        out.put(b"(u")
+    out.put(b"\x80\x02")
+    out.value(value)
     out.put(b".")
     return b"".join(out.parts)
 
@@ -40,6 +59,54 @@ class _Out:
 
     def put(self, data: bytes) -> None:
         self.parts.append(data)
+
+    def value(self, value: Any) -> None:
+        match value:
+            case None | True | False:
+                self.put({None: b"N", True: b"\x88", False: b"\x89"}[value])
+            case int():
+                self.number(value)
+            case float():
+                self.put(b"G" + struct.pack(">d", value))
+            case str():
+                self.text(value, ("text", value))
+            case dict():
+                self.put(b"}")
+                self.remember()
+                self.batches([x for pair in value.items() for x in pair], 2, b"s", b"u")
+            case list():
+                self.put(b"]")
+                self.remember()
+                self.batches(value, 1, b"a", b"e")
+            case tuple():
+                self.group(value)
+            case Slot(key, dtype, shape):
+                self.tensor(key, dtype, shape)
+            case Reference(tid):
+                self.name(*REFERENCE.rsplit(".", 1))
+                self.put(b")\x81")
+                self.remember()
+                self.value({"tid": tid})
+                self.put(b"b")
+            case Size(extents):
+                self.name("torch", "Size")
+                self.group((extents,))
+                self.put(b"R")
+                self.remember()
+            case Token(name):
+                self.name(*name.rsplit(".", 1))
+            case _:
+                raise TypeError(f"a pickle of plain values and tensors cannot hold a {type(value).__name__}")
+
+    def batches(self, items: Sequence[Any], each: int, one: bytes, many: bytes) -> None:
+        """Items of a dict or list. A collection of one has no mark; a last batch of one does, as in pickle itself."""
+        for first in range(0, len(items), BATCH * each):
+            self.put(b"(" if len(items) > each else b"")
+            for item in items[first : first + BATCH * each]:
+                self.value(item)
+            self.put(many if len(items) > each else one)
+        if items and len(items) % (BATCH * each) == 0:
+            self.put(b"(" + many)
 
     def remember(self, key: Hashable = None) -> None:
         if key is not None:
@@ -68,24 +135,25 @@ class _Out:
             self.remember((module, name))
 
     def number(self, value: int) -> None:
-        if value < 1 << 8:
+        if 0 <= value < 1 << 8:
             self.put(b"K" + value.to_bytes(1, "little"))
-        elif value < 1 << 16:
+        elif 0 <= value < 1 << 16:
             self.put(b"M" + value.to_bytes(2, "little"))
-        elif value < 1 << 31:
-            self.put(b"J" + value.to_bytes(4, "little"))
+        elif -1 << 31 <= value < 1 << 31:
+            self.put(b"J" + value.to_bytes(4, "little", signed=True))
         else:
             raw = value.to_bytes(value.bit_length() // 8 + 1, "little", signed=True)
             self.put(b"\x8a" + bytes([len(raw)]) + raw)
 
-    def numbers(self, values: tuple[int, ...]) -> None:
-        if not values:
+    def group(self, values: Iterable[Any]) -> None:
+        items = tuple(values)
+        if not items:
             self.put(b")")
             return
-        self.put(b"(" if len(values) > 3 else b"")
-        for value in values:
-            self.number(value)
-        self.put(b"t" if len(values) > 3 else bytes([0x84 + len(values)]))
+        self.put(b"(" if len(items) > 3 else b"")
+        for item in items:
+            self.value(item)
+        self.put(b"t" if len(items) > 3 else bytes([0x84 + len(items)]))
         self.remember()
 
     def tensor(self, key: str, dtype: str, shape: tuple[int, ...]) -> None:
@@ -103,8 +171,8 @@ class _Out:
         self.remember()
         self.put(b"Q")
         self.number(0)
-        self.numbers(shape)
-        self.numbers(row_major(tuple(max(extent, 1) for extent in shape)))
+        self.group(shape)
+        self.group(row_major(tuple(max(extent, 1) for extent in shape)))
         self.put(b"\x89")
         self.name("collections", "OrderedDict")
         self.put(b")R")

@@ -13,9 +13,10 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 from .target import FileLayout, Region, tensor_bytes
-from .torch_pickle_write import pickle_tensors
+from .torch_pickle_write import pickle_tensors, pickle_value
 from .torch_zip import CENTRAL, END, END64, LOCAL, LOCATOR
 
 ALIGNMENT = 64
@@ -106,11 +107,14 @@ class _Zip:
         return head + b"".join(_whole(*part) for part in last) + directory + _end(at, len(directory), count)
 
 
-def lay_out(tensors: Sequence[tuple[str, str, tuple[int, ...]]], stem: str) -> FileLayout:
-    """The layout of a file that holds the dict `tensors`, (name, dtype, shape) each, in folder `stem`."""
+def lay_out(tensors: Sequence[tuple[str, str, tuple[int, ...]]], stem: str, value: Any = None) -> FileLayout:
+    """The layout of a file that holds the dict `tensors`, (name, dtype, shape) each, in folder `stem`.
+
+    Or another `value`, in which the `Slot` of tensor i has the key `str(i)`.
+    """
     folder = stem if stem and stem.isascii() and stem.isprintable() and "/" not in stem else "archive"
     sizes = tensor_bytes(tensors)
-    pickle = pickle_tensors(tensors)
+    pickle = pickle_tensors(tensors) if value is None else pickle_value(value)
     at = 0
     fixed: list[tuple[_Member, bytes]] = []
     known = {"data.pkl": pickle, ".format_version": b"1", ".storage_alignment": b"64", "byteorder": b"little"}

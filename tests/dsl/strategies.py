@@ -146,6 +146,7 @@ rule_items = st.recursive(
 )
 items = st.one_of(
     st.builds(tree.Files, _tuple(patterns, 1, 2), opt(exprs)),
+    st.builds(tree.Text, strings, strings, opt(exprs)),
     st.builds(tree.Formats, _tuple(names, 1)),
     st.builds(tree.Config, strings, _tuple(settings), opt(strings)),
     st.builds(tree.Carry, _tuple(strings, 1)),

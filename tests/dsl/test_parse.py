@@ -43,6 +43,7 @@ from ckptc.dsl.tree import (
     Sum,
     TensorDecl,
     Term,
+    Text,
     Unary,
     Under,
     Use,
@@ -133,6 +134,7 @@ def test_names_have_holes(text: str, parts: Any) -> None:
     [
         ('files "r_{tp:02}.pt" when a', Files((name("r_", Hole("tp", width=2), ".pt"),), a)),
         ('files "a" or "b"', Files((name("a"), name("b")))),
+        ('text "done" "1" when a', Text("done", "1", a)),
         ("format pt | safetensors", Formats(("pt", "safetensors"))),
         ('config "c.json" { x = a copy = b ?? c }', Config("c.json", (Setting("x", a), Setting("copy", Binary("??", b, c))))),
         ('config "c.json" template "t.j2" {}', Config("c.json", (), "t.j2")),

@@ -119,12 +119,11 @@ def test_rank_folders_are_searched_three_levels_deep(tmp_path):
     assert names(tmp_path) == [("model/tp_rank_00/checkpoint.pt", "a")]
 
 
-def test_tensors_in_a_folder_beside_their_file_are_not_supported(tmp_path):
+def test_a_folder_of_tensors_that_nothing_references_is_not_read(tmp_path):
     put(tmp_path / "model/r.pt", a=A)
-    put(tmp_path / "model/r.pt.tensors/tensor_0.pt", a=A)
+    put(tmp_path / "model/r.pt.tensors/tensor_0.pt", b=A)
     for path in (tmp_path, tmp_path / "model", tmp_path / "model/r.pt"):
-        with pytest.raises(Fault, match="xser-not-supported"):
-            open_checkpoint(path)
+        assert [t.name for t in open_checkpoint(path)] == ["a"]
 
 
 def test_a_folder_or_file_that_holds_no_checkpoint_is_named_with_what_was_looked_for(tmp_path):

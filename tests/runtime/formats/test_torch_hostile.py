@@ -235,9 +235,15 @@ def test_a_torchscript_program_is_a_fault(with_pickle):
         open_checkpoint(with_pickle(b"\x80\x02}.", {"constants.pkl": b"\x80\x02)."}))
 
 
-def test_references_to_other_files_are_a_fault_of_their_own(with_pickle):
-    with pytest.raises(Fault, match="xser-not-supported"):
-        open_checkpoint(with_pickle(b"\x80\x02ctorch_xla.utils.serialization\nTensorReference\n."))
+@pytest.mark.parametrize(
+    "state",
+    [b"}X\x03\0\0\0tidX\x01\0\0\0as", b"}X\x03\0\0\0tidJ\xff\xff\xff\xffs", b"}(X\x03\0\0\0tidK\0X\x01\0\0\0aK\0u", b"K\0"],
+    ids=["a text", "below zero", "more than a number", "no attributes"],
+)
+def test_a_reference_to_another_file_has_a_number_and_nothing_else(state, with_pickle):
+    reference = b"ctorch_xla.utils.serialization\nTensorReference\n)\x81" + state + b"b"
+    with pytest.raises(Fault, match="bad-pickle"):
+        open_checkpoint(with_pickle(b"\x80\x02}X\x01\0\0\0w" + reference + b"s."))
 
 
 def test_a_zip_that_is_no_torch_file_is_a_fault(tmp_path):
