@@ -79,7 +79,7 @@ def test_totals_come_true(llama, ckptc):
     assert report["totals"]["bytes_written"] == report["report"]["bytes_written"] == written
     assert report["totals"]["files"] == len(report["report"]["files"]) == len(tree(Path("out")))
     assert report["report"]["peak_buffer_bytes"] <= report["totals"]["buffer_bytes"]
-    assert report["plan"]["target"]["ranks"] == {"tp": 2, "pp": 1}
+    assert report["plan"]["target"]["ranks"] == {"tp": 2, "pp": 1, "ep": 1}
     assert report["plan"]["axes"]["ffn"] == 160
 
 

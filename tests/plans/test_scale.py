@@ -60,7 +60,7 @@ def test_back_from_the_names_of_512_rank_files(tmp_path: Path) -> None:
     source = large.rank_checkpoint(tmp_path / "ranks")
     plan = ckptc.plan(source, to="hf", config=large.write_config(tmp_path))
     small(plan)
-    assert dict(plan.data.source.ranks) == {"tp": large.TP, "pp": large.PP}
+    assert dict(plan.data.source.ranks) == {"tp": large.TP, "pp": large.PP, "ep": 1}
     assert dict(plan.data.source.params)["kv_multiplier"] == large.KV
     is_ranks(plan.data.source)
     is_hf(plan.data.target)

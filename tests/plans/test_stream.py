@@ -89,7 +89,7 @@ def test_a_cast_stream_has_the_dtype(hf: Path) -> None:
     assert {t.dtype for _, t in ckptc.plan(hf, to="nxdt", dtype="float16", tp=3).stream(tp=2)} == {torch.float16}
 
 
-@pytest.mark.parametrize(("ranks", "code"), [({"tp": 3}, "unknown-rank"), ({"pp": -1}, "unknown-rank"), ({"ep": 0}, "unknown-rank")])
+@pytest.mark.parametrize(("ranks", "code"), [({"tp": 3}, "unknown-rank"), ({"pp": -1}, "unknown-rank"), ({"cp": 0}, "unknown-rank")])
 def test_a_rank_that_there_is_not_is_refused(ranks: dict[str, int], code: str, hf: Path) -> None:
     with pytest.raises(ckptc.Fault) as fault:
         next(ckptc.plan(hf, to="nxdt", **SETTINGS).stream(**ranks))
