@@ -10,7 +10,8 @@ from typing import Any
 from . import library
 from .compiler.detect import find_layouts, stray_files
 from .compiler.link import Family, FlatLayout
-from .compiler.match import Found, may_be_absent, stored_tensors
+from .compiler.infer import infer_from
+from .compiler.match import Found, may_be_absent, ranks_of, stored_tensors
 from .compiler.reads import calls
 from .compiler.sizes import Scalar, Sizes, bind_sizes, config_of
 from .dsl.diagnostic import Diagnostic, MappingError
@@ -106,6 +107,7 @@ def config_layout(
 ) -> FlatLayout | None:
     """The layout whose config block reads the config at hand: by the file's name, then source before target."""
     candidates = [x for x in (source, target, *family.layouts) if config_of(x) is not None]
+    candidates.sort(key=lambda x: (c := config_of(x)) is not None and c.read_only)
     if config is not None:
         name = Path(config).name
         named = [x for x in candidates if (c := config_of(x)) and Path(c.file).name == name]
@@ -120,7 +122,7 @@ def config_layout(
 
 
 def root_of(checkpoint: Checkpoint) -> Path:
-    path = Path(checkpoint.path)
+    path = Path(checkpoint.path) / checkpoint.tag
     return path if path.is_dir() else path.parent
 
 
@@ -153,7 +155,8 @@ def sizes_of(
         )  # fmt: skip
     present = stored_tensors(source, found) if found is not None else expected_tensors(family)
     keys_layout = layout if config is not None else None
-    return bind_sizes(family, keys_layout, keys, given, present.__contains__, str(config or ""), may_be_absent(source))
+    infer = infer_from(source, found or (), (ranks_of(source, found) if found else None) or {})
+    return bind_sizes(family, keys_layout, keys, given, present.__contains__, str(config or ""), may_be_absent(source), infer)
 
 
 def expected_tensors(family: Family) -> frozenset[str]:

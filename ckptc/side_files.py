@@ -34,7 +34,7 @@ def target_config(
     """Byte for byte the config at hand where it is the target's own, else written from sizes and settings."""
     layout = family.layout(target.layout)
     block = config_of(layout)
-    if block is None:
+    if block is None or block.read_only:
         return ()
     if keys_layout is not None and keys_layout.name == layout.name and config is not None:
         return ((block.file, config.read_text(encoding="utf-8")),)

@@ -14,6 +14,7 @@ from typing import Any
 from ..dsl.diagnostic import Diagnostic, Label, MappingError
 from ..dsl.nearest import nearest
 from ..dsl.tree import AxisDecl, Config, Expr, Ref, Require, TensorDecl
+from .infer import Infer
 from .link import Family, FlatLayout
 from .reads import calls, refs
 from .scope import LARGEST, Scope, evaluate, fault, shown
@@ -53,10 +54,12 @@ def bind_sizes(
     stored: Callable[[str], bool],
     key_file: str = "",
     may_be_absent: frozenset[str] = frozenset(),
+    infer: Infer = lambda axis, known: None,
 ) -> Sizes:
     """Evaluate the config block of `config_layout` on `keys`; `given` (from the command line) wins over both.
 
     `may_be_absent`: tensors that do not exist unless they are `stored`, beside those that the model calls optional.
+    `infer` tells the size of an axis that all of these leave open.
     """
     model = family.model
     config = config_of(config_layout) if config_layout else None
@@ -79,7 +82,7 @@ def bind_sizes(
     for setting in model.settings:
         scope.lookup(Ref(setting.name, setting.span))
     optional = may_be_absent | {t.name for t in model.tensors if t.optional}
-    tensors, tied, absent = _tensors(family, scope, lambda name: name in optional and not stored(name))
+    tensors, tied, absent = _tensors(family, scope, lambda name: name in optional and not stored(name), infer)
     scope.functions = {}
     values = {n: scope.names[n] for n in names if n in scope.names}
     return Sizes(values, dict(scope.origins), tensors, tied, absent)
@@ -110,7 +113,9 @@ def check_requirement(require: Require, scope: Scope) -> None:
         )
 
 
-def _tensors(family: Family, scope: Scope, missing: Callable[[str], bool]) -> tuple[dict[str, Tensor], dict[str, str], frozenset[str]]:
+def _tensors(
+    family: Family, scope: Scope, missing: Callable[[str], bool], infer: Infer
+) -> tuple[dict[str, Tensor], dict[str, str], frozenset[str]]:
     tensors: dict[str, Tensor] = {}
     tied: dict[str, str] = {}
     absent: set[str] = set()
@@ -137,7 +142,7 @@ def _tensors(family: Family, scope: Scope, missing: Callable[[str], bool]) -> tu
                 near = nearest(axis.name, sorted(axes))
                 raise fault("undeclared-axis", f"the model has no axis `{axis.name}`", axis.span, help=f"did you mean `{near}`?" if near else "declare it in `axes`")
             try:
-                shape.append(_size_of(axis, decl, scope))
+                shape.append(_size_of(axis, decl, scope, infer))
             except MappingError as error:
                 faults.extend(error.diagnostics)
         if math.prod(shape) > LARGEST:
@@ -148,8 +153,11 @@ def _tensors(family: Family, scope: Scope, missing: Callable[[str], bool]) -> tu
     return tensors, {name: _end_of(name, tied, family) for name in tied}, frozenset(absent)
 
 
-def _size_of(axis: AxisDecl, decl: TensorDecl, scope: Scope) -> int:
+def _size_of(axis: AxisDecl, decl: TensorDecl, scope: Scope, infer: Infer) -> int:
     size = scope.lookup(Ref(axis.name, axis.span)) if axis.name in scope.names or axis.name in scope.lazy else None
+    if size is None and (told := infer(axis.name, scope.names)) is not None:
+        size, scope.origins[axis.name] = told
+        scope.names[axis.name] = size
     if isinstance(size, int) and not isinstance(size, bool) and size > 0:
         return size
     why, help = f"`{decl.name}` needs it", f"pass a config that gives it with --config, or --set {axis.name}=N"

@@ -140,8 +140,8 @@ class Arrange:
             case tree.Under(prefixes, items):
                 head = "under " + ", ".join(map(show, prefixes))
                 return self.block(item.span, head, [self.item(inner) for inner in items])
-            case tree.Config(file, entries, template):
-                named = f" template {quote(template)}" if template is not None else ""
+            case tree.Config(file, entries, template, read_only):
+                named = " read only" * read_only + (f" template {quote(template)}" if template is not None else "")
                 lines: list[Line | Block] = [
                     self.line(entry, "entry", (entry.name, f"= {show(entry.value)}")) for entry in entries
                 ]

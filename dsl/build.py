@@ -155,9 +155,12 @@ class Build(BuildExpressions):
         return tree.Formats(tuple(map(str, parts)), self.span(at))
 
     def config(self, at: Place, parts: list[Any]) -> tree.Config:
-        file, template, *entries = parts
+        file, read_only, template, *entries = parts
         named = None if template is None else self.text(template)
-        return tree.Config(self.text(file), tuple(entries), named, self.span(at))
+        return tree.Config(self.text(file), tuple(entries), named, read_only is not None, self.span(at))
+
+    def read_only(self, at: Place, parts: list[Any]) -> bool:
+        return True
 
     def stages(self, at: Place, parts: list[Any]) -> tree.Stages:
         axis, rank, interleave, remainder = parts

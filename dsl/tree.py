@@ -297,11 +297,15 @@ class Formats:
 
 @dataclass(frozen=True)
 class Config:
-    """`config "config.json" { hidden = hidden_size ... }`, read from and written back to that file."""
+    """`config "config.json" { hidden = hidden_size ... }`, read from and written back to that file.
+
+    `read only`: a checkpoint of this layout has no such file; one that is at hand can be read.
+    """
 
     file: str
     entries: tuple[Setting, ...]
     template: str | None = None
+    read_only: bool = False
     span: Span = _span()
 
 
