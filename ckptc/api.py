@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import library
 from .arguments import at_least_one, check_dtype, parse_size, stage_lists
-from .choose import choose, config_layout, found_in, route, sizes_of
+from .choose import as_source, choose, config_layout, found_in, route, sizes_of
 from .compiler.detect import fit_source
 from .compiler.explain import describe, explain
 from .compiler.pipeline import compile_sides
@@ -172,18 +172,22 @@ def plan(
 
     `src` is a path, or a repository of the hub, `org/name` or `hf://org/name@revision`, whose files are fetched first.
     `settings` are the target's degrees and parameters (`tp=8, pp=2, kv_multiplier=4`), or axes and settings
-    of the model; what only the source has goes there. The family, the source's layout and its parameters are
+    of the model; what only the source has goes there. Where both sides are of one layout, what is not given stays as
+    it is in the source. The family, the source's layout and its parameters are
     found from the files unless given. Raises `MappingError` or `Fault`, each with diagnostics.
     """
     check_dtype(dtype)
     checkpoint = src if isinstance(src, Checkpoint) else open_source(src, revision)
     found = found_in(checkpoint)
-    family_, layout, keys_layout, config_path = choose(checkpoint, found, to, from_, mapping, family, config)
+    family_, layout, keys_layout, config_path = choose(checkpoint, found, to, from_, mapping, family, config, settings)
     targets, sources, model = route(settings, family_, layout, family_.layout(to), to)
     sources |= dict(source_settings or {})
     sizes = sizes_of(family_, keys_layout, config_path, model, found, layout)
     source = fit_source(family_, layout, sizes, found, sources)
-    target = resolve(family_, to, sizes, targets, stages=stage_lists(stages, family_.layout(to)), format=format)
+    owned = stage_lists(stages, family_.layout(to))
+    if to == source.layout:
+        targets, owned = as_source(source, layout, targets, owned)
+    target = resolve(family_, to, sizes, targets, stages=owned, format=format)
     files, extra = side_files(checkpoint, source, target, family_, keys_layout, config_path, dtype)
     compiled = compile_sides(source, target, found=found, compare_all=compare_all, dtype=dtype, files=files)
     asked = str(src) if revision is None and not isinstance(src, Checkpoint) else None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from . import library
@@ -13,9 +14,11 @@ from .compiler.link import Family, FlatLayout
 from .compiler.infer import infer_from
 from .compiler.match import Found, may_be_absent, ranks_of, stored_tensors
 from .compiler.reads import calls
-from .compiler.sizes import Scalar, Sizes, bind_sizes, config_of
+from .compiler.resolve import Side
+from .compiler.sizes import Scalar, Sizes, bind_sizes, config_of, own_config_of
 from .dsl.diagnostic import Diagnostic, MappingError
 from .dsl.nearest import nearest
+from .dsl.tree import Stages
 from .runtime.checkpoint import Checkpoint
 from .runtime.fault import Fault
 from .runtime.match import few
@@ -62,10 +65,14 @@ def choose(
     mapping: str | Path | None,
     family: str | None,
     config: str | Path | None,
+    given: Mapping[str, Scalar] = MappingProxyType({}),
 ) -> tuple[Family, FlatLayout, FlatLayout | None, Path | None]:
-    """The family and layout that the files and the config fit, with the layout whose config block reads it."""
+    """The family and layout that the files and the config fit, with the layout whose config block reads it.
+
+    `given` are settings of which some may be the model's.
+    """
     known = library.families(mapping)
-    configured = [f for f in known if any(config_of(x) for x in f.layouts)]
+    configured = [f for f in known if any(own_config_of(x) for x in f.layouts)]
     choices = [f for f in known if f.name == family] if family is not None else configured or list(known)
     if family is not None and not choices:
         names = ", ".join(sorted(f.name for f in known))
@@ -91,7 +98,7 @@ def choose(
         try:
             keys_layout = config_layout(fit.family, fit.layout, fit.family.layout(to), config, checkpoint)
             path = config_path(checkpoint, keys_layout, config)
-            sizes_of(fit.family, keys_layout, path, {}, found, fit.layout)
+            sizes_of(fit.family, keys_layout, path, of_model(given, fit.family), found, fit.layout)
             return fit.family, fit.layout, keys_layout, path
         except (MappingError, Fault) as e:
             error = error or e
@@ -100,6 +107,12 @@ def choose(
     if isinstance(error, MappingError) and any(d.code == "unmet-requirement" for d in error.diagnostics):
         raise error
     return fit.family, fit.layout, keys_layout, config_path(checkpoint, keys_layout, config)
+
+
+def of_model(settings: Mapping[str, Scalar], family: Family) -> dict[str, Scalar]:
+    """Those settings that are axes or settings of the model."""
+    names = {a.name for a in family.model.axes} | {s.name for s in family.model.settings}
+    return {name: value for name, value in settings.items() if name in names}
 
 
 def config_layout(
@@ -116,7 +129,7 @@ def config_layout(
     if checkpoint is not None:
         for x in candidates:
             c = config_of(x)
-            if c is not None and (root_of(checkpoint) / c.file).exists():
+            if c is not None and config_path(checkpoint, x, None) is not None:
                 return x
     return candidates[0] if candidates else None
 
@@ -134,8 +147,9 @@ def config_path(checkpoint: Checkpoint, layout: FlatLayout | None, config: str |
     block = config_of(layout) if layout else None
     if block is None:
         return None
-    beside = root_of(checkpoint) / block.file
-    return beside if beside.exists() else None
+    root = root_of(checkpoint)
+    above = [root.parent] if root.name == "model" else []  # where a folder of rank files stands in a checkpoint
+    return next((place / block.file for place in (root, *above) if (place / block.file).exists()), None)
 
 
 def sizes_of(
@@ -162,6 +176,18 @@ def sizes_of(
 def expected_tensors(family: Family) -> frozenset[str]:
     """Without a checkpoint: all tensors but the optional ones and those that are there only if they are stored."""
     return frozenset(t.name for t in family.model.tensors if not t.optional and not (t.when and "stored" in calls(t.when)))
+
+
+def as_source(
+    source: Side, layout: FlatLayout, targets: dict[str, Scalar], stages: tuple[tuple[int, ...], ...] | None
+) -> tuple[dict[str, Scalar], tuple[tuple[int, ...], ...] | None]:
+    """The target's settings and stages where its layout is the source's: what is not given stays as it is."""
+    kept = {**source.ranks, **{n: v for n, v in source.params.items() if n in source.changed}, **targets}
+    divided = source.stages
+    by_turns = {item.interleave for item in layout.items if isinstance(item, Stages)}
+    if stages is None and divided is not None and kept[divided.rank] == source.ranks[divided.rank] and not by_turns & {*targets}:
+        stages = divided.owned
+    return kept, stages
 
 
 def route(

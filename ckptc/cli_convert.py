@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -178,6 +179,8 @@ def _execute(
     totals = plan.totals(
         place, max_shard_size=running["max_shard_size"], memory=running["memory"], workers=running["workers"]
     )
+    if plan.source is not None and plan.source.tag and not quiet:
+        print(f"note: `{plan.source.tag}` is read, the newest complete checkpoint of {src}", file=sys.stderr)
     said = {"source": src, "destination": str(dst), "plan": record(plan.data), "totals": totals.record()}
     if not as_json and not quiet:
         print(plan if dry_run else header(plan.data))

@@ -114,10 +114,10 @@ def list_(
 ) -> None:
     """List families, layouts and their parameters."""
     from . import library
-    from .compiler.sizes import config_of
+    from .compiler.sizes import own_config_of
 
     families = library.families(mapping)
-    shown = [f for f in families if any(config_of(x) for x in f.layouts)] or list(families)
+    shown = [f for f in families if any(own_config_of(x) for x in f.layouts)] or list(families)
     records: list[dict[str, Any]] = [
         {"family": f.name, "from": f.model.span.file, "layouts": [_layout(x, f.name) for x in f.layouts]} for f in shown
     ]

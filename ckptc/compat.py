@@ -45,17 +45,39 @@ def truth(text: str) -> bool:
     raise argparse.ArgumentTypeError(f"`{text}` is neither True nor False")
 
 
-def not_yet(what: str, help: str = "") -> Fault:
-    return Fault("not-yet", f"{what} is not supported yet", help=help)
-
-
 def _nxdt(arguments: Sequence[str]) -> Work:
     from .compat_nxdt import translate
+
+    return translate(arguments, "checkpoint_converter")
+
+
+def _nxd(arguments: Sequence[str]) -> Work:
+    from .compat_nxdt import translate
+
+    return translate(arguments, "convert_checkpoints", unknown="ignored")
+
+
+def _nxdt_mixtral(arguments: Sequence[str]) -> Work:
+    from .compat_nxdt import translate
+
+    return translate(arguments, "hf_nxdt_mixtral_ckpt_converter", unknown="ignored")
+
+
+def _nnm(arguments: Sequence[str]) -> Work:
+    from .compat_nnm import translate
 
     return translate(arguments)
 
 
-SCRIPTS: dict[str, Callable[[Sequence[str]], Work]] = {"checkpoint_converter": _nxdt}
+SCRIPTS: dict[str, Callable[[Sequence[str]], Work]] = {
+    "checkpoint_converter": _nxdt,
+    "convert_checkpoints": _nxd,
+    "convert_checkpoints_dbrx": _nxd,
+    "convert_checkpoints_llama": _nxd,
+    "convert_checkpoints_mixtral": _nxd,
+    "hf_nxdt_mixtral_ckpt_converter": _nxdt_mixtral,
+    "nnm_model_ckpt_to_nxdt_model_ckpt_converter": _nnm,
+}
 
 
 def run_script(script: str, arguments: Sequence[str]) -> None:

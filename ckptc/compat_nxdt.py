@@ -1,200 +1,255 @@
-"""NxD Training's `checkpoint_converter.py`: its arguments in, native arguments out."""
+"""NxD's and NxD Training's converters of checkpoints, which are one script: its arguments in, native arguments out."""
 
 from __future__ import annotations
 
 import json
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .compat import ScriptParser, Work, not_yet, truth
+from .compat import ScriptParser, Work, truth
 from .failure import UsageError
 from .runtime.fault import Fault
 
 MODES = ("convert_from_full_state", "convert_to_full_state", "convert_from_xser", "convert_to_xser")
 YES_OR_NO = ("qkv_linear", "fuse_qkv", "coalesce_qkv", "pad_attn_heads", "load_xser", "save_xser")
+DEGREES = ("tp_size", "pp_size", "ep_size", "virtual_pp_size", "kv_size_multiplier")
+# The kinds of fault by which files of the script's own trn2 order are told when they are read in the module's.
+IN_OWN_ORDER = ("copies-differ", "unmet-requirement")
 
 
-def translate(arguments: Sequence[str]) -> Work:
-    args = _parse(arguments)
+def translate(arguments: Sequence[str], script: str, unknown: str = "refused") -> Work:
+    """`unknown`: whether the script refuses or ignores arguments that it does not know."""
+    args, ignored = _parse(arguments, script, unknown == "ignored")
     chosen = [mode for mode in MODES if getattr(args, mode)]
     if len(chosen) != 1:
         raise UsageError("exactly one of " + ", ".join(f"--{mode}" for mode in MODES) + " is needed")
-    _refuse(args, chosen[0])
-    source, notes = _source(args)
-    notes += _unneeded(args)
+    notes = [f"{word} is ignored, as the script ignores it" for word in ignored]
+    _refuse(args)
+    config = _config_file(args, notes)
+    keys = _keys(config or str(Path(args.input_dir or "").parent / "config.json"))
+    source = _source(args, notes)
+    _say_unneeded(args, keys, notes)
     if chosen[0] == "convert_from_full_state":
-        return _forward(args, source, notes)
-    return _backward(args, source, notes)
+        return _forward(args, source, config, keys, notes)
+    if chosen[0] == "convert_to_full_state":
+        return _backward(args, source, config, keys, notes)
+    return _repack(args, chosen[0], source, config, notes)
 
 
-def _parse(arguments: Sequence[str]) -> Namespace:
-    parser = ScriptParser(prog="ckptc compat checkpoint_converter", description="HuggingFace to NxD Training and back.")
+def _parse(arguments: Sequence[str], script: str, lenient: bool) -> tuple[Namespace, list[str]]:
+    parser = ScriptParser(prog=f"ckptc compat {script}", description="HuggingFace to NxD or NxD Training, and back.")
     add = parser.add_argument
     add("--model_style", choices=("hf", "megatron"), default="hf", help="names of the sharded model")
     add("--hw_backend", required=True, help="trn1 or trn2")
     add("--input_dir", help="the file of the full model, or the folder of the sharded one")
-    add("--hf_model_name", help="a folder with the HuggingFace model, where --input_dir is not given")
+    add("--hf_model_name", help="a model of the hub, or a folder with one, where --input_dir is not given")
     add("--output_dir", required=True)
     add("--config", help="the model's config.json")
-    add("--nxdt_yaml_config")
+    add("--nxdt_yaml_config", help="NxD Training's YAML file, in the place of --config")
     add("--model_key", default="model", help="not needed")
-    for name, default in (
-        ("tp_size", 1),
-        ("pp_size", 1),
-        ("ep_size", 1),
-        ("virtual_pp_size", 1),
-        ("kv_size_multiplier", 1),
-    ):
-        add(f"--{name}", type=int, default=default)
+    for name in DEGREES:
+        add(f"--{name}", type=int, default=1)
     add("--n_layers", type=int, default=0, help="not needed: read from the files")
-    add("--i_tp_round_factor", type=int, default=0, help="for DBRX only")
+    add("--i_tp_round_factor", type=int, default=0, help="DBRX: the multiple that a rank's part of an expert is filled up to")
     for name in YES_OR_NO:
         add(f"--{name}", type=truth, nargs="?", const=True, default=False, metavar="True|False")
     for mode in MODES:
         add(f"--{mode}", action="store_true")
-    return parser.parse_args(list(arguments))
+    return parser.parse_known_args(list(arguments)) if lenient else (parser.parse_args(list(arguments)), [])
 
 
-def _refuse(args: Namespace, mode: str) -> None:
-    """What is not there yet, and what no one can mean."""
-    if mode in ("convert_from_xser", "convert_to_xser"):
-        raise not_yet(f"--{mode}", "convert with --convert_to_full_state and back")
+def _refuse(args: Namespace) -> None:
+    """What no one can mean."""
     if args.hw_backend not in ("trn1", "trn2"):
         raise Fault(
             "unknown-hardware", f"--hw_backend is `{args.hw_backend}`, which is not known", help="use trn1 or trn2"
         )
-    if args.model_style == "megatron":
-        raise not_yet("--model_style megatron")
-    if args.nxdt_yaml_config:
-        raise not_yet("--nxdt_yaml_config", "pass the model's config.json with --config")
-    if args.ep_size != 1:
-        raise not_yet(f"--ep_size {args.ep_size}", "use --ep_size 1")
-    if args.i_tp_round_factor:
-        raise not_yet("--i_tp_round_factor", "leave it out: only DBRX uses it")
     if args.coalesce_qkv and args.qkv_linear:
         raise UsageError("--coalesce_qkv and --qkv_linear exclude each other")
-    for name in ("tp_size", "pp_size", "virtual_pp_size", "kv_size_multiplier"):
+    for name in DEGREES:
         if getattr(args, name) < 1:
             raise UsageError(f"--{name} must be 1 or more, not {getattr(args, name)}")
+    if args.i_tp_round_factor < 0:
+        raise UsageError(f"--i_tp_round_factor must be 0 or more, not {args.i_tp_round_factor}")
+    if args.model_style == "megatron" and args.kv_size_multiplier > 1 and args.qkv_linear:
+        raise Fault(
+            "no-kv-copies", "--kv_size_multiplier above 1 has no meaning in the megatron style: its module divides the key/value heads over the ranks",
+            help="use --kv_size_multiplier 1, with a --tp_size that divides the key/value heads",
+        )  # fmt: skip
 
 
-def _source(args: Namespace) -> tuple[str, list[str]]:
+def _source(args: Namespace, notes: list[str]) -> str:
+    """The place to read, which may be a model of the hub."""
     if args.input_dir:
-        return args.input_dir, ["--hf_model_name is ignored, as --input_dir is given"] if args.hf_model_name else []
+        if args.hf_model_name:
+            notes.append("--hf_model_name is ignored, as --input_dir is given")
+        return str(args.input_dir)
     if not args.hf_model_name:
         raise UsageError("--input_dir is needed, or --hf_model_name")
-    if not Path(args.hf_model_name).is_dir():
-        raise Fault(
-            "not-yet", f"`{args.hf_model_name}` is not a folder, and reading from the hub is not supported yet",
-            help="download the model and name its folder with --input_dir",
-        )  # fmt: skip
-    return args.hf_model_name, []
+    return str(args.hf_model_name) if Path(args.hf_model_name).exists() else f"hf://{args.hf_model_name}"
 
 
-def _config(args: Namespace) -> dict[str, Any]:
+def _config_file(args: Namespace, notes: list[str]) -> str | None:
+    """The config to read: the YAML file wins, as in the script, and may name the model's own."""
+    if not args.nxdt_yaml_config:
+        return str(args.config) if args.config else None
+    if args.config:
+        notes.append("--config is ignored, as --nxdt_yaml_config is given")
+    from .choose import read_config
+
+    model = read_config(args.nxdt_yaml_config).get("model")
+    inner = model.get("model_config") if isinstance(model, Mapping) else None
+    if isinstance(inner, str):
+        place = Path(args.nxdt_yaml_config).parent / inner
+        if not place.is_file():
+            raise Fault(
+                "no-config", f"{args.nxdt_yaml_config} takes the model's config from {inner}, which is not there",
+                help="pass it with --config, and leave --nxdt_yaml_config out",
+            )  # fmt: skip
+        return str(place)
+    return str(args.nxdt_yaml_config)
+
+
+def _keys(config: str) -> dict[str, Any]:
     """The config, only to word notes with; whoever needs it reports that it cannot be read."""
     try:
-        found = json.loads(
-            Path(args.config or Path(args.input_dir or "").parent / "config.json").read_text(encoding="utf-8")
-        )
+        found = json.loads(Path(config).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
 
 
-def _unneeded(args: Namespace) -> list[str]:
+def _say_unneeded(args: Namespace, keys: Mapping[str, Any], notes: list[str]) -> None:
     """What was passed and makes no difference."""
-    notes = []
-    layers = _config(args).get("num_hidden_layers")
+    layers = keys.get("num_hidden_layers", keys.get("n_layers"))
     if args.n_layers:
         wrong = isinstance(layers, int) and layers != args.n_layers
-        notes.append(
-            f"--n_layers is not needed; the config says {layers}, not {args.n_layers}"
-            if wrong
-            else "--n_layers is not needed"
-        )
+        notes.append("--n_layers is not needed" + (f"; the config says {layers}, not {args.n_layers}" if wrong else ""))
     if args.model_key != "model":
         notes.append("--model_key is not needed")
     if args.load_xser:
         notes.append("--load_xser is not needed: how tensors are stored is seen from the files")
-    if args.pad_attn_heads and not args.qkv_linear:
-        notes.append("--pad_attn_heads is ignored without --qkv_linear")
-    if args.kv_size_multiplier != 1 and not args.qkv_linear:
-        notes.append("--kv_size_multiplier is ignored without --qkv_linear")
-    if args.fuse_qkv and not args.qkv_linear:
-        notes.append("--fuse_qkv is ignored without --qkv_linear")
-    return notes
+    without_linear = (
+        ("--pad_attn_heads", args.pad_attn_heads),
+        ("--kv_size_multiplier", args.kv_size_multiplier != 1),
+        ("--fuse_qkv", args.fuse_qkv),
+    )
+    notes += [f"{name} is ignored without --qkv_linear" for name, given in without_linear if given and not args.qkv_linear]
+    if args.model_style == "megatron":
+        ignored = (("--fuse_qkv", args.fuse_qkv), ("--pad_attn_heads", args.pad_attn_heads))
+        notes += [f"{name} is ignored in the megatron style" for name, given in ignored if given and args.qkv_linear]
+    if args.fuse_qkv and "ffn_config" in keys:
+        notes.append("--fuse_qkv is ignored: the module of DBRX does not join them")
+    if args.i_tp_round_factor and "ffn_config" not in keys:
+        notes.append("--i_tp_round_factor is ignored: only DBRX uses it")
 
 
-def _forward(args: Namespace, source: str, notes: list[str]) -> Work:
-    if args.save_xser:
+def _heads(args: Namespace, hw: str, keys: Mapping[str, Any], notes: list[str]) -> list[str]:
+    """The settings of attention, as KEY=VALUE."""
+    if args.model_style == "megatron":
+        heads, groups = keys.get("num_attention_heads"), keys.get("num_key_value_heads")
+        shared = args.qkv_linear if groups is None else heads != groups
+        if shared != args.qkv_linear:
+            has = "a tensor for query and one for key and value" if shared else "one tensor for query, key and value"
+            notes.append(f"--qkv_linear {args.qkv_linear} is ignored: with {groups} key/value heads the module has {has}")
+        return ["qkv=linear" if shared else "qkv=coalesced"]
+    if not args.qkv_linear:
+        return ["qkv=coalesced" if args.coalesce_qkv else "qkv=split"]
+    qkv = "fused" if args.fuse_qkv and "ffn_config" not in keys else "linear"
+    return [f"qkv={qkv}", f"kv_multiplier={args.kv_size_multiplier}", f"hw={hw}", *["pad_heads=true"] * args.pad_attn_heads]
+
+
+def _settings(option: str, pairs: Sequence[str]) -> list[str]:
+    return [word for pair in pairs for word in (option, pair)]
+
+
+def _layout(args: Namespace) -> str:
+    return "nxdt-megatron" if args.model_style == "megatron" else "nxdt"
+
+
+def _degrees(args: Namespace) -> list[str]:
+    degrees = ["--tp", str(args.tp_size), "--pp", str(args.pp_size)]
+    return degrees + (["--ep", str(args.ep_size)] if args.ep_size != 1 else [])
+
+
+def _rounding(args: Namespace, keys: Mapping[str, Any]) -> list[str]:
+    return [f"expert_round_to={args.i_tp_round_factor}"] if args.i_tp_round_factor and "ffn_config" in keys else []
+
+
+def _say_order(args: Namespace, keys: Mapping[str, Any], option: str, notes: list[str]) -> None:
+    """Where the module's order of rows is not the script's."""
+    heads, groups = keys.get("num_attention_heads"), keys.get("num_key_value_heads")
+    if args.model_style == "megatron" and groups != args.tp_size:
+        rows = "query, key and value" if heads == groups else "key and value"
         notes.append(
-            "--save_xser: the files hold whole tensors, as those of the script itself do; every reader takes both"
+            f"rows of {rows} stand head by head, as the module reads them; "
+            f"the script has them in blocks (its order is {option} qkv_order=blocks)"
         )
-    qkv = ("fused" if args.fuse_qkv else "linear") if args.qkv_linear else "coalesced" if args.coalesce_qkv else "split"
-    native = [
-        "convert",
-        source,
-        args.output_dir,
-        "--from",
-        "hf",
-        "--to",
-        "nxdt",
-        "--tp",
-        str(args.tp_size),
-        "--pp",
-        str(args.pp_size),
-    ]
+
+
+def _forward(args: Namespace, source: str, config: str | None, keys: Mapping[str, Any], notes: list[str]) -> Work:
+    native = ["convert", source, args.output_dir, "--from", "hf", "--to", _layout(args), *_degrees(args)]
     if args.virtual_pp_size != 1:
         native += ["--vpp", str(args.virtual_pp_size)]
-    native += ["--set", f"qkv={qkv}"]
-    if args.qkv_linear:
-        native += ["--set", f"kv_multiplier={args.kv_size_multiplier}", "--set", f"hw={args.hw_backend}"]
-        native += ["--set", "pad_heads=true"] if args.pad_attn_heads else []
-        if args.hw_backend == "trn2" and args.kv_size_multiplier > 1:
-            notes.append(
-                "query and key/value heads are paired as the trn2 module has them; "
-                "the script pairs them wrongly here (its order is --set hw=trn2_converter)"
-            )
-    if args.config:
-        native += ["--config", args.config]
+    native += _settings("--set", [*_heads(args, args.hw_backend, keys, notes), *_rounding(args, keys)])
+    if args.save_xser:
+        native += ["--format", "xser"]
+        notes.append("--save_xser: each tensor has a file of its own; the script says so too, but writes whole rank files")
+    if args.model_style == "hf" and args.qkv_linear and args.hw_backend == "trn2" and args.kv_size_multiplier > 1:
+        notes.append(
+            "query and key/value heads are paired as the trn2 module has them; "
+            "the script pairs them wrongly here (its order is --set hw=trn2_converter)"
+        )
+    _say_order(args, keys, "--set", notes)
+    if "num_local_experts" in keys:
+        notes.append(
+            "experts are stored as the module declares them, input axis first"
+            + (", and each expert parallel rank has its own" if args.ep_size != 1 else "")
+            + "; the script does not transpose them (its layout is --set experts=converter)"
+        )
+    if config:
+        native += ["--config", config]
     return Work((*native, "--merge"), tuple(notes))
 
 
-def _backward(args: Namespace, source: str, notes: list[str]) -> Work:
+def _backward(args: Namespace, source: str, config: str | None, keys: Mapping[str, Any], notes: list[str]) -> Work:
     if args.save_xser:
         notes.append("--save_xser is not needed: the result is one file of whole tensors")
+    if args.virtual_pp_size != 1:
+        notes.append("--virtual_pp_size is not needed: which rank has which layer is seen from the files")
+    _say_order(args, keys, "--from-set", notes)
+    megatron = args.model_style == "megatron"
 
     def native(hw: str) -> tuple[str, ...]:
-        out = [
-            "convert",
-            source,
-            args.output_dir,
-            "--from",
-            "nxdt",
-            "--to",
-            "hf",
-            "--tp",
-            str(args.tp_size),
-            "--pp",
-            str(args.pp_size),
-        ]
-        if args.qkv_linear:
-            out += ["--from-set", f"kv_multiplier={args.kv_size_multiplier}", "--from-set", f"hw={hw}"]
-            out += ["--from-set", "pad_heads=true"] if args.pad_attn_heads else []
-        if args.config:
-            out += ["--config", args.config]
+        out = ["convert", source, args.output_dir, "--from", _layout(args), "--to", "hf", *_degrees(args)]
+        if args.qkv_linear and not megatron:
+            out += _settings("--from-set", _heads(args, hw, keys, [])[1:])
+        out += _settings("--from-set", _rounding(args, keys))
+        if config:
+            out += ["--config", config]
         return (*out, "--format", "bin", "--single-file", "checkpoint.pt", "--merge")
 
-    if not args.qkv_linear or args.hw_backend != "trn2" or args.kv_size_multiplier == 1:
+    if megatron or not args.qkv_linear or args.hw_backend != "trn2" or args.kv_size_multiplier == 1:
         return Work(native(args.hw_backend), tuple(notes))
     if args.tp_size == args.kv_size_multiplier:
         # Every rank holds every key/value head, so the copies cannot tell who wrote the files.
         notes.append(
             "read as the trn2 module orders its heads; if the script wrote these files, use --from-set hw=trn2_converter"
         )
-    why = "the key/value heads are not where the trn2 module has them: the script itself made these files, and they are read in its order"
-    again = Work(native("trn2_converter"), (why,))
-    return Work(native("trn2"), tuple(notes), ("copies-differ", "unmet-requirement"), again)
+    why = (
+        "the key/value heads are not where the trn2 module has them: the script itself made these files for trn2, and "
+        "they are read in its order; if they are of trn1, use --hw_backend trn1"
+    )
+    return Work(native("trn2"), tuple(notes), IN_OWN_ORDER, Work(native("trn2_converter"), (why,)))
+
+
+def _repack(args: Namespace, mode: str, source: str, config: str | None, notes: list[str]) -> Work:
+    """The same rank files in the other container; what is in them stays as it is."""
+    layout = _layout(args)
+    native = ["convert", source, args.output_dir, "--from", layout, "--to", layout]
+    native += ["--format", "xser" if mode == "convert_to_xser" else "pt"]
+    native += ["--config", config] if config else []
+    notes.append("degrees and settings stay as they are in the files")
+    return Work((*native, "--merge"), tuple(notes))

@@ -11,7 +11,7 @@ from . import library
 from .choose import config_layout, config_path, found_in, sizes_of
 from .compiler.detect import Fit, find_layouts, fit_source
 from .compiler.match import ranks_of
-from .compiler.sizes import config_of
+from .compiler.sizes import own_config_of
 from .dsl.diagnostic import MappingError
 from .hub import open_source
 from .meter import size
@@ -49,7 +49,7 @@ def survey(
 def _identity(checkpoint: Checkpoint, config: str | Path | None) -> dict[str, Any]:
     found = found_in(checkpoint)
     known = library.families(None)
-    fits = [f for f in find_layouts([f for f in known if any(config_of(x) for x in f.layouts)], found) if not f.missing]
+    fits = [f for f in find_layouts([f for f in known if any(own_config_of(x) for x in f.layouts)], found) if not f.missing]
     unknown: dict[str, Any] = {"family": None, "layout": None, "degrees": {}, "settings": {}, "axes": {}}
     if not fits:
         return unknown

@@ -46,6 +46,12 @@ def config_of(layout: FlatLayout) -> Config | None:
     return next((x for x in layout.items if isinstance(x, Config)), None)
 
 
+def own_config_of(layout: FlatLayout) -> Config | None:
+    """The config that a checkpoint of this layout has with it."""
+    config = config_of(layout)
+    return config if config is not None and not config.read_only else None
+
+
 def bind_sizes(
     family: Family,
     config_layout: FlatLayout | None,
