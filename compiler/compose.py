@@ -10,14 +10,16 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
+from typing import TypeAlias
 
 from ..dsl.diagnostic import MappingError
 from .digits import Common, TooIrregularError, Vector, added, by_step, meet, scaled
 from .lower import Lowered
-from .pieces import COPY, Loop, Piece
+from .pieces import COORDS, COPY, Loop, Piece
 from .prove import first_copy, too_irregular
 
 MOST_MOVES = 100_000
+_Ranks: TypeAlias = dict[tuple[str, int], Vector]
 
 
 @dataclass(frozen=True)
@@ -37,14 +39,17 @@ class Move:
 
 
 def compose(source: tuple[Lowered, ...], target: tuple[Lowered, ...]) -> tuple[Move, ...]:
-    """Moves that fill every tensor of the target. Rules for tied aliases are left out: they are not written."""
-    readable: dict[str, list[tuple[int, Piece]]] = defaultdict(list)
+    """Moves that fill every tensor of the target. Rules for tied aliases are left out: they are not written.
+
+    Of copies the first is read. But where both sides have one on each of as many ranks, each rank's is its own.
+    """
+    readable: dict[str, list[tuple[int, Piece, _Ranks]]] = defaultdict(list)
     for i, item in enumerate(source):
         if not item.rule.copy:
             for piece in item.pieces:
                 first = first_copy(piece)
                 if first is not None and piece.tensor is not None and not piece.padding:
-                    readable[piece.tensor].append((i, first))
+                    readable[piece.tensor].append((i, first, _ranks(piece, item)))
     moves: list[Move] = []
     for j, item in enumerate(target):
         if item.rule.tied:
@@ -54,18 +59,34 @@ def compose(source: tuple[Lowered, ...], target: tuple[Lowered, ...]) -> tuple[M
                 loops = tuple((x.extent, (), x.move) for x in piece.loops)
                 moves.append(Move(None, j, (), piece.base, loops))
                 continue
-            for i, left in readable[piece.tensor]:
+            for i, left, ranks in readable[piece.tensor]:
                 scale = item.rule.scale / source[i].rule.scale
                 shift = item.rule.shift - source[i].rule.shift * scale
                 spans = source[i].rule.rule.span, item.rule.rule.span
                 try:
-                    for at_source, at_target, common in _meetings(left, piece):
+                    for at_source, at_target, common in _meetings(left, piece, ranks, item):
                         moves.append(Move(i, j, at_source, at_target, common, scale, shift))
                         if len(moves) > MOST_MOVES:
                             raise TooIrregularError
                 except TooIrregularError:
                     raise MappingError(too_irregular(*spans)) from None
     return tuple(moves)
+
+
+def _ranks(piece: Piece, item: Lowered) -> _Ranks:
+    """The ranks that have copies of a piece, by name and degree, and how each moves its place.
+
+    Not those that share: of them some may have left their copy out.
+    """
+    found: _Ranks = {}
+    for loop in piece.loops:
+        if loop.replica and (rank := _rank_of(loop, item)) not in item.stored.shared:
+            found[rank, loop.extent] = tuple(0 if slot == COPY else n for slot, n in enumerate(loop.move))
+    return found
+
+
+def _rank_of(loop: Loop, item: Lowered) -> str:
+    return next(name for name, n in zip(item.stored.coords, loop.move[COORDS:], strict=True) if n)
 
 
 def compare(side: tuple[Lowered, ...], *, all_copies: bool, present: frozenset[int]) -> tuple[Move, ...]:
@@ -118,8 +139,14 @@ def _further(piece: Piece, all_copies: bool) -> Iterator[Piece]:
         yield Piece(piece.tensor, piece.first, base, (*rest, *shorter, *later))
 
 
-def _meetings(left: Piece, right: Piece) -> Iterator[tuple[Vector, Vector, tuple[Common, ...]]]:
-    """All common boxes of two pieces of one tensor: per axis, then every combination of axes."""
+def _meetings(
+    left: Piece, right: Piece, ranks: _Ranks | None = None, item: Lowered | None = None
+) -> Iterator[tuple[Vector, Vector, tuple[Common, ...]]]:
+    """All common boxes of two pieces of one tensor: per axis, then every combination of axes.
+
+    `ranks` are those that have copies of the left piece; copies that the same ranks have of the right one, which is
+    of `item`, are paired with them.
+    """
     axes = dict.fromkeys([a for a, _ in left.first] + [a for a, _ in right.first])
     zl, zr = scaled(left.base, 0), scaled(right.base, 0)
     per_axis = []
@@ -130,7 +157,11 @@ def _meetings(left: Piece, right: Piece) -> Iterator[tuple[Vector, Vector, tuple
         if not found:
             return
         per_axis.append(found)
-    free = tuple((x.extent, zl, x.move) for x in right.loops if x.axis is None)
+    free = tuple(
+        (x.extent, ranks.get((_rank_of(x, item), x.extent), zl) if ranks and item and x.replica else zl, x.move)
+        for x in right.loops
+        if x.axis is None
+    )
     for combination in product(*per_axis):
         at_left, at_right = left.base, right.base
         loops: tuple[Common, ...] = free
