@@ -10,8 +10,8 @@ from typing import Any
 
 from . import library
 from .compiler.detect import find_layouts, stray_files
-from .compiler.link import Family, FlatLayout
 from .compiler.infer import infer_from
+from .compiler.link import Family, FlatLayout
 from .compiler.match import Found, may_be_absent, ranks_of, stored_tensors
 from .compiler.reads import calls
 from .compiler.resolve import Side

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from fractions import Fraction
+from functools import cache
 from typing import Any, TypeAlias
 
 from ..dsl.tree import AxisRef, Hole, Index, Let, One, Rule, Slice, Sum
@@ -21,11 +22,16 @@ def infer_from(layout: FlatLayout, found: Sequence[Found], ranks: Mapping[str, i
     products, sums and slices of axes. Of a `let` the one without a guard counts.
     """
     lets = {item.name: item.value for item in layout.items if isinstance(item, Let) and item.when is None}
-    names = {f.name: f for f in reversed(found)}
-    stored = [(rule, hits) for rule in (flat.rule for flat in layout.rules) if (hits := list(_hits(rule, names)))]
+
+    @cache
+    def stored() -> list[tuple[Rule, list[tuple[Found, dict[str, int]]]]]:
+        names: dict[str, Found] = {}
+        for item in found:
+            names.setdefault(item.name, item)
+        return [(rule, hits) for rule in (flat.rule for flat in layout.rules) if (hits := list(_hits(rule, names)))]
 
     def infer(axis: str, known: Mapping[str, Any]) -> tuple[int, str] | None:
-        for rule, hits in stored:
+        for rule, hits in stored():
             if any(isinstance(p, Hole) and p.axis == axis and p.rank is None and p.offset is None for p in rule.names[0].parts):
                 return 1 + max(number[axis] for _, number in hits), f"the names of tensors such as `{hits[0][0].name}`"
             first = hits[0][0]

@@ -146,8 +146,8 @@ def stages_of(layout: FlatLayout, found: Iterable[Found]) -> tuple[tuple[int, ..
     ranks: dict[str, int | None] = {}
     for item in found:
         if item.file not in ranks:
-            hit = next((h for p in patterns if (h := match_file(p, item.file)) is not None), {})
-            ranks[item.file] = hit.get(declared.rank)
+            spelled = next((h for p in patterns if (h := match_file(p, item.file)) is not None), {})
+            ranks[item.file] = spelled.get(declared.rank)
         rank = ranks[item.file]
         if rank is None:
             return None

@@ -78,7 +78,7 @@ def further_copies(family: Family) -> list[bool]:
     slots = [family.stored.coords.index(rank) for rank in family.stored.shared]
     if not slots:
         return [False] * len(family.rows)
-    return [bool(later) for later in (family.rows[:, slots] > 0).any(axis=1)]
+    return [any(row) for row in (family.rows[:, slots] > 0).tolist()]
 
 
 def families(stored: tuple[Stored, ...]) -> tuple[Family, ...]:

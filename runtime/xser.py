@@ -17,10 +17,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from .fault import Fault
+from .target import FileLayout
 from .torch_file import read_torch_file, read_value
 from .torch_globals import Reference, Token
 from .torch_pickle_write import Size, Slot
-from .torch_zip_layout import FileLayout, lay_out
+from .torch_zip_layout import lay_out
 from .window import Entry
 
 FOLDER, INFO = ".tensors", ".info.pt"

@@ -95,7 +95,10 @@ def _dims(draw, axes, tp, halves):
             fill = draw(st.sampled_from(["", ", repeat last"]))
             text, size = f"pad({text}, {n}{fill})", -(-size // n) * n
         if not sliced and size % tp == 0 and draw(st.booleans()):
-            text, sliced = f"{text}/tp", True
+            text, sliced, size = f"{text}/tp", True, size // tp
+            if draw(st.integers(0, 2)) == 0:  # each rank's part is filled up by itself
+                fill = draw(st.sampled_from(["", ", repeat last"]))
+                text = f"pad({text}, {draw(st.sampled_from([4, 7]))}{fill})"
         dims.append(text)
     if draw(st.integers(0, 6)) == 0:
         dims.insert(draw(st.integers(0, len(dims))), "1")
@@ -132,6 +135,7 @@ def _segments(draw, tp, staged, halves):
         forms += ["(a (w: b + v: e))/tp", "(w: a b + v: a e)/tp"]
     if SIZES["a"] % tp == 0:
         forms += ["(a/tp (w: b + v: e))", "(w: (a b)/tp + v: (a e)/tp)", "(w: b a/tp + v: a/tp e)"]
+        forms += ["(w: pad((a b)/tp, 5) + v: pad((a e)/tp, 5))"]
     if draw(st.booleans()):
         return f'"wv{spelled}" = [{draw(st.sampled_from(forms))}]'
     return f'"w{spelled}" = w [b, a]\n  "v{spelled}" = v [(e a)]'

@@ -67,3 +67,46 @@ def test_prefixes_and_guards_are_written_into_rules_that_keep_their_places() -> 
     (rule,) = family.layout("one").rules
     assert show(rule.rule) == '"a.{layer}.w" = w [a] when 1 < 2 and 2 < 3'
     assert rule.rule.span.line == 5
+
+
+# --- prefixes -------------------------------------------------------------------------------------
+
+
+def test_of_several_prefixes_the_first_whose_guard_holds_is_taken() -> None:
+    text = """layout l of m (old = false, flat = false) {
+      under "a." when old, "b.{layer}." when flat, "c." { "w" = w [layer, a]  under "x." when flat { ignore "y" } }
+    }"""
+    (family,) = link([parse(MODEL + text)])
+    layout = family.layout("l")
+    assert rules(layout) == [
+        '"a.w" = w [layer, a] when old',
+        '"b.{layer}.w" = w [layer, a] when not old and flat',
+        '"c.w" = w [layer, a] when not old and not flat',
+    ]
+    assert [show(i) for i in layout.ignores] == [
+        'ignore "a.x.y" when old and flat',
+        'ignore "b.{layer}.x.y" when not old and flat and flat',
+        'ignore "c.x.y" when not old and not flat and flat',
+    ]
+    assert len({r.block for r in layout.rules}) == 1
+
+
+# --- families -------------------------------------------------------------------------------------
+
+CHILD = "model child extends m {}\n"
+
+
+def test_a_familys_own_layout_stands_in_the_place_of_an_inherited_one() -> None:
+    own = 'layout base of child (rank tp = 1) { "mine" = w [layer, a]  "v" = v [layer, a] }'
+    families = {f.name: f for f in link([parse(MODEL + CHILD + BASE + own)])}
+    assert rules(families["child"].layout("base"))[0] == '"mine" = w [layer, a]'
+    assert rules(families["m"].layout("base"))[-1] == '"v" = v [layer, rows]'
+    assert families["child"].own == {"base"}
+
+
+def test_a_layout_without_rules_is_only_there_to_be_extended() -> None:
+    ranks = 'layout ranks of m (rank tp = 1) { files "r{tp}.pt" }\nlayout full of m extends ranks { "w" = w [layer, a]  "v" = v [layer, a] }'
+    (family,) = link([parse(MODEL + ranks)])
+    assert [x.name for x in family.layouts] == ["full"]
+    (alone,) = link([parse(MODEL + 'layout ranks of m (rank tp = 1) { files "r{tp}.pt" }')])
+    assert [x.name for x in alone.layouts] == ["ranks"]  # not a base: it is told that it has no rules

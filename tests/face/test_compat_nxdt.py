@@ -125,7 +125,7 @@ def test_the_backend_and_the_input_are_needed(ckptc):
 def test_what_no_one_can_mean_is_one_diagnostic(arguments, code, llama, ckptc):
     done = ckptc(*forward(llama, *arguments))
     assert done.code == 1
-    assert [line for line in done.err.splitlines() if line.startswith("error")][0].startswith(f"error[{code}]")
+    assert [line.split("]")[0] for line in done.err.splitlines() if line.startswith("error")] == [f"error[{code}"]
     assert not Path("out").exists()
 
 

@@ -75,6 +75,21 @@ def test_a_repository_is_converted_as_its_local_copy_is_and_only_what_is_needed_
     assert contents(tmp_path / "out") == contents(tmp_path / "local")
 
 
+def test_the_documented_command_with_a_name_of_the_hub_runs(stand_in, shell, tmp_path):
+    """Llama-2's: --qkv_linear False, which the script takes for true, and --save_xser True, which it does not do."""
+    arguments = (
+        "--model_style hf --hw_backend trn1 --hf_model_name org/name --output_dir OUT --save_xser True --config served/config.json "
+        "--tp_size 2 --pp_size 2 --n_layers 5 --kv_size_multiplier 1 --qkv_linear False --convert_from_full_state"
+    )
+    done = shell("compat", "checkpoint_converter.py", *arguments.split())
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[0].startswith("ckptc convert hf://org/name OUT --from hf --to nxdt --tp 2 --pp 2")
+    native = ("--to", "nxdt", "--tp", 2, "--pp", 2, "--set", "qkv=split", "--format", "xser")
+    assert shell("convert", "served", "local", *native).returncode == 0
+    assert contents(tmp_path / "OUT") == contents(tmp_path / "local")
+    assert stand_in.files() == set(contents(tmp_path / "served")) - set(TWINS)
+
+
 def test_side_files_come_along(stand_in, shell, tmp_path):
     assert shell("convert", "org/name", "out", "--to", "hf").returncode == 0
     assert (tmp_path / "out/tokenizer_config.json").read_text() == "{}"

@@ -128,7 +128,8 @@ def test_info_files_may_be_missing_or_have_the_nnm_converters_wrong_name(tmp_pat
     held = {(t.file, t.name): t.read() for t in ckptc.open(case.folder / "in/model")}
     embed = [t for (_, n), t in sorted(held.items()) if n.endswith("word_embeddings.weight")]
     assert torch.equal(found["model.embed_tokens.weight"], torch.cat(embed))
-    assert len(found) == 43 and "model.layers.3.self_attn.rotary_emb.inv_freq" in found
+    assert len(found) == 43
+    assert "model.layers.3.self_attn.rotary_emb.inv_freq" in found
 
 
 def test_an_empty_folder_of_tensors_beside_whole_ones_is_the_converters(tmp_path: Path) -> None:
