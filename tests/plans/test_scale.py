@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -70,3 +71,19 @@ def test_back_from_the_names_of_512_rank_files(tmp_path: Path) -> None:
     assert f'"total_size": {2 * large.PARAMETERS}\n'.encode() in index
     copies = (large.KV - 1) * large.LAYERS * 2 * large.K * large.HIDDEN + (large.TP - 1) * (2 * large.LAYERS + 1) * large.HIDDEN
     assert bound.bytes_read == 2 * (large.RANK_ELEMENTS - copies)  # of the copies, only the first
+
+
+@pytest.mark.parametrize(("to", "settings"), [("nxdt", {"tp": 32, "pp": 8, "kv_multiplier": 4}), ("nxdt-megatron", {"tp": 8, "pp": 16})])
+def test_seventy_billion_parameters_from_a_config_alone(to: str, settings: dict[str, int], tmp_path: Path) -> None:
+    """Every element is counted: those of the model, key/value heads kv_multiplier times, norms on every rank."""
+    layers, hidden, ffn, vocab, q, k = 80, 8192, 28672, 128256, 64 * 128, 8 * 128
+    config = {**large.CONFIG, "num_hidden_layers": layers, "hidden_size": hidden, "intermediate_size": ffn, "num_attention_heads": 64}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    plan = ckptc.compile("llama", from_="hf", to=to, config=tmp_path / "config.json", **settings)
+    small(plan)
+    parameters = 2 * vocab * hidden + hidden + layers * (2 * hidden + 2 * q * hidden + 2 * k * hidden + 3 * ffn * hidden)
+    assert parameters == 70_553_706_496
+    assert plan.data.source.proof.stored == plan.data.target.proof.model == parameters
+    copies = (settings.get("kv_multiplier", 1) - 1) * layers * 2 * k * hidden + (settings["tp"] - 1) * (2 * layers + 1) * hidden
+    assert plan.data.target.proof.stored == parameters + copies
+    assert plan.data.target.proof.padding == 0
