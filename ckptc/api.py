@@ -37,13 +37,14 @@ class Plan:
     """A proved conversion. `data` is the plan itself; `source` the checkpoint it was made for, if any.
 
     `extra` are side files (name, path) that are copied beside the result byte for byte. `asked` is how the source was
-    named: a path, or a repository of the hub.
+    named: a path, or a repository of the hub. `trees` are the values in which a target file's tensors stand, by file.
     """
 
     data: PlanData
     source: Checkpoint | None = None
     extra: tuple[tuple[str, Path], ...] = ()
     asked: str | None = None
+    trees: Mapping[str, Any] = field(default_factory=dict)
     _known: dict[Any, Bound] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __str__(self) -> str:
@@ -83,7 +84,7 @@ class Plan:
         checkpoint = own if source is None else source if isinstance(source, Checkpoint) else open_source(source)
         if checkpoint is None:
             raise Fault("no-source", "this plan was made without a checkpoint", help="name the one to read: plan.run(dst, source=...)")
-        bound = bind(self.data, checkpoint, extra={name: str(path) for name, path in self.extra}, **options)
+        bound = bind(self.data, checkpoint, extra={name: str(path) for name, path in self.extra}, trees=self.trees, **options)
         if not isinstance(source, Checkpoint):
             self._known.clear()
             self._known[key] = bound

@@ -85,7 +85,7 @@ def convert(
     )  # fmt: skip
     if single_file is not None:
         plan = into_single_file(plan, single_file)
-    _execute(
+    execute(
         plan, src, place, dst, dry_run=dry_run, progress=progress, quiet=quiet, as_json=as_json, memory=memory,
         workers=workers, max_shard_size=max_shard_size, overwrite=overwrite, merge=merge, compare_copies=compare_copies,
     )  # fmt: skip
@@ -113,7 +113,7 @@ def run(
 
     loaded = load_plan(plan)
     place = find_source(src, revision, progress and not quiet and not as_json)
-    _execute(
+    execute(
         loaded, src, place, dst, dry_run=dry_run, progress=progress, quiet=quiet, as_json=as_json, memory=memory,
         workers=workers, max_shard_size=max_shard_size, overwrite=overwrite, merge=merge, compare_copies=compare_copies,
     )  # fmt: skip
@@ -167,7 +167,7 @@ def compiled(
     )  # fmt: skip
 
 
-def _execute(
+def execute(
     plan: Plan, src: str, place: str, dst: Path,
     *, dry_run: bool, progress: bool, quiet: bool, as_json: bool, **running: Any,
 ) -> None:  # fmt: skip

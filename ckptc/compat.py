@@ -55,7 +55,13 @@ def _nxdt(arguments: Sequence[str]) -> Work:
     return translate(arguments)
 
 
-SCRIPTS: dict[str, Callable[[Sequence[str]], Work]] = {"checkpoint_converter": _nxdt}
+def _zero1(arguments: Sequence[str]) -> Work:
+    from .compat_zero1 import translate
+
+    return translate(arguments)
+
+
+SCRIPTS: dict[str, Callable[[Sequence[str]], Work]] = {"checkpoint_converter": _nxdt, "convert_zero_checkpoints": _zero1}
 
 
 def run_script(script: str, arguments: Sequence[str]) -> None:

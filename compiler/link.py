@@ -190,8 +190,10 @@ def _flatten(chain: list[Layout]) -> FlatLayout:
 
 def _replaced(inherited: list[FlatRule], own: list[FlatRule]) -> list[FlatRule]:
     """A layout's own rules stand where the inherited ones of the same first name stood, or at the end."""
-    left = dict.fromkeys(_text(r.rule.names[0]) for r in own)
-    by_name = {name: [r for r in own if _text(r.rule.names[0]) == name] for name in left}
+    by_name: dict[str, list[FlatRule]] = {}
+    for rule in own:
+        by_name.setdefault(_text(rule.rule.names[0]), []).append(rule)
+    left = dict.fromkeys(by_name)
     out: list[FlatRule] = []
     for rule in inherited:
         name = _text(rule.rule.names[0])
