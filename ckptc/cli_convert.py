@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -28,6 +29,7 @@ MappingName = Annotated[
 PlanFile = Annotated[
     Path, typer.Argument(metavar="PLAN", help="A plan that `ckptc compile -o` wrote.", show_default=False)
 ]
+Optimizer = Annotated[bool, typer.Option("--optimizer", help="Take zero1 optimizer state (SRC/optim) along.")]
 SingleFile = Annotated[
     str | None,
     typer.Option("--single-file", metavar="NAME", help="All tensors in one file of this name, and nothing else."),
@@ -57,6 +59,8 @@ def convert(
     stages: options.Stages = None,
     format: options.Format = None,
     dtype: options.Dtype = None,
+    optimizer: Optimizer = False,
+    dp: options.Dp = None,
     single_file: SingleFile = None,
     memory: options.Memory = MEMORY,
     workers: options.Workers = WORKERS,
@@ -81,7 +85,8 @@ def convert(
     place = find_source(src, revision, progress and not quiet and not as_json)
     plan = api.plan(
         place, to=to, from_=from_, mapping=mapping, family=family, config=config, format=format,
-        dtype=options.dtype(dtype), compare_all=compare_all_copies, stages=stage_list, source_settings=source_settings, **settings,
+        dtype=options.dtype(dtype), compare_all=compare_all_copies, stages=stage_list, source_settings=source_settings,
+        optimizer=optimizer, dp=dp, **settings,
     )  # fmt: skip
     if single_file is not None:
         plan = into_single_file(plan, single_file)
@@ -179,6 +184,8 @@ def execute(
         place, max_shard_size=running["max_shard_size"], memory=running["memory"], workers=running["workers"]
     )
     said = {"source": src, "destination": str(dst), "plan": record(plan.data), "totals": totals.record()}
+    for note in () if quiet else plan.notes:
+        print(f"note: {note}", file=sys.stderr)
     if not as_json and not quiet:
         print(plan if dry_run else header(plan.data))
         print(totals)

@@ -13,7 +13,6 @@ Folder = Annotated[
     str,
     typer.Argument(metavar="SRC", help="The checkpoint's folder, or its optim folder.", show_default=False),
 ]
-Degree = Annotated[int | None, typer.Option("--dp", metavar="N", min=1, help="The data parallel degree to write for.")]
 Full = Annotated[bool, typer.Option("--full", help="Write uncut state, one file per tensor and pipeline parallel rank.")]
 Container = Annotated[
     str | None, typer.Option("--format", metavar="FORMAT", help="The container to write, pt or xser (default: as SRC).")
@@ -23,7 +22,7 @@ Container = Annotated[
 def zero1(
     src: Folder,
     dst: options.Destination,
-    dp: Degree = None,
+    dp: options.Dp = None,
     full: Full = False,
     format: Container = None,
     memory: options.Memory = MEMORY,

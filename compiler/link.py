@@ -30,6 +30,7 @@ from ..dsl.tree import (
     Rule,
     Span,
     Stages,
+    State,
     Unary,
     Under,
 )
@@ -208,7 +209,7 @@ def _replaced(inherited: list[FlatRule], own: list[FlatRule]) -> list[FlatRule]:
 def _kind(item: LayoutItem) -> tuple[str, str] | None:
     """What an item replaces when a layout extends another: items of its kind, for some of one name. None: it adds."""
     match item:
-        case Files() | Formats() | Stages() | Config():
+        case Files() | Formats() | Stages() | State() | Config():
             return type(item).__name__, ""
         case Let(name) | Refine(name):
             return type(item).__name__, name
