@@ -106,7 +106,7 @@ def open_zero_state(src: str | Path) -> ZeroState:
 def _folder(src: str) -> str:
     """The folder of rank files: `src` itself, its `optim`, or that of the newest complete tag in it."""
     for folder in (os.path.join(src, "optim"), src):
-        if os.path.isdir(folder) and any(RANK_FILE.fullmatch(name) for name in os.listdir(folder)):
+        if os.path.isdir(folder) and any(RANK_FILE.fullmatch(name) for name in _listed(folder)):
             return folder
     tag = choose_tag(src)
     if tag:
@@ -117,12 +117,19 @@ def _folder(src: str) -> str:
     )  # fmt: skip
 
 
+def _listed(folder: str) -> list[str]:
+    try:
+        return os.listdir(folder)
+    except OSError as problem:
+        raise Fault("unreadable-file", f"`{folder}` cannot be listed: {problem.strerror}") from None
+
+
 def _rank_files(folder: str) -> tuple[set[tuple[int | None, Key]], bool]:
     """(data parallel rank or None, group) of every file, and whether names spell expert parallel ranks."""
     ranks: set[tuple[int | None, Key]] = set()
     spelled: set[bool] = set()
     strays: list[str] = []
-    names = sorted(name for name in os.listdir(folder) if not name.startswith("."))
+    names = sorted(name for name in _listed(folder) if not name.startswith("."))
     for name in names:
         owner = re.sub(r"(\.pt)(?:\.info\.pt|\.tensors)$", r"\1", name)
         hit = RANK_FILE.fullmatch(name)
