@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from .api import Plan, compile, convert, load_plan, plan
     from .dsl.diagnostic import MappingError
     from .hub import open_source as open
+    from .reshard_zero1 import zero1
     from .runtime.fault import Fault
     from .survey import survey as inspect
 
@@ -27,6 +28,7 @@ _HOMES = {
     "load_plan": ("api", "load_plan"),
     "open": ("hub", "open_source"),
     "plan": ("api", "plan"),
+    "zero1": ("reshard_zero1", "zero1"),
 }
 
 __all__ = [
@@ -40,6 +42,7 @@ __all__ = [
     "load_plan",
     "open",
     "plan",
+    "zero1",
 ]
 
 

@@ -13,10 +13,11 @@ from .choose import as_source, choose, config_layout, found_in, route, sizes_of
 from .compiler.detect import fit_source
 from .compiler.explain import describe, explain
 from .compiler.pipeline import compile_sides
-from .compiler.resolve import resolve
+from .compiler.resolve import Side, resolve
 from .compiler.sizes import Scalar
 from .dsl.nearest import nearest
 from .hub import open_source
+from .optimizer_state import add_state, state_folder
 from .runtime.checkpoint import Checkpoint
 from .runtime.fault import Fault
 from .runtime.plan import Plan as PlanData
@@ -37,13 +38,15 @@ class Plan:
     """A proved conversion. `data` is the plan itself; `source` the checkpoint it was made for, if any.
 
     `extra` are side files (name, path) that are copied beside the result byte for byte. `asked` is how the source was
-    named: a path, or a repository of the hub.
+    named: a path, or a repository of the hub. `trees` are the values in which a target file's tensors stand, by file.
     """
 
     data: PlanData
     source: Checkpoint | None = None
     extra: tuple[tuple[str, Path], ...] = ()
     asked: str | None = None
+    trees: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
     _known: dict[Any, Bound] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __str__(self) -> str:
@@ -60,12 +63,18 @@ class Plan:
 
     def save(self, path: str | Path) -> None:
         """Write the plan to a small file that `load_plan` and `ckptc run` read."""
+        self._refuse_trees()
         save_plan(self.data, path)
+
+    def _refuse_trees(self) -> None:
+        if self.trees:
+            raise Fault("not-saved", "a plan with optimizer state is of one checkpoint, and is not saved", help="run it where it is made")
 
     def emit(self, path: str | Path | None = None) -> str:
         """The plan as a self-contained Python module; also written to `path` if given."""
         from .compiler.emit import emit_python
 
+        self._refuse_trees()
         text = emit_python(self.data)
         if path is not None:
             Path(path).write_text(text, encoding="utf-8")
@@ -83,7 +92,7 @@ class Plan:
         checkpoint = own if source is None else source if isinstance(source, Checkpoint) else open_source(source)
         if checkpoint is None:
             raise Fault("no-source", "this plan was made without a checkpoint", help="name the one to read: plan.run(dst, source=...)")
-        bound = bind(self.data, checkpoint, extra={name: str(path) for name, path in self.extra}, **options)
+        bound = bind(self.data, checkpoint, extra={name: str(path) for name, path in self.extra}, trees=self.trees, **options)
         if not isinstance(source, Checkpoint):
             self._known.clear()
             self._known[key] = bound
@@ -166,6 +175,8 @@ def plan(
     revision: str | None = None,
     stages: Sequence[Sequence[int]] | None = None,
     source_settings: Mapping[str, Scalar] | None = None,
+    optimizer: bool = False,
+    dp: int | None = None,
     **settings: Scalar,
 ) -> Plan:
     """Plan a conversion of the checkpoint at `src` to layout `to`, from headers alone.
@@ -173,8 +184,9 @@ def plan(
     `src` is a path, or a repository of the hub, `org/name` or `hf://org/name@revision`, whose files are fetched first.
     `settings` are the target's degrees and parameters (`tp=8, pp=2, kv_multiplier=4`), or axes and settings
     of the model; what only the source has goes there. Where both sides are of one layout, what is not given stays as
-    it is in the source. The family, the source's layout and its parameters are
-    found from the files unless given. Raises `MappingError` or `Fault`, each with diagnostics.
+    it is in the source. The family, the source's layout and its parameters are found from the files unless given.
+    `optimizer` takes zero1 optimizer state along, for `dp` data parallel ranks (as many as the source has). Raises
+    `MappingError` or `Fault`, each with diagnostics.
     """
     check_dtype(dtype)
     checkpoint = src if isinstance(src, Checkpoint) else open_source(src, revision)
@@ -191,7 +203,18 @@ def plan(
     files, extra = side_files(checkpoint, source, target, family_, keys_layout, config_path, dtype)
     compiled = compile_sides(source, target, found=found, compare_all=compare_all, dtype=dtype, files=files)
     asked = str(src) if revision is None and not isinstance(src, Checkpoint) else None
-    return Plan(compiled.plan, checkpoint, extra, asked)
+    if not optimizer:
+        return Plan(compiled.plan, checkpoint, extra, asked, notes=_left_out(checkpoint, target, dp))
+    with_state = add_state(compiled, family_, checkpoint, dp)
+    return Plan(with_state.plan, with_state.checkpoint, extra, asked, with_state.trees)
+
+
+def _left_out(checkpoint: Checkpoint, target: Side, dp: int | None) -> tuple[str, ...]:
+    if dp is not None:
+        raise Fault("no-optimizer", "a data parallel degree is of optimizer state alone", help="add --optimizer, or leave --dp out")
+    folder = state_folder(checkpoint)
+    why = "--optimizer takes it along" if target.state else f"layout {target.layout} cannot hold it"
+    return (f"{folder} is left out: {why}",) if Path(folder).is_dir() else ()
 
 
 def compile(

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from . import __version__, cli_convert, cli_mappings, options
+from . import __version__, cli_convert, cli_mappings, cli_zero1, options
 
 HELP = "The checkpoint compiler: converts LLM weights between frameworks and parallel layouts, proved and streamed."
 
@@ -31,6 +31,7 @@ app = typer.Typer(
 app.command("convert")(cli_convert.convert)
 app.command("compile")(cli_convert.compile)
 app.command("run")(cli_convert.run)
+app.command("zero1")(cli_zero1.zero1)
 app.command("explain")(cli_mappings.explain)
 app.command("check")(cli_mappings.check)
 app.command("fmt")(cli_mappings.fmt)
@@ -58,7 +59,7 @@ def inspect(
 @app.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
 def compat(
     script: Annotated[
-        str, typer.Argument(metavar="SCRIPT", help="The script's name: checkpoint_converter", show_default=False)
+        str, typer.Argument(metavar="SCRIPT", help="The script's name: checkpoint_converter or convert_zero_checkpoints", show_default=False)
     ],
     arguments: Annotated[
         list[str] | None, typer.Argument(metavar="ARGS...", help="The script's own arguments.")

@@ -29,6 +29,7 @@ MappingName = Annotated[
 PlanFile = Annotated[
     Path, typer.Argument(metavar="PLAN", help="A plan that `ckptc compile -o` wrote.", show_default=False)
 ]
+Optimizer = Annotated[bool, typer.Option("--optimizer", help="Take zero1 optimizer state (SRC/optim) along.")]
 SingleFile = Annotated[
     str | None,
     typer.Option("--single-file", metavar="NAME", help="All tensors in one file of this name, and nothing else."),
@@ -58,6 +59,8 @@ def convert(
     stages: options.Stages = None,
     format: options.Format = None,
     dtype: options.Dtype = None,
+    optimizer: Optimizer = False,
+    dp: options.Dp = None,
     single_file: SingleFile = None,
     memory: options.Memory = MEMORY,
     workers: options.Workers = WORKERS,
@@ -82,11 +85,12 @@ def convert(
     place = find_source(src, revision, progress and not quiet and not as_json)
     plan = api.plan(
         place, to=to, from_=from_, mapping=mapping, family=family, config=config, format=format,
-        dtype=options.dtype(dtype), compare_all=compare_all_copies, stages=stage_list, source_settings=source_settings, **settings,
+        dtype=options.dtype(dtype), compare_all=compare_all_copies, stages=stage_list, source_settings=source_settings,
+        optimizer=optimizer, dp=dp, **settings,
     )  # fmt: skip
     if single_file is not None:
         plan = into_single_file(plan, single_file)
-    _execute(
+    execute(
         plan, src, place, dst, dry_run=dry_run, progress=progress, quiet=quiet, as_json=as_json, memory=memory,
         workers=workers, max_shard_size=max_shard_size, overwrite=overwrite, merge=merge, compare_copies=compare_copies,
     )  # fmt: skip
@@ -114,7 +118,7 @@ def run(
 
     loaded = load_plan(plan)
     place = find_source(src, revision, progress and not quiet and not as_json)
-    _execute(
+    execute(
         loaded, src, place, dst, dry_run=dry_run, progress=progress, quiet=quiet, as_json=as_json, memory=memory,
         workers=workers, max_shard_size=max_shard_size, overwrite=overwrite, merge=merge, compare_copies=compare_copies,
     )  # fmt: skip
@@ -168,7 +172,7 @@ def compiled(
     )  # fmt: skip
 
 
-def _execute(
+def execute(
     plan: Plan, src: str, place: str, dst: Path,
     *, dry_run: bool, progress: bool, quiet: bool, as_json: bool, **running: Any,
 ) -> None:  # fmt: skip
@@ -182,6 +186,8 @@ def _execute(
     if plan.source is not None and plan.source.tag and not quiet:
         print(f"note: `{plan.source.tag}` is read, the newest complete checkpoint of {src}", file=sys.stderr)
     said = {"source": src, "destination": str(dst), "plan": record(plan.data), "totals": totals.record()}
+    for note in () if quiet else plan.notes:
+        print(f"note: {note}", file=sys.stderr)
     if not as_json and not quiet:
         print(plan if dry_run else header(plan.data))
         print(totals)

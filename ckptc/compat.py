@@ -69,12 +69,19 @@ def _nnm(arguments: Sequence[str]) -> Work:
     return translate(arguments)
 
 
+def _zero1(arguments: Sequence[str]) -> Work:
+    from .compat_zero1 import translate
+
+    return translate(arguments)
+
+
 SCRIPTS: dict[str, Callable[[Sequence[str]], Work]] = {
     "checkpoint_converter": _nxdt,
     "convert_checkpoints": _nxd,
     "convert_checkpoints_dbrx": _nxd,
     "convert_checkpoints_llama": _nxd,
     "convert_checkpoints_mixtral": _nxd,
+    "convert_zero_checkpoints": _zero1,
     "hf_nxdt_mixtral_ckpt_converter": _nxdt_mixtral,
     "nnm_model_ckpt_to_nxdt_model_ckpt_converter": _nnm,
 }

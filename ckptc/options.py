@@ -70,6 +70,10 @@ Vpp = Annotated[
         "--vpp", "--virtual-pp-size", metavar="N", min=1, help="Virtual stages (model chunks) per pipeline stage."
     ),
 ]
+Dp = Annotated[
+    int | None,
+    typer.Option("--dp", metavar="N", min=1, help="Data parallel degree of optimizer state (default: the source's)."),
+]
 Ep = Annotated[
     int | None, typer.Option("--ep", "--expert-parallel-size", metavar="N", min=1, help="Expert parallel degree.")
 ]

@@ -6,9 +6,10 @@ Nothing is evaluated. What depends on sizes (does it divide, does it tile) is fo
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 
 from ..dsl.diagnostic import Diagnostic, Label
-from ..dsl.tree import Config, Files, Hole, Index, Let, Refine, Require, Rule, Span, Stages, TensorDecl, Text
+from ..dsl.tree import Config, Files, Hole, Index, Let, Refine, Require, Rule, Span, Stages, State, TensorDecl, Text
 from .check_names import Names, check_expr, check_hole, check_index, unknown
 from .lets import labels, mentions
 from .link import Family, FlatLayout
@@ -94,6 +95,8 @@ def _layout(family: Family, layout: FlatLayout) -> Iterator[Diagnostic]:
                 yield from check_expr(when, names) if when is not None else ()
             case Stages():
                 yield from _stages(item, names)
+            case State():
+                yield from _state(item, names)
             case Config():
                 yield from _config(item, family, model_names)
     for flat in layout.rules:
@@ -121,6 +124,16 @@ def _stages(item: Stages, names: Names) -> Iterator[Diagnostic]:
     if item.interleave is not None and item.interleave not in names.params:
         title = f"stages are interleaved by `{item.interleave}`, which is not a parameter of this layout"
         yield unknown("stages-interleave", title, item.interleave, names.params, item.span, f"declare it: `{item.interleave} = 1`")
+
+
+def _state(item: State, names: Names) -> Iterator[Diagnostic]:
+    if item.rank in names.params:
+        title = f"`{item.rank}` is a parameter of this layout already"
+        yield Diagnostic("state-rank", title, (Label(item.span),), help="state is cut over a rank of its own, such as dp")
+    yield from check_expr(item.when, names) if item.when is not None else ()
+    for part in item.file.parts:
+        if isinstance(part, Hole):
+            yield from check_hole(part, replace(names, ranks=names.ranks | {item.rank}))
 
 
 def _config(item: Config, family: Family, names: Names) -> Iterator[Diagnostic]:

@@ -30,6 +30,7 @@ from ..dsl.tree import (
     Rule,
     Span,
     Stages,
+    State,
     Unary,
     Under,
 )
@@ -190,8 +191,10 @@ def _flatten(chain: list[Layout]) -> FlatLayout:
 
 def _replaced(inherited: list[FlatRule], own: list[FlatRule]) -> list[FlatRule]:
     """A layout's own rules stand where the inherited ones of the same first name stood, or at the end."""
-    left = dict.fromkeys(_text(r.rule.names[0]) for r in own)
-    by_name = {name: [r for r in own if _text(r.rule.names[0]) == name] for name in left}
+    by_name: dict[str, list[FlatRule]] = {}
+    for rule in own:
+        by_name.setdefault(_text(rule.rule.names[0]), []).append(rule)
+    left = dict.fromkeys(by_name)
     out: list[FlatRule] = []
     for rule in inherited:
         name = _text(rule.rule.names[0])
@@ -206,7 +209,7 @@ def _replaced(inherited: list[FlatRule], own: list[FlatRule]) -> list[FlatRule]:
 def _kind(item: LayoutItem) -> tuple[str, str] | None:
     """What an item replaces when a layout extends another: items of its kind, for some of one name. None: it adds."""
     match item:
-        case Files() | Formats() | Stages() | Config():
+        case Files() | Formats() | Stages() | State() | Config():
             return type(item).__name__, ""
         case Let(name) | Refine(name):
             return type(item).__name__, name

@@ -23,6 +23,7 @@ from ..dsl.tree import (
     Rule,
     Span,
     Stages,
+    State,
     Text,
 )
 from .lets import check_lets
@@ -70,6 +71,7 @@ class Side:
     span: Span = NOWHERE
     changed: tuple[str, ...] = ()  # parameters that are not at their defaults
     texts: tuple[tuple[str, str], ...] = ()  # small files with fixed content
+    state: State | None = None  # where an optimizer's state is
 
 
 def resolve(
@@ -127,6 +129,7 @@ def resolve(
         layout.span,
         tuple(n for n, v in bind_params(layout, {}).items() if params[n] != v),
         tuple((x.file, x.content) for x in items if isinstance(x, Text) and holds(x.when, scope)),
+        next((x for x in reversed(items) if isinstance(x, State) and holds(x.when, scope)), None),
     )
 
 

@@ -166,6 +166,9 @@ class Build(BuildExpressions):
         axis, rank, interleave, remainder = parts
         return tree.Stages(str(axis), str(rank), name_of(interleave), remainder, self.span(at))
 
+    def state(self, at: Place, parts: list[Any]) -> tree.State:
+        return tree.State(self._pattern(parts[0]), str(parts[1]), parts[2], self.span(at))
+
     def let(self, at: Place, parts: list[Any]) -> tree.Let:
         return tree.Let(str(parts[0]), parts[1], parts[2], self.span(at))
 

@@ -24,6 +24,7 @@ Node: TypeAlias = (
     | tree.Formats
     | tree.Carry
     | tree.Stages
+    | tree.State
     | tree.Refine
     | tree.Require
     | tree.Setting
@@ -86,6 +87,8 @@ def show(node: Node) -> str:
                 f" remainder {remainder}" if remainder else ""
             )
             return f"stages {axis} over {rank}{tail}"
+        case tree.State(file, rank, when):
+            return f"state {show(file)} over {rank}" + _when(when)
         case tree.Refine(axis, names, sizes, when, padded):
             tail = " with " + ", ".join(map(show, sizes)) if sizes else ""
             return f"axis {axis} = {'pad' * padded}({' '.join(names)}){tail}" + _when(when)

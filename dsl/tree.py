@@ -329,6 +329,17 @@ class Stages:
 
 
 @dataclass(frozen=True)
+class State:
+    """`state "optim/dp_{dp:02}_tp_{tp:02}.pt" over dp`: the optimizer's state for each parameter, shaped and placed as
+    the parameter, is cut along its first dimension into a block per rank, in files of this name."""
+
+    file: Pattern
+    rank: str
+    when: Expr | None = None
+    span: Span = _span()
+
+
+@dataclass(frozen=True)
 class Let:
     name: str
     value: Index
@@ -401,7 +412,9 @@ class Under:
     span: Span = _span()
 
 
-LayoutItem: TypeAlias = Files | Text | Formats | Config | Carry | Stages | Refine | Let | Require | Rule | Ignore | Under
+LayoutItem: TypeAlias = (
+    Files | Text | Formats | Config | Carry | Stages | State | Refine | Let | Require | Rule | Ignore | Under
+)
 
 
 @dataclass(frozen=True)

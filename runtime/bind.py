@@ -9,6 +9,7 @@ from functools import cached_property
 from itertools import groupby
 from math import prod
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 
@@ -107,10 +108,12 @@ def bind(
     max_shard_bytes: int = 5_000_000_000,
     dtype: str | None = None,
     extra: Mapping[str, str] = MappingProxyType({}),
+    trees: Mapping[str, Any] = MappingProxyType({}),
 ) -> Bound:
     """Finds every window that `plan` reads in `checkpoint` and lays out every file that it writes.
 
-    `extra` are further side files to copy, by name; what the checkpoint itself has goes first.
+    `extra` are further side files to copy, by name; what the checkpoint itself has goes first. `trees` are
+    the values in which a target file's tensors stand, by file; other files hold a dict of their tensors.
     """
     refuse_far_too_many(plan.source, checkpoint)
     sources, targets = families(plan.source.stored), families(plan.target.stored)
@@ -126,7 +129,7 @@ def bind(
     dtypes = _dtypes(plan, targets, names, windows, moves, spans, dtype or plan.dtype)
     _refuse_gaps(plan.steps, targets, moves, total)
     order = _order(targets)
-    files, spots, texts = lay_out(plan.target, targets, names, dtypes, order, max_shard_bytes)
+    files, spots, texts = lay_out(plan.target, targets, names, dtypes, order, max_shard_bytes, trees)
     tensors: list[Target] = []
     limits = spans.tolist()
     for number, family in enumerate(targets):

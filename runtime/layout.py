@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from .families import Family, further_copies
 from .hf_files import hf_shards, index_json, shard_names
 from .plan import Side
 from .target import FileLayout, lay_out_safetensors, lay_out_torch_zip
+from .torch_pickle_write import Slot
+from .tree import fill
 from .window import ITEM_BYTES
-from .xser import lay_out_tensor, reference_files, tensor_file
+from .xser import lay_out_tensor, reference_files, tensor_file, whole_file
 
 
 @dataclass(frozen=True)
@@ -28,10 +32,11 @@ def lay_out(
     dtypes: list[str],
     order: list[int],
     max_shard_bytes: int,
+    trees: Mapping[str, Any],
 ) -> tuple[tuple[TargetFile, ...], list[tuple[int, int]], tuple[tuple[str, bytes], ...]]:
     """All files, the (file, region) of every target, and the texts that belong to them.
 
-    The file is -1 for a copy that the format leaves out.
+    The file is -1 for a copy that the format leaves out. `trees` are what files hold around their tensors, by file.
     """
     owner = [number for number, family in enumerate(targets) for _ in range(len(family.rows))]
     flat = [name for group in names for name in group]
@@ -56,12 +61,14 @@ def lay_out(
             texts.append(index_json(side.format, weights, sum(sizes)))
     files: list[TargetFile] = []
     spots = [(-1, 0)] * len(flat)
+    bare = [name for name in trees if name not in groups]
+    texts += [(name, whole_file(trees[name], name.rsplit("/", 1)[-1])) for name in bare]
     if side.format == "xser":
         copies = [copy for family in targets for copy in further_copies(family)]
         by_experts = [alone for family in targets for alone in [_cut_by_shared(side, family)] * len(family.rows)]
         for name, members in groups.items():
             described = [(flat[i], dtypes[i], targets[owner[i]].stored.shape) for i in members]
-            texts += reference_files(name, [(*d, by_experts[i]) for d, i in zip(described, members, strict=True)])
+            texts += reference_files(name, [(*d, by_experts[i]) for d, i in zip(described, members, strict=True)], trees.get(name))
             for tid, (i, tensor) in enumerate(zip(members, described, strict=True)):
                 if not copies[i]:
                     spots[i] = (len(files), 0)
@@ -72,7 +79,9 @@ def lay_out(
         if side.format == "safetensors":
             layout = lay_out_safetensors(tensors)
         else:
-            layout = lay_out_torch_zip(tensors, name.rsplit("/", 1)[-1].split(".")[0])
+            slots = {each[0]: Slot(str(i), each[1], each[2]) for i, each in enumerate(tensors)}
+            value = fill(trees[name], slots) if name in trees else None
+            layout = lay_out_torch_zip(tensors, name.rsplit("/", 1)[-1].split(".")[0], value)
         files.append(TargetFile(name, layout, tuple(members)))
         for region, i in enumerate(members):
             spots[i] = (number, region)

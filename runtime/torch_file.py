@@ -30,13 +30,13 @@ def read_torch_file(path: str, file: str) -> TorchFile:
     found = TorchFile()
     try:
         if isinstance(top, TensorRef):
-            found.entries.append(_entry(path, file, "", top, records))
+            found.entries.append(entry_of(path, file, "", top, records))
         elif isinstance(top, dict):
             for name, tensor in _leaves(file, top, found.others).items():
                 if isinstance(tensor, Reference):
                     found.references[name] = tensor.tid
                 else:
-                    found.entries.append(_entry(path, file, name, tensor, records))
+                    found.entries.append(entry_of(path, file, name, tensor, records))
         else:
             raise Malformed("it holds neither a dict nor a tensor")
     except Malformed as problem:
@@ -92,7 +92,7 @@ def _leaves(file: str, top: dict[Any, Any], others: list[str]) -> dict[str, Tens
     return found
 
 
-def _entry(path: str, file: str, name: str, tensor: TensorRef, records: dict[str, Record]) -> Entry:
+def entry_of(path: str, file: str, name: str, tensor: TensorRef, records: dict[str, Record]) -> Entry:
     """Where a tensor lies, after all that its pickle says was compared with its record."""
     storage, item = tensor.storage, ITEM_BYTES[tensor.dtype]
     record = records.get(f"data/{storage.key}")

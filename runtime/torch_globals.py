@@ -62,6 +62,12 @@ class Reference:
         self.tid = _natural(state["tid"])
 
 
+class Size(tuple[int, ...]):
+    """A torch.Size."""
+
+    __slots__ = ()
+
+
 class Malformed(Exception):
     """The pickle does not say what such a pickle says."""
 
@@ -159,8 +165,8 @@ def _dict(name: str, args: tuple[Any, ...]) -> dict[Any, Any]:
     return made
 
 
-def _size(name: str, args: tuple[Any, ...]) -> tuple[int, ...]:
-    return _naturals(args[0]) if args else ()
+def _size(name: str, args: tuple[Any, ...]) -> Size:
+    return Size(_naturals(args[0]) if args else ())
 
 
 def _reference(name: str, args: tuple[Any, ...]) -> Reference:

@@ -13,7 +13,7 @@ from math import prod
 from typing import Any
 
 from .dtype_names import STORAGE_OF
-from .torch_globals import REFERENCE, Reference, Token
+from .torch_globals import REFERENCE, Reference, Size, Token
 from .window import ITEM_BYTES, row_major
 
 BATCH = 1000  # pickle sets this many items at a time
@@ -26,13 +26,6 @@ class Slot:
     key: str
     dtype: str
     shape: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class Size:
-    """A torch.Size."""
-
-    extents: tuple[int, ...]
 
 
 def pickle_tensors(tensors: Sequence[tuple[str, str, tuple[int, ...]]]) -> bytes:
@@ -78,6 +71,11 @@ class _Out:
                 self.put(b"]")
                 self.remember()
                 self.batches(value, 1, b"a", b"e")
+            case Size():
+                self.name("torch", "Size")
+                self.group((tuple(value),))
+                self.put(b"R")
+                self.remember()
             case tuple():
                 self.group(value)
             case Slot(key, dtype, shape):
@@ -88,11 +86,6 @@ class _Out:
                 self.remember()
                 self.value({"tid": tid})
                 self.put(b"b")
-            case Size(extents):
-                self.name("torch", "Size")
-                self.group((extents,))
-                self.put(b"R")
-                self.remember()
             case Token(name):
                 self.name(*name.rsplit(".", 1))
             case _:

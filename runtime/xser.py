@@ -15,13 +15,15 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from .fault import Fault
 from .target import FileLayout
 from .torch_file import read_torch_file, read_value
-from .torch_globals import Reference, Token
-from .torch_pickle_write import Size, Slot
+from .torch_globals import Reference, Size, Token
+from .torch_pickle_write import Slot
 from .torch_zip_layout import lay_out
+from .tree import fill
 from .window import Entry
 
 FOLDER, INFO = ".tensors", ".info.pt"
@@ -96,16 +98,22 @@ def lay_out_tensor(name: str, dtype: str, shape: tuple[int, ...], tid: int) -> F
     return lay_out([(name, dtype, shape)], f"tensor_{tid}", Slot("0", dtype, shape))
 
 
-def reference_files(file: str, tensors: Sequence[tuple[str, str, tuple[int, ...], bool]]) -> list[tuple[str, bytes]]:
-    """The rank file that references `tensors` (name, dtype, shape, cut by experts), in this order, and its info file."""
+def reference_files(
+    file: str, tensors: Sequence[tuple[str, str, tuple[int, ...], bool]], tree: Any = None
+) -> list[tuple[str, bytes]]:
+    """The rank file that references `tensors` (name, dtype, shape, cut by experts), in this order, and its info file.
+
+    The references stand in a dict, or at the leaves of `tree`.
+    """
     names = {name: Reference(tid) for tid, (name, *_) in enumerate(tensors)}
     info = {
         tid: {"dtype": Token(f"torch.{dtype}"), "shape": Size(shape), "expert_model_parallel": by_experts}
         for tid, (_, dtype, shape, by_experts) in enumerate(tensors)
     }
     stem = file.rsplit("/", 1)[-1]
-    return [(file, _whole(names, stem)), (file + INFO, _whole(info, stem + INFO))]
+    return [(file, whole_file(names if tree is None else fill(tree, names), stem)), (file + INFO, whole_file(info, stem + INFO))]
 
 
-def _whole(value: object, name: str) -> bytes:
+def whole_file(value: object, name: str) -> bytes:
+    """A torch file of a value without tensors."""
     return lay_out((), name.removesuffix(".pt"), value).tail(())
