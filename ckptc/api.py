@@ -199,7 +199,7 @@ def plan(
     owned = stage_lists(stages, family_.layout(to))
     if to == source.layout:
         targets, owned = as_source(source, layout, targets, owned)
-    target = resolve(family_, to, sizes, targets, stages=owned, format=format)
+    target = resolve(family_, to, sizes, targets, stages=owned, format=format, written=True)
     files, extra = side_files(checkpoint, source, target, family_, keys_layout, config_path, dtype)
     compiled = compile_sides(source, target, found=found, compare_all=compare_all, dtype=dtype, files=files)
     asked = str(src) if revision is None and not isinstance(src, Checkpoint) else None
@@ -245,7 +245,7 @@ def compile(
     keys_layout = config_layout(family_, left, right, config)
     sizes = sizes_of(family_, keys_layout, Path(config) if config else None, model, None, left)
     source = resolve(family_, from_, sizes, sources)
-    target = resolve(family_, to, sizes, targets, stages=stage_lists(stages, family_.layout(to)), format=format)
+    target = resolve(family_, to, sizes, targets, stages=stage_lists(stages, family_.layout(to)), format=format, written=True)
     text = target_config(target, family_, keys_layout, Path(config) if config else None)
     return Plan(compile_sides(source, target, dtype=dtype, files=text).plan)
 

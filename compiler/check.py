@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from ..dsl.diagnostic import Diagnostic, Label
-from ..dsl.tree import Config, Files, Hole, Index, Let, Refine, Require, Rule, Span, Stages, State, TensorDecl, Text
+from ..dsl.tree import Config, Files, Hole, Index, Let, Omit, Refine, Require, Rule, Span, Stages, State, TensorDecl, Text
 from .check_names import Names, check_expr, check_hole, check_index, unknown
 from .lets import labels, mentions
 from .link import Family, FlatLayout
@@ -91,6 +91,12 @@ def _layout(family: Family, layout: FlatLayout) -> Iterator[Diagnostic]:
                 for part in (part for pattern in patterns for part in pattern.parts):
                     if isinstance(part, Hole):
                         yield from check_hole(part, names)
+            case Omit(tensors, when):
+                yield from check_expr(when, names) if when is not None else ()
+                for tensor in tensors:
+                    if tensor not in names.tensors:
+                        title = f"the model has no tensor `{tensor}` that could be left out"
+                        yield unknown("unknown-tensor-name", title, tensor, names.tensors, item.span, "remove it")
             case Text(_, _, when):
                 yield from check_expr(when, names) if when is not None else ()
             case Stages():
@@ -156,6 +162,8 @@ def _rule(rule: Rule, family: Family, layout: FlatLayout, names: Names) -> Itera
         yield from check_expr(e.amount, names)
     if rule.when is not None:
         yield from check_expr(rule.when, names)
+    for arg in rule.made.args if rule.made else ():
+        yield from check_expr(arg, names)
     if rule.on is not None and not any(isinstance(x, Stages) for x in layout.items):
         title = f"`on {rule.on}` means nothing here: the layout has no stages"
         yield Diagnostic("misplaced-on", title, (Label(rule.span),), help=f"remove `on {rule.on}`")
@@ -185,7 +193,7 @@ def _stored(family: Family, layout: FlatLayout, names: Names) -> Iterator[Diagno
             mentioned.setdefault(tensor, set()).update(axes)
     for decl in family.model.tensors:
         if decl.name not in mentioned:
-            if not _may_lack(decl, family):
+            if not _may_lack(decl, family, layout):
                 yield _no_rule(decl, layout)
             continue
         for axis in decl.axes:
@@ -198,13 +206,14 @@ def _stored(family: Family, layout: FlatLayout, names: Names) -> Iterator[Diagno
                 )  # fmt: skip
 
 
-def _may_lack(tensor: TensorDecl, family: Family) -> bool:
-    """Whether a layout need say nothing of it: no config asks for it, only a checkpoint that has it."""
-    if tensor.optional:
+def _may_lack(tensor: TensorDecl, family: Family, layout: FlatLayout) -> bool:
+    """Whether a layout need say nothing of it: its own config does not ask for it, only a checkpoint that has it."""
+    if tensor.optional or any(tensor.name in item.tensors for item in layout.items if isinstance(item, Omit)):
         return True
     if tensor.when is None or tensor.tied_to is not None or calls(tensor.when):
         return tensor.tied_to is None and tensor.when is not None and "stored" in calls(tensor.when)
-    bound = {entry.name for x in family.layouts if (block := config_of(x)) for entry in block.entries}
+    block = config_of(layout)
+    bound = {entry.name for entry in block.entries} if block else set()
     lazy = {s.name: s.value for s in family.model.settings if s.name not in bound}
     return set(refs(tensor.when)) <= set(lazy) and not evaluate(tensor.when, Scope(lazy=lazy))
 

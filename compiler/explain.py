@@ -26,6 +26,7 @@ def describe(plan: Plan) -> str:
     if plan.checks:
         lines.append(f"checks  {len(plan.checks)} steps compare declared copies in the source")
         lines += _table([_check_row(plan, s) for s in plan.checks])
+    lines += [f"made    {m.name.partition(':')[2]} {list(m.shape)} = {m.function}({', '.join(map(str, m.args))})" for m in plan.made]
     if plan.files:
         lines.append("files   " + ", ".join(name for name, _ in plan.files))
     return "\n".join(lines)
@@ -49,6 +50,8 @@ def _proof(side: Side) -> str:
         text += f", {p.copies:,} declared copies"
     if p.padding:
         text += f", {p.padding:,} of padding"
+    if side.omitted:
+        text += f"; left out on purpose: {', '.join(side.omitted)}"
     if side.ignored:
         text += f"; ignored: {', '.join(side.ignored)}"
     return text

@@ -7,7 +7,7 @@ from fractions import Fraction
 from functools import cache
 from typing import Any, TypeAlias
 
-from ..dsl.tree import AxisRef, Hole, Index, Let, One, Rule, Slice, Sum
+from ..dsl.tree import AxisRef, Hole, Index, Let, One, Pad, Rule, Slice, Sum
 from .link import FlatLayout
 from .match import Found, regex
 
@@ -19,7 +19,8 @@ def infer_from(layout: FlatLayout, found: Sequence[Found], ranks: Mapping[str, i
     """A function from an axis and the sizes that are known to the axis' size and where it comes from, or None.
 
     `ranks` are the degrees that the files show. Only dimensions are solved that say outright how long they are:
-    products, sums and slices of axes. Of a `let` the one without a guard counts.
+    products, sums and slices of axes. Of a `let` the one without a guard counts. Padding counts as if it were not
+    there, for a checkpoint does not tell it apart.
     """
     lets = {item.name: item.value for item in layout.items if isinstance(item, Let) and item.when is None}
 
@@ -70,6 +71,8 @@ def _line(
             return Fraction(0), Fraction(known[name])
         case AxisRef(name) if name in lets:
             return _line(lets[name], axis, known, ranks, {k: v for k, v in lets.items() if k != name})
+        case Pad(operand, _, False):  # a multiple, which padding leaves as it is
+            return _line(operand, axis, known, ranks, lets)
         case Slice(operand, rank):
             line = _line(operand, axis, known, ranks, lets)
             return None if line is None or rank not in ranks else (line[0] / ranks[rank], line[1] / ranks[rank])

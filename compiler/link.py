@@ -89,13 +89,16 @@ def link(mappings: Sequence[Mapping]) -> tuple[Family, ...]:
     for model in models.values():
         chain = _chain(model, models)
         known: dict[str, Layout] = {}
+        inherited: dict[Span, Layout] = {}  # what a layout replaces, by the place of that layout
         for m in chain:  # a layout of the model itself stands in the place of an inherited one of its name
-            known |= _unique([x for x in layouts if x.model == m.name], "layout")
-        bases = {x.extends for x in known.values()}
-        flat = tuple(_flatten(_layout_chain(x, known)) for x in known.values())
+            own = _unique([x for x in layouts if x.model == m.name], "layout")
+            inherited |= {x.span: known[name] for name, x in own.items() if name in known}
+            known |= own
+        bases = {x.extends for x in known.values() if x.extends != x.name}
+        flat = tuple(_flatten(_layout_chain(x, known, inherited)) for x in known.values())
         flat = tuple(x for x in flat if x.rules or x.name not in bases)  # what others extend may have no rules itself
-        own = frozenset(x.name for x in known.values() if x.model == model.name)
-        families.append(Family(model.name, _merge(chain), flat, own))
+        mine = frozenset(x.name for x in known.values() if x.model == model.name)
+        families.append(Family(model.name, _merge(chain), flat, mine))
     for layout in layouts:
         if layout.model not in models:
             near = nearest(layout.model, list(models))
@@ -149,10 +152,14 @@ def _merge(chain: list[Model]) -> Model:
     return out
 
 
-def _layout_chain(layout: Layout, known: dict[str, Layout]) -> list[Layout]:
+def _layout_chain(layout: Layout, known: dict[str, Layout], inherited: dict[Span, Layout]) -> list[Layout]:
+    """What a layout extends, and itself. One that extends its own name extends the one that it replaces."""
     chain = [layout]
     while chain[0].extends is not None:
-        base = known.get(chain[0].extends)
+        same = chain[0].extends == chain[0].name
+        base = inherited.get(chain[0].span) if same else known.get(chain[0].extends)
+        if same and base is None:
+            raise _fault("circular-extends", f"layout `{layout.name}` extends itself", layout.span, "break the circle of `extends`")
         if base is None:
             near = nearest(chain[0].extends, list(known))
             raise _fault("unknown-layout", f"there is no layout `{chain[0].extends}` to extend", chain[0].span, f"did you mean `{near}`?" if near else "")

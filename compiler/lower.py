@@ -14,12 +14,12 @@ from dataclasses import dataclass, replace
 
 from ..dsl.diagnostic import Diagnostic, MappingError
 from ..dsl.tree import AxisRef, Hole, Index, Pad, Rule, Slice, Span, Sum
-from ..runtime.plan import Stored
+from ..runtime.plan import Box, Stored, made_name
 from .index import RuleState, index_pieces, is_stage_axis, joined, sliced_by
 from .lets import mentions
 from .names import box_of, check_names, fixed_ranks, format_of, named, rank_pieces
-from .pieces import Piece, bounded, check_few, product, scaled_offset
-from .resolve import LiveRule, Side, unknown_tensor
+from .pieces import Loop, Piece, bounded, check_few, product, scaled_offset
+from .resolve import LiveRule, MadeTensor, Side, unknown_tensor
 from .scope import LARGEST, fault
 
 MOST_TENSORS = 2**22  # of one rule, over all ranks
@@ -52,6 +52,18 @@ def lower(side: Side) -> tuple[Lowered, ...]:
     if faults:
         raise MappingError(*dict.fromkeys(faults))
     return tuple(out)
+
+
+def lower_made(made: MadeTensor) -> Lowered:
+    """A tensor that no file holds, as if one did: under the name that plans know it by."""
+    tensor = made.tensor
+    stored = Stored(made_name(tensor.name), "", (), (Box(()),), tensor.shape, dtype=None, origin=f"{made.span.file}:{made.span.line}")
+    loops, stride = [], 1
+    for axis, extent in zip(reversed(tensor.axes), reversed(tensor.shape), strict=True):
+        loops.append(Loop(extent, axis, 1, (stride, 0)))
+        stride *= extent
+    piece = Piece(tensor.name, tuple((axis, 0) for axis in tensor.axes), (0, 0), tuple(x for x in loops if x.extent > 1))
+    return Lowered(stored, (piece,), LiveRule(Rule((), tensor.name, (), span=made.span), tensor.name, {}, 0))
 
 
 def _stage_counts(rule: LiveRule, side: Side) -> list[int | None]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..runtime.plan import Plan, Proof
+from ..runtime.plan import Made, Plan, Proof, made_name
 from ..runtime.plan import Side as PlanSide
 from .compose import compare, compose
-from .lower import Lowered, lower
+from .lower import Lowered, lower, lower_made
 from .match import Found, regex, representatives
 from .optimise import optimise
 from .prove import prove
@@ -37,7 +37,7 @@ def compile_sides(
 
     `found` (the source's headers) tells which aliases of tied tensors are there to be compared.
     """
-    left = lower(source)
+    left = lower(source) + tuple(lower_made(m) for m in target.made)
     right = tuple(x for x in lower(target) if not x.rule.tied)
     proofs = prove(source, left), prove(target, right)
     steps = optimise(compose(left, right), left, right)
@@ -51,6 +51,7 @@ def compile_sides(
         (*files, *target.texts),
         dtype,
         tuple((n, v) for n, v in source.sizes.values.items() if type(v) is int),
+        tuple(Made(made_name(m.tensor.name), m.tensor.shape, m.function, m.args) for m in target.made),
     )
     return Compiled(plan, source, target)
 
@@ -67,7 +68,7 @@ def _plan_side(side: Side, lowered: tuple[Lowered, ...], proof: Proof) -> PlanSi
     ignored = tuple("".join(p if isinstance(p, str) else "{" + p.axis + "}" for p in x.parts) for x in side.ignored)
     return PlanSide(
         side.layout, side.format, tuple(side.ranks.items()), params, tuple(x.stored for x in lowered), proof, ignored, side.carry,
-        side.changed,
+        side.changed, side.omitted,
     )  # fmt: skip
 
 

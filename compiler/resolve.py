@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 
 from ..dsl.diagnostic import Diagnostic, MappingError
 from ..dsl.nearest import nearest
@@ -16,6 +16,7 @@ from ..dsl.tree import (
     Index,
     Let,
     Literal,
+    Omit,
     Param,
     Pattern,
     Refine,
@@ -30,8 +31,8 @@ from .lets import check_lets
 from .link import Family, FlatLayout
 from .match import tensors_of
 from .refine import Part, refined_parts
-from .scope import Scope, evaluate, fault, holds, shown
-from .sizes import Scalar, Sizes, check_requirement, reads_keys
+from .scope import Scope, evaluate, fault, holds, number_of, shown, whole_value
+from .sizes import Scalar, Sizes, Tensor, check_requirement, reads_keys
 from .stages import MOST, StageList, split_stages
 
 
@@ -47,6 +48,16 @@ class LiveRule:
     shift: float = 0.0
     copy: bool = False
     tied: bool = False
+
+
+@dataclass(frozen=True)
+class MadeTensor:
+    """A tensor whose elements are `function(*args)`."""
+
+    tensor: Tensor
+    function: str
+    args: tuple[float, ...]
+    span: Span
 
 
 @dataclass(frozen=True)
@@ -71,6 +82,8 @@ class Side:
     span: Span = NOWHERE
     changed: tuple[str, ...] = ()  # parameters that are not at their defaults
     texts: tuple[tuple[str, str], ...] = ()  # small files with fixed content
+    omitted: tuple[str, ...] = ()  # tensors of the model that the layout leaves out on purpose
+    made: tuple[MadeTensor, ...] = ()  # tensors that the source lacks, and how they are calculated
     state: State | None = None  # where an optimizer's state is
 
 
@@ -82,8 +95,12 @@ def resolve(
     *,
     stages: tuple[tuple[int, ...], ...] | None = None,
     format: str | None = None,
+    written: bool = False,
 ) -> Side:
-    """Settle a layout's parameters, guards and stages. `stages` are explicit layer lists per pipeline stage."""
+    """Settle a layout's parameters, guards and stages. `stages` are explicit layer lists per pipeline stage.
+
+    `written`: the side is a target, which makes what its source lacks where rules say how.
+    """
     layout = family.layout(layout_name)
     params = bind_params(layout, given)
     words = frozenset(c for p in layout.params for c in p.choices)
@@ -92,6 +109,12 @@ def resolve(
         if name in params:
             scope.origins[name] = f"--set {name}"
     items = layout.items
+    omitted = tuple(
+        t for x in items if isinstance(x, Omit) and holds(x.when, scope) for t in x.tensors if t in sizes.tensors
+    )
+    made = tuple(_made(layout, sizes, scope, family)) if written else ()
+    kept = {n: t for n, t in sizes.tensors.items() if n not in omitted} | {m.tensor.name: m.tensor for m in made}
+    sizes = replace(sizes, tensors=kept, absent=(sizes.absent | {*omitted}) - {m.tensor.name for m in made})
     for item in items:
         if isinstance(item, Require) and not reads_keys(item.test):
             check_requirement(item, scope)
@@ -129,6 +152,8 @@ def resolve(
         layout.span,
         tuple(n for n, v in bind_params(layout, {}).items() if params[n] != v),
         tuple((x.file, x.content) for x in items if isinstance(x, Text) and holds(x.when, scope)),
+        omitted,
+        made,
         next((x for x in reversed(items) if isinstance(x, State) and holds(x.when, scope)), None),
     )
 
@@ -184,6 +209,18 @@ def unknown_tensor(name: str, model: str, declared: Iterable[str], span: Span) -
     near = nearest(name, sorted(declared))
     help = f"did you mean `{near}`?" if near else "declare it in the model"
     return fault("unknown-tensor-name", f"model `{model}` has no tensor `{name}`", span, help=help)
+
+
+def _made(layout: FlatLayout, sizes: Sizes, scope: Scope, family: Family) -> Iterator[MadeTensor]:
+    """The absent tensors that live rules know how to make."""
+    declared = {t.name: t for t in family.model.tensors}
+    for rule in (flat.rule for flat in layout.rules):
+        name, call = rule.tensor, rule.made
+        if call is None or name is None or name not in sizes.absent or not holds(rule.when, scope):
+            continue
+        axes = tuple(axis.name for axis in declared[name].axes)
+        shape = tuple(whole_value(sizes.values.get(axis), f"axis `{axis}`", call.span) for axis in axes)
+        yield MadeTensor(Tensor(name, axes, shape), call.function, tuple(number_of(a, scope) for a in call.args), rule.span)
 
 
 def _live_rules(layout: FlatLayout, sizes: Sizes, scope: Scope, family: Family) -> list[LiveRule]:

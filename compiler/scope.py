@@ -158,6 +158,11 @@ def _notes(expr: Expr, scope: Scope) -> tuple[str, ...]:
     return tuple(found)
 
 
+def number_of(expr: Expr, scope: Scope) -> float:
+    """The value of an expression that is a number."""
+    return _number(expr, scope)
+
+
 def holds(when: Expr | None, scope: Scope) -> bool:
     return when is None or bool(evaluate(when, scope))
 

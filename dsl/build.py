@@ -148,6 +148,10 @@ class Build(BuildExpressions):
     def files(self, at: Place, parts: list[Any]) -> tree.Files:
         return tree.Files(parts[0], parts[1], self.span(at))
 
+    def omit(self, at: Place, parts: list[Any]) -> tree.Omit:
+        names, when = parts
+        return tree.Omit(tuple(axis.name for axis in names), when, self.span(at))
+
     def text_file(self, at: Place, parts: list[Any]) -> tree.Text:
         return tree.Text(self.text(parts[0]), self.text(parts[1]), parts[2], self.span(at))
 
@@ -186,6 +190,7 @@ class Build(BuildExpressions):
             "optional" in found,
             copy,
             found.get("when"),
+            found.get("made"),
             self.span(at),
         )
 
@@ -213,6 +218,11 @@ class Build(BuildExpressions):
 
     def m_optional(self, at: Place, parts: list[Any]) -> Modifier:
         return Modifier("optional", True, self.span(at))
+
+    def m_made(self, at: Place, parts: list[Any]) -> Modifier:
+        function, *args = parts
+        call = tree.Call(str(function), tuple(a for a in args if a is not None), self.span(at))
+        return Modifier("made", call, self.span(at))
 
     def m_tied(self, at: Place, parts: list[Any]) -> Modifier:
         return Modifier("tied to", str(parts[0]), self.span(at))

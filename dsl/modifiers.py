@@ -13,7 +13,7 @@ PLACEMENTS = ("first", "last", "all")
 
 @dataclass(frozen=True)
 class Modifier:
-    """One modifier as written: `word` is with, elementwise, as, on, optional, tied to or when."""
+    """One modifier as written: `word` is with, elementwise, as, on, optional, made, tied to or when."""
 
     word: str
     value: Any

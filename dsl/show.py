@@ -21,6 +21,7 @@ Node: TypeAlias = (
     | tree.Files
     | tree.Prefix
     | tree.Text
+    | tree.Omit
     | tree.Formats
     | tree.Carry
     | tree.Stages
@@ -76,6 +77,8 @@ def show(node: Node) -> str:
             return "files " + " or ".join(map(show, names)) + _when(when)
         case tree.Prefix(text, when):
             return show(text) + _when(when)
+        case tree.Omit(tensors, when):
+            return f"omit ({' '.join(tensors)})" + _when(when)
         case tree.Text(file, content, when):
             return f"text {quote(file)} {quote(content)}" + _when(when)
         case tree.Formats(names):
@@ -127,7 +130,7 @@ def rule_dims(rule: tree.Rule) -> str:
 
 
 def rule_tail(rule: tree.Rule) -> str:
-    """A rule's modifiers in their fixed order: with, elementwise, as, on, optional, when."""
+    """A rule's modifiers in their fixed order: with, elementwise, as, on, optional, made, when."""
     words = []
     if rule.renames:
         words.append("with " + ", ".join(map(show, rule.renames)))
@@ -138,6 +141,8 @@ def rule_tail(rule: tree.Rule) -> str:
         words.append("on " + rule.on)
     if rule.optional:
         words.append("optional")
+    if rule.made:
+        words.append("made " + show(rule.made))
     return (" ".join(words) + _when(rule.when)).strip()
 
 

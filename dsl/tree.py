@@ -278,6 +278,15 @@ class Files:
 
 
 @dataclass(frozen=True)
+class Omit:
+    """`omit (rope_freq)`: model tensors that this layout has no place for, and that are lost on purpose when written."""
+
+    tensors: tuple[str, ...]
+    when: Expr | None = None
+    span: Span = _span()
+
+
+@dataclass(frozen=True)
 class Text:
     """`text "done" "1" when markers`: a small file with fixed content that is written beside the tensors."""
 
@@ -379,6 +388,7 @@ class Rule:
     optional: bool = False
     copy: bool = False
     when: Expr | None = None
+    made: Call | None = None  # how its elements are calculated where the source has none
     span: Span = _span()
 
 
@@ -413,7 +423,7 @@ class Under:
 
 
 LayoutItem: TypeAlias = (
-    Files | Text | Formats | Config | Carry | Stages | State | Refine | Let | Require | Rule | Ignore | Under
+    Files | Text | Omit | Formats | Config | Carry | Stages | State | Refine | Let | Require | Rule | Ignore | Under
 )
 
 

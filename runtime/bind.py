@@ -17,6 +17,7 @@ from .families import Family, Instances, Rows, families, instances, spelled
 from .fault import Fault
 from .kernels import FLOATING, castable
 from .layout import TargetFile, lay_out
+from .made import Kept, make
 from .match import Readable, check_extents, count, few, match, refuse_far_too_many
 from .plan import Plan, Step
 from .window import ITEM_BYTES, Window
@@ -56,6 +57,7 @@ class Bound:
     files: tuple[TargetFile, ...]
     texts: tuple[tuple[str, bytes], ...]  # configs and indexes to write
     carried: tuple[tuple[str, str], ...]  # (path, name) of side files to copy
+    kept: Kept | None = None  # what the made tensors' file lives by
 
     @cached_property
     def written(self) -> list[int]:
@@ -117,7 +119,8 @@ def bind(
     """
     refuse_far_too_many(plan.source, checkpoint)
     sources, targets = families(plan.source.stored), families(plan.target.stored)
-    entries = match(plan.source, sources, checkpoint)
+    kept = Kept()
+    entries = match(plan.source, sources, checkpoint, make(plan.made, kept))
     windows = [None if entry is None else entry.window for entry in entries]
     check_extents(windows)
     moves = instances(plan.steps, sources, targets)
@@ -141,7 +144,7 @@ def bind(
     checks = checks.take(there[checks.source] & there[checks.target])
     return Bound(
         plan, str(checkpoint.path), checkpoint, sources, targets, windows, tensors, order, moves, checks, files,
-        (*((name, text.encode()) for name, text in plan.files), *texts), _carried(plan, checkpoint, extra),
+        (*((name, text.encode()) for name, text in plan.files), *texts), _carried(plan, checkpoint, extra), kept,
     )  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from typing import NoReturn, Protocol
 
 from .families import Family, further_copies, spelled
 from .fault import Fault
-from .plan import Side, Stored
+from .plan import Side, Stored, made_name
 from .window import ITEM_BYTES, Entry, Window
 
 SHOWN = 5
@@ -91,10 +91,12 @@ def refuse_far_too_many(side: Side, checkpoint: Readable) -> None:
         )
 
 
-def match(side: Side, families: tuple[Family, ...], checkpoint: Readable) -> list[Entry | None]:
+def match(
+    side: Side, families: tuple[Family, ...], checkpoint: Readable, made: tuple[Entry, ...] = ()
+) -> list[Entry | None]:
     """The entry of every stored tensor, by global number; None only where an optional one is absent, or a copy that
-    ranks share."""
-    entries = checkpoint.entries
+    ranks share. `made` are entries beside the checkpoint's own."""
+    entries = (*checkpoint.entries, *made)
     files = _Files(entries)
     by_name: dict[str, Entry] = {}
     by_place: dict[tuple[str, str], Entry] = {}
@@ -131,7 +133,7 @@ def match(side: Side, families: tuple[Family, ...], checkpoint: Readable) -> lis
                 shapes.append(f"`{hit.name}` in {hit.file}: {list(hit.window.shape)}, expected {list(stored.shape)}")
     if missing_files:
         _missing_files(list(missing_files), files, side, families, str(checkpoint.path))
-    _extra_files(files, side, families, str(checkpoint.path))
+    _extra_files(files, side, tuple(f for f in families if not f.stored.name.startswith(made_name(""))), str(checkpoint.path))
     used = {(entry.file, entry.name) for entry in found if entry is not None}
     unknown = _unknown(entries, used, side)
     if missing:

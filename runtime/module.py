@@ -11,9 +11,9 @@ from .bind import bind
 from .checkpoint import open_checkpoint
 from .engine import Report, run
 from .fault import Fault
-from .plan import Box, Loop, Over, Plan, Proof, Side, Step, Stored
+from .plan import Box, Loop, Made, Over, Plan, Proof, Side, Step, Stored
 
-__all__ = ["Box", "Loop", "Over", "Plan", "Proof", "Side", "Step", "Stored", "kernel", "main", "run_module"]
+__all__ = ["Box", "Loop", "Made", "Over", "Plan", "Proof", "Side", "Step", "Stored", "kernel", "main", "run_module"]
 
 
 def kernel(function: Callable[..., None]) -> Callable[..., None]:

@@ -91,6 +91,21 @@ class Step:
 
 
 @dataclass(frozen=True)
+class Made:
+    """A small source tensor that no file holds: its elements, float32 and row-major, are `function(*args)`."""
+
+    name: str
+    shape: tuple[int, ...]
+    function: str
+    args: tuple[float, ...]
+
+
+def made_name(tensor: str) -> str:
+    """What a made tensor is called among the source's stored ones."""
+    return f"made:{tensor}"
+
+
+@dataclass(frozen=True)
 class Proof:
     """What was proved of one layout, in elements. `stored` = `model` * declared copies + `padding`, exactly."""
 
@@ -115,6 +130,7 @@ class Side:
     ignored: tuple[str, ...] = ()
     carry: tuple[str, ...] = ()
     changed: tuple[str, ...] = ()  # parameters that are not at their defaults
+    omitted: tuple[str, ...] = ()  # tensors of the model that the layout leaves out on purpose
 
 
 @dataclass(frozen=True)
@@ -131,4 +147,5 @@ class Plan:
     files: tuple[tuple[str, str], ...] = ()
     dtype: str | None = None
     axes: tuple[tuple[str, int], ...] = ()
+    made: tuple[Made, ...] = ()  # tensors of `source.stored` that are calculated
     version: int = field(default=VERSION)

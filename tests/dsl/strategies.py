@@ -138,6 +138,7 @@ rules = st.builds(
     st.booleans(),
     st.booleans(),
     opt(exprs),
+    opt(st.builds(tree.Call, names, _tuple(exprs, 0, 2))),
 )
 ignores = st.builds(tree.Ignore, _tuple(patterns, 1), opt(exprs))
 rule_items = st.recursive(
@@ -147,6 +148,7 @@ rule_items = st.recursive(
 )
 items = st.one_of(
     st.builds(tree.Files, _tuple(patterns, 1, 2), opt(exprs)),
+    st.builds(tree.Omit, _tuple(names, 1), opt(exprs)),
     st.builds(tree.Text, strings, strings, opt(exprs)),
     st.builds(tree.Formats, _tuple(names, 1)),
     st.builds(tree.Config, strings, _tuple(settings), opt(strings), st.booleans()),
