@@ -12,13 +12,13 @@ from . import library
 from .compiler.detect import find_layouts, stray_files
 from .compiler.infer import infer_from
 from .compiler.link import Family, FlatLayout
-from .compiler.match import Found, may_be_absent, ranks_of, stored_tensors
+from .compiler.match import Found, may_be_absent, ranks_of, stored_tensors, tensors_of
 from .compiler.reads import calls
 from .compiler.resolve import Side
 from .compiler.sizes import Scalar, Sizes, bind_sizes, config_of, own_config_of
 from .dsl.diagnostic import Diagnostic, MappingError
 from .dsl.nearest import nearest
-from .dsl.tree import Stages
+from .dsl.tree import Literal, Omit, Stages
 from .runtime.checkpoint import Checkpoint
 from .runtime.fault import Fault
 from .runtime.match import few
@@ -94,19 +94,40 @@ def choose(
         )  # fmt: skip
     whole = [f for f in fits if not f.missing] or fits[:1]
     error: MappingError | Fault | None = None
+    good: list[tuple[tuple[bool, int, int], tuple[Family, FlatLayout, FlatLayout | None, Path | None]]] = []
     for fit in whole:
+        if good and fit.layout.name != good[0][1][1].name:
+            continue
         try:
-            keys_layout = config_layout(fit.family, fit.layout, fit.family.layout(to), config, checkpoint)
+            target = fit.family.layout(to)
+            keys_layout = config_layout(fit.family, fit.layout, target, config, checkpoint)
             path = config_path(checkpoint, keys_layout, config)
-            sizes_of(fit.family, keys_layout, path, of_model(given, fit.family), found, fit.layout)
-            return fit.family, fit.layout, keys_layout, path
+            sizes = sizes_of(fit.family, keys_layout, path, of_model(given, fit.family), found, fit.layout)
+            rank = has_place(target, sizes), agreement(fit.family, sizes), len(fit.family.layouts)
+            good.append((rank, (fit.family, fit.layout, keys_layout, path)))
         except (MappingError, Fault) as e:
             error = error or e
+    if good:
+        return max(good, key=lambda x: x[0])[1]
     fit = whole[0]
     keys_layout = config_layout(fit.family, fit.layout, fit.family.layout(to), config, checkpoint)
     if isinstance(error, MappingError) and any(d.code == "unmet-requirement" for d in error.diagnostics):
         raise error
     return fit.family, fit.layout, keys_layout, config_path(checkpoint, keys_layout, config)
+
+
+def has_place(layout: FlatLayout, sizes: Sizes) -> bool:
+    """Whether some rule of the layout stores each tensor, or the layout leaves it out."""
+    stored = {name for flat in layout.rules for name in tensors_of(flat.rule, layout)}
+    left_out = {name for item in layout.items if isinstance(item, Omit) for name in item.tensors}
+    return set(sizes.tensors) <= stored | left_out
+
+
+def agreement(family: Family, sizes: Sizes) -> int:
+    """How many settings are as the family has them by itself: where several families fit, the most alike is it."""
+    return sum(
+        isinstance(s.value, Literal) and sizes.values.get(s.name) == s.value.value for s in family.model.settings
+    )
 
 
 def of_model(settings: Mapping[str, Scalar], family: Family) -> dict[str, Scalar]:
@@ -120,12 +141,12 @@ def config_layout(
 ) -> FlatLayout | None:
     """The layout whose config block reads the config at hand: by the file's name, then source before target."""
     candidates = [x for x in (source, target, *family.layouts) if config_of(x) is not None]
-    candidates.sort(key=lambda x: (c := config_of(x)) is not None and c.read_only)
     if config is not None:
         name = Path(config).name
         named = [x for x in candidates if (c := config_of(x)) and Path(c.file).name == name]
         same = [x for x in candidates if (c := config_of(x)) and Path(c.file).suffix == Path(config).suffix]
         return next(iter(named or same or candidates), None)
+    candidates.sort(key=lambda x: own_config_of(x) is None)
     if checkpoint is not None:
         for x in candidates:
             c = config_of(x)
@@ -169,7 +190,9 @@ def sizes_of(
         )  # fmt: skip
     present = stored_tensors(source, found) if found is not None else expected_tensors(family)
     keys_layout = layout if config is not None else None
-    infer = infer_from(source, found or (), (ranks_of(source, found) if found else None) or {})
+    spelled = ranks_of(source, found) if found else None
+    degrees = {p.name: 1 for p in source.params if p.rank} if spelled is not None else {}  # not spelled: not divided
+    infer = infer_from(source, found or (), degrees | (spelled or {}))
     return bind_sizes(family, keys_layout, keys, given, present.__contains__, str(config or ""), may_be_absent(source), infer)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -89,6 +90,9 @@ def bind_sizes(
         scope.lookup(Ref(setting.name, setting.span))
     optional = may_be_absent | {t.name for t in model.tensors if t.optional}
     tensors, tied, absent = _tensors(family, scope, lambda name: name in optional and not stored(name), infer)
+    for axis in model.axes:  # sizes that no tensor here needs are known where the config tells them
+        with suppress(MappingError):
+            scope.lookup(Ref(axis.name, axis.span))
     scope.functions = {}
     values = {n: scope.names[n] for n in names if n in scope.names}
     return Sizes(values, dict(scope.origins), tensors, tied, absent)

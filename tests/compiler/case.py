@@ -81,7 +81,7 @@ def compile_case(case: Case, **more: Any) -> Compiled:
     layouts = [x.name for x in family.layouts]
     from_, *source = (case.header("from") or layouts[0]).split()
     to, *target = (case.header("to") or layouts[-1]).split()
-    configured = next((x for x in family.layouts if (c := config_of(x)) and not c.read_only), None)
+    configured = next((x for x in family.layouts if (c := config_of(x)) and c.file == "config.json"), None)
     keys = json.loads(case.header("config") or "{}")
     stored = case.header("stored")
     known = {t.name for t in family.model.tensors} if stored is None else set(stored.split())
