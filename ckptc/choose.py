@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeAlias
 
 from . import library
 from .compiler.detect import find_layouts, stray_files
@@ -22,6 +22,9 @@ from .dsl.tree import Literal, Omit, Stages
 from .runtime.checkpoint import Checkpoint
 from .runtime.fault import Fault
 from .runtime.match import few
+
+
+_Choice: TypeAlias = tuple[Family, FlatLayout, FlatLayout | None, Path | None]
 
 
 def read_config(path: str | Path) -> Mapping[str, Any]:
@@ -66,11 +69,12 @@ def choose(
     family: str | None,
     config: str | Path | None,
     given: Mapping[str, Scalar] = MappingProxyType({}),
-) -> tuple[Family, FlatLayout, FlatLayout | None, Path | None]:
+) -> _Choice:
     """The family and layout that the files and the config fit, with the layout whose config block reads it.
 
     `given` are settings of which some may be the model's.
     """
+    config = follow_config(config)
     known = library.families(mapping)
     configured = [f for f in known if any(own_config_of(x) for x in f.layouts)]
     choices = [f for f in known if f.name == family] if family is not None else configured or list(known)
@@ -94,7 +98,7 @@ def choose(
         )  # fmt: skip
     whole = [f for f in fits if not f.missing] or fits[:1]
     error: MappingError | Fault | None = None
-    good: list[tuple[tuple[bool, int, int], tuple[Family, FlatLayout, FlatLayout | None, Path | None]]] = []
+    good: list[tuple[tuple[bool, int, int], _Choice]] = []
     for fit in whole:
         if good and fit.layout.name != good[0][1][1].name:
             continue
@@ -103,17 +107,42 @@ def choose(
             keys_layout = config_layout(fit.family, fit.layout, target, config, checkpoint)
             path = config_path(checkpoint, keys_layout, config)
             sizes = sizes_of(fit.family, keys_layout, path, of_model(given, fit.family), found, fit.layout)
-            rank = has_place(target, sizes), agreement(fit.family, sizes), len(fit.family.layouts)
+            exists = stored_tensors(fit.layout, found) <= sizes.tensors.keys() | sizes.tied.keys()
+            rank = exists and has_place(target, sizes), agreement(fit.family, sizes), len(fit.family.layouts)
             good.append((rank, (fit.family, fit.layout, keys_layout, path)))
         except (MappingError, Fault) as e:
             error = error or e
     if good:
-        return max(good, key=lambda x: x[0])[1]
+        return _the_one(good, to)
     fit = whole[0]
     keys_layout = config_layout(fit.family, fit.layout, fit.family.layout(to), config, checkpoint)
     if isinstance(error, MappingError) and any(d.code == "unmet-requirement" for d in error.diagnostics):
         raise error
     return fit.family, fit.layout, keys_layout, config_path(checkpoint, keys_layout, config)
+
+
+def _the_one(good: list[tuple[tuple[bool, int, int], _Choice]], to: str) -> _Choice:
+    """The best fit. Raises `Fault` where others are as good and mean other files."""
+    good.sort(key=lambda x: x[0], reverse=True)
+    equal = [choice for rank, choice in good if rank == good[0][0]]
+    if len({family.layout(to).span for family, *_ in equal}) > 1:
+        names = ", ".join(sorted(family.name for family, *_ in equal))
+        raise Fault("several-families", f"the checkpoint may be of several families: {names}", help=f"name it: --family {equal[0][0].name}")
+    return equal[0]
+
+
+def follow_config(config: str | Path | None) -> str | Path | None:
+    """A framework's own YAML file may name the model's config: that one is read then."""
+    if config is None or Path(config).suffix not in (".yaml", ".yml") or not Path(config).is_file():
+        return config
+    model = read_config(config).get("model")
+    inner = model.get("model_config") if isinstance(model, Mapping) else None
+    if not isinstance(inner, str):
+        return config
+    place = Path(config).parent / inner
+    if not place.exists():
+        raise Fault("no-config", f"{config} takes the model's config from {inner}, which is not there", help="pass that file with --config")
+    return place
 
 
 def has_place(layout: FlatLayout, sizes: Sizes) -> bool:
@@ -141,6 +170,9 @@ def config_layout(
 ) -> FlatLayout | None:
     """The layout whose config block reads the config at hand: by the file's name, then source before target."""
     candidates = [x for x in (source, target, *family.layouts) if config_of(x) is not None]
+    if config is not None and Path(config).is_dir():
+        there = [x for x in candidates if (c := config_of(x)) and (Path(config) / c.file).is_file()]
+        return next(iter([x for x in there if own_config_of(x)] or there or [x for x in candidates if own_config_of(x)]), None)
     if config is not None:
         name = Path(config).name
         named = [x for x in candidates if (c := config_of(x)) and Path(c.file).name == name]
@@ -169,7 +201,8 @@ def config_path(checkpoint: Checkpoint, layout: FlatLayout | None, config: str |
     if block is None:
         return None
     root = root_of(checkpoint)
-    above = [root.parent] if root.name == "model" else []  # where a folder of rank files stands in a checkpoint
+    ranks = root.name == "model" and checkpoint.format in ("pt", "xser")
+    above = [root.parent] if ranks else []  # where a folder of rank files stands in a checkpoint
     return next((place / block.file for place in (root, *above) if (place / block.file).exists()), None)
 
 

@@ -51,16 +51,19 @@ def _nxdt(arguments: Sequence[str]) -> Work:
     return translate(arguments, "checkpoint_converter")
 
 
-def _nxd(arguments: Sequence[str]) -> Work:
-    from .compat_nxdt import translate
+def _nxd(family: str | None) -> Callable[[Sequence[str]], Work]:
+    def script(arguments: Sequence[str]) -> Work:
+        from .compat_nxdt import translate
 
-    return translate(arguments, "convert_checkpoints", unknown="ignored")
+        return translate(arguments, "convert_checkpoints", unknown="ignored", family=family)
+
+    return script
 
 
 def _nxdt_mixtral(arguments: Sequence[str]) -> Work:
     from .compat_nxdt import translate
 
-    return translate(arguments, "hf_nxdt_mixtral_ckpt_converter", unknown="ignored")
+    return translate(arguments, "hf_nxdt_mixtral_ckpt_converter", unknown="ignored", family="mixtral")
 
 
 def _nnm(arguments: Sequence[str]) -> Work:
@@ -77,10 +80,10 @@ def _zero1(arguments: Sequence[str]) -> Work:
 
 SCRIPTS: dict[str, Callable[[Sequence[str]], Work]] = {
     "checkpoint_converter": _nxdt,
-    "convert_checkpoints": _nxd,
-    "convert_checkpoints_dbrx": _nxd,
-    "convert_checkpoints_llama": _nxd,
-    "convert_checkpoints_mixtral": _nxd,
+    "convert_checkpoints": _nxd(None),
+    "convert_checkpoints_dbrx": _nxd("dbrx"),
+    "convert_checkpoints_llama": _nxd("llama"),
+    "convert_checkpoints_mixtral": _nxd("mixtral"),
     "convert_zero_checkpoints": _zero1,
     "hf_nxdt_mixtral_ckpt_converter": _nxdt_mixtral,
     "nnm_model_ckpt_to_nxdt_model_ckpt_converter": _nnm,
@@ -89,7 +92,10 @@ SCRIPTS: dict[str, Callable[[Sequence[str]], Work]] = {
 
 def run_script(script: str, arguments: Sequence[str]) -> None:
     """Translate, print the native command, run it. `script` may have its folder and its `.py`."""
-    name = PurePath(script).name.removesuffix(".py")
+    path = PurePath(script)
+    name = path.name.removesuffix(".py")
+    if f"{name}_{path.parent.name}" in SCRIPTS:
+        name = f"{name}_{path.parent.name}"  # scripts of one name in folders of families
     if name not in SCRIPTS:
         raise UsageError(f"no script `{script}` is known (there is {', '.join(sorted(SCRIPTS))})")
     work = SCRIPTS[name](arguments)

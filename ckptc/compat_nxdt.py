@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from argparse import Namespace
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +18,8 @@ DEGREES = ("tp_size", "pp_size", "ep_size", "virtual_pp_size", "kv_size_multipli
 IN_OWN_ORDER = ("copies-differ", "unmet-requirement")
 
 
-def translate(arguments: Sequence[str], script: str, unknown: str = "refused") -> Work:
-    """`unknown`: whether the script refuses or ignores arguments that it does not know."""
+def translate(arguments: Sequence[str], script: str, unknown: str = "refused", family: str | None = None) -> Work:
+    """`unknown`: whether the script refuses or ignores arguments that it does not know. `family`: what it is for."""
     args, ignored = _parse(arguments, script, unknown == "ignored")
     chosen = [mode for mode in MODES if getattr(args, mode)]
     if len(chosen) != 1:
@@ -28,14 +27,15 @@ def translate(arguments: Sequence[str], script: str, unknown: str = "refused") -
     notes = [f"{word} is ignored, as the script ignores it" for word in ignored]
     _refuse(args)
     config = _config_file(args, notes)
-    keys = _keys(config or str(Path(args.input_dir or "").parent / "config.json"))
     source = _source(args, notes)
+    keys = _keys(config, source)
     _say_unneeded(args, keys, notes)
+    common = [*(["--config", config] if config else []), *(["--family", family] if family else [])]
     if chosen[0] == "convert_from_full_state":
-        return _forward(args, source, config, keys, notes)
+        return _forward(args, source, common, keys, notes)
     if chosen[0] == "convert_to_full_state":
-        return _backward(args, source, config, keys, notes)
-    return _repack(args, chosen[0], source, config, notes)
+        return _backward(args, source, common, keys, notes)
+    return _repack(args, chosen[0], source, common, keys, notes)
 
 
 def _parse(arguments: Sequence[str], script: str, lenient: bool) -> tuple[Namespace, list[str]]:
@@ -97,28 +97,31 @@ def _config_file(args: Namespace, notes: list[str]) -> str | None:
         return str(args.config) if args.config else None
     if args.config:
         notes.append("--config is ignored, as --nxdt_yaml_config is given")
+    from .choose import follow_config, read_config
+
+    read_config(args.nxdt_yaml_config)  # a file that cannot be read is refused here, by its name
+    return str(follow_config(args.nxdt_yaml_config))
+
+
+def _keys(config: str | None, source: str) -> dict[str, Any]:
+    """The config that will be read, as far as it is at hand; whoever needs it reports that it cannot be read."""
     from .choose import read_config
 
-    model = read_config(args.nxdt_yaml_config).get("model")
-    inner = model.get("model_config") if isinstance(model, Mapping) else None
-    if isinstance(inner, str):
-        place = Path(args.nxdt_yaml_config).parent / inner
-        if not place.is_file():
-            raise Fault(
-                "no-config", f"{args.nxdt_yaml_config} takes the model's config from {inner}, which is not there",
-                help="pass it with --config, and leave --nxdt_yaml_config out",
-            )  # fmt: skip
-        return str(place)
-    return str(args.nxdt_yaml_config)
-
-
-def _keys(config: str) -> dict[str, Any]:
-    """The config, only to word notes with; whoever needs it reports that it cannot be read."""
+    place = Path(source)
+    above = place.is_file() or place.name == "model"
+    beside = place.parent if place.is_file() or (above and not (place / "config.json").exists()) else place
     try:
-        found = json.loads(Path(config).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        found = dict(read_config(config or beside / "config.json"))
+    except Fault:
         return {}
-    return found if isinstance(found, dict) else {}
+    model = found.get("model")
+    if isinstance(model, Mapping):  # the framework's YAML file, in the words of a config.json
+        groups = model.get("num_kv_heads", model.get("num_attention_heads"))
+        found = {"num_hidden_layers": model.get("num_layers"), "num_attention_heads": model.get("num_attention_heads"), "num_key_value_heads": groups}
+        found |= {"num_local_experts": 1} if model.get("moe") else {}
+    elif "num_attention_heads" in found:
+        found.setdefault("num_key_value_heads", found["num_attention_heads"])
+    return found
 
 
 def _say_unneeded(args: Namespace, keys: Mapping[str, Any], notes: list[str]) -> None:
@@ -150,7 +153,12 @@ def _heads(args: Namespace, hw: str, keys: Mapping[str, Any], notes: list[str]) 
     """The settings of attention, as KEY=VALUE."""
     if args.model_style == "megatron":
         heads, groups = keys.get("num_attention_heads"), keys.get("num_key_value_heads")
-        shared = args.qkv_linear if groups is None else heads != groups
+        if groups is None:
+            raise Fault(
+                "no-config", "without the model's config it is not known whether query heads share key/value heads, as the megatron style needs",
+                help="pass the config with --config",
+            )  # fmt: skip
+        shared = heads != groups
         if shared != args.qkv_linear:
             has = "a tensor for query and one for key and value" if shared else "one tensor for query, key and value"
             notes.append(f"--qkv_linear {args.qkv_linear} is ignored: with {groups} key/value heads the module has {has}")
@@ -189,7 +197,7 @@ def _say_order(args: Namespace, keys: Mapping[str, Any], option: str, notes: lis
         )
 
 
-def _forward(args: Namespace, source: str, config: str | None, keys: Mapping[str, Any], notes: list[str]) -> Work:
+def _forward(args: Namespace, source: str, common: list[str], keys: Mapping[str, Any], notes: list[str]) -> Work:
     native = ["convert", source, args.output_dir, "--from", "hf", "--to", _layout(args), *_degrees(args)]
     if args.virtual_pp_size != 1:
         native += ["--vpp", str(args.virtual_pp_size)]
@@ -209,12 +217,10 @@ def _forward(args: Namespace, source: str, config: str | None, keys: Mapping[str
             + (", and each expert parallel rank has its own" if args.ep_size != 1 else "")
             + "; the script does not transpose them (its layout is --set experts=converter)"
         )
-    if config:
-        native += ["--config", config]
-    return Work((*native, "--merge"), tuple(notes))
+    return Work((*native, *common, "--merge"), tuple(notes))
 
 
-def _backward(args: Namespace, source: str, config: str | None, keys: Mapping[str, Any], notes: list[str]) -> Work:
+def _backward(args: Namespace, source: str, common: list[str], keys: Mapping[str, Any], notes: list[str]) -> Work:
     if args.save_xser:
         notes.append("--save_xser is not needed: the result is one file of whole tensors")
     if args.virtual_pp_size != 1:
@@ -227,11 +233,14 @@ def _backward(args: Namespace, source: str, config: str | None, keys: Mapping[st
         if args.qkv_linear and not megatron:
             out += _settings("--from-set", _heads(args, hw, keys, [])[1:])
         out += _settings("--from-set", _rounding(args, keys))
-        if config:
-            out += ["--config", config]
-        return (*out, "--format", "bin", "--single-file", "checkpoint.pt", "--merge")
+        return (*out, *common, "--format", "bin", "--single-file", "checkpoint.pt", "--merge")
 
-    if megatron or not args.qkv_linear or args.hw_backend != "trn2" or args.kv_size_multiplier == 1:
+    return _in_either_order(args, native, notes)
+
+
+def _in_either_order(args: Namespace, native: Callable[[str], tuple[str, ...]], notes: list[str]) -> Work:
+    """Of trn2 with copies, the files may be in the module's order or in the script's."""
+    if args.model_style == "megatron" or not args.qkv_linear or args.hw_backend != "trn2" or args.kv_size_multiplier == 1:
         return Work(native(args.hw_backend), tuple(notes))
     if args.tp_size == args.kv_size_multiplier:
         # Every rank holds every key/value head, so the copies cannot tell who wrote the files.
@@ -245,11 +254,17 @@ def _backward(args: Namespace, source: str, config: str | None, keys: Mapping[st
     return Work(native("trn2"), tuple(notes), IN_OWN_ORDER, Work(native("trn2_converter"), (why,)))
 
 
-def _repack(args: Namespace, mode: str, source: str, config: str | None, notes: list[str]) -> Work:
-    """The same rank files in the other container; what is in them stays as it is."""
+def _repack(args: Namespace, mode: str, source: str, common: list[str], keys: Mapping[str, Any], notes: list[str]) -> Work:
+    """The same rank files in the other container; what is in them stays as it is, but for padding."""
     layout = _layout(args)
-    native = ["convert", source, args.output_dir, "--from", layout, "--to", layout]
-    native += ["--format", "xser" if mode == "convert_to_xser" else "pt"]
-    native += ["--config", config] if config else []
-    notes.append("degrees and settings stay as they are in the files")
-    return Work((*native, "--merge"), tuple(notes))
+    notes.append("degrees and settings stay as they are in the files; padding is written as zeros")
+    given = [f"{rank}={n}" for rank, n in (("tp", args.tp_size), ("pp", args.pp_size), ("ep", args.ep_size)) if n != 1]
+
+    def native(hw: str) -> tuple[str, ...]:
+        out = ["convert", source, args.output_dir, "--from", layout, "--to", layout]
+        out += ["--format", "xser" if mode == "convert_to_xser" else "pt"]
+        heads = _heads(args, hw, keys, [])[1:] if args.qkv_linear and args.model_style == "hf" else []
+        out += _settings("--from-set", [*given, *heads, *_rounding(args, keys)])
+        return (*out, *common, "--merge")
+
+    return _in_either_order(args, native, notes)

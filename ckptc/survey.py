@@ -37,6 +37,7 @@ def survey(
     report: dict[str, Any] = {
         "path": str(path),
         "format": checkpoint.format,
+        "tag": checkpoint.tag or None,
         "files": len({e.file for e in checkpoint.entries}),
         "tensors": len(checkpoint.entries),
         "elements": sum(elements),
@@ -92,7 +93,7 @@ def describe(report: dict[str, Any]) -> str:
     layout = report["layout"] or "unknown layout"
     facts = [f"{k} {v}" for part in ("degrees", "settings") for k, v in report[part].items()]
     lines = [
-        report["path"],
+        report["path"] + (f" (its newest complete checkpoint, {report['tag']})" if report["tag"] else ""),
         f"  is       {family}, {layout}" + (f" ({', '.join(facts)})" if facts else ""),
         f"  format   {report['format']}, {report['files']:,} file{'s' * (report['files'] != 1)}",
         f"  holds    {report['tensors']:,} tensors, {report['elements']:,} elements, {size(report['bytes'])}",

@@ -9,7 +9,22 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from ..dsl.diagnostic import Diagnostic, Label
-from ..dsl.tree import Config, Files, Hole, Index, Let, Omit, Refine, Require, Rule, Span, Stages, State, TensorDecl, Text
+from ..dsl.tree import (
+    Config,
+    Files,
+    Hole,
+    Index,
+    Let,
+    Omit,
+    Refine,
+    Require,
+    Rule,
+    Span,
+    Stages,
+    State,
+    TensorDecl,
+    Text,
+)
 from .check_names import Names, check_expr, check_hole, check_index, unknown
 from .lets import labels, mentions
 from .link import Family, FlatLayout

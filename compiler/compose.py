@@ -76,9 +76,11 @@ def compose(source: tuple[Lowered, ...], target: tuple[Lowered, ...]) -> tuple[M
 def _ranks(piece: Piece, item: Lowered) -> _Ranks:
     """The ranks that have copies of a piece, by name and degree, and how each moves its place.
 
-    Not those that share: of them some may have left their copy out.
+    Not where a copy may be left out: by ranks that share, and of what is optional.
     """
     found: _Ranks = {}
+    if item.stored.optional:
+        return found
     for loop in piece.loops:
         if loop.replica and (rank := _rank_of(loop, item)) not in item.stored.shared:
             found[rank, loop.extent] = tuple(0 if slot == COPY else n for slot, n in enumerate(loop.move))

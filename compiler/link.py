@@ -94,9 +94,11 @@ def link(mappings: Sequence[Mapping]) -> tuple[Family, ...]:
             own = _unique([x for x in layouts if x.model == m.name], "layout")
             inherited |= {x.span: known[name] for name, x in own.items() if name in known}
             known |= own
-        bases = {x.extends for x in known.values() if x.extends != x.name}
+        bases = {x.extends for x in layouts if x.model in {m.name for m in chain} and x.extends != x.name}
         flat = tuple(_flatten(_layout_chain(x, known, inherited)) for x in known.values())
-        flat = tuple(x for x in flat if x.rules or x.name not in bases)  # what others extend may have no rules itself
+        taken_away = {x.name for x in known.values() if x.span in inherited and not x.items}
+        # What others extend may have no rules itself.
+        flat = tuple(x for x in flat if x.name not in taken_away and (x.rules or x.name not in bases))
         mine = frozenset(x.name for x in known.values() if x.model == model.name)
         families.append(Family(model.name, _merge(chain), flat, mine))
     for layout in layouts:

@@ -86,10 +86,21 @@ def bind_sizes(
         scope.origins[name] = f"--set {name}"
     for require in _requires(model.requires, config_layout):
         check_requirement(require, scope)
-    for setting in model.settings:
-        scope.lookup(Ref(setting.name, setting.span))
+    faults: MappingError | None = None
+    try:
+        for setting in model.settings:
+            scope.lookup(Ref(setting.name, setting.span))
+    except MappingError as error:
+        faults = error
     optional = may_be_absent | {t.name for t in model.tensors if t.optional}
-    tensors, tied, absent = _tensors(family, scope, lambda name: name in optional and not stored(name), infer)
+    try:
+        tensors, tied, absent = _tensors(family, scope, lambda name: name in optional and not stored(name), infer)
+    except MappingError as error:
+        if faults is None or any(d.code == "bad-size" for d in error.diagnostics):
+            raise  # a setting that is calculated from a size fails with it
+        raise faults from None
+    if faults is not None:
+        raise faults
     for axis in model.axes:  # sizes that no tensor here needs are known where the config tells them
         with suppress(MappingError):
             scope.lookup(Ref(axis.name, axis.span))

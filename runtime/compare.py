@@ -164,7 +164,7 @@ def _differ(bound: Bound, row: Row, a: Array, b: Array, start: int) -> None:
         "copies-differ",
         f"declared copies differ: {_title(bound, one)} and {_title(bound, two)}",
         notes=tuple(notes),
-        help="use --no-compare-copies to take the first copy",
+        help="name the source's settings with --from-set if they are others; --no-compare-copies takes the first copy as it is",
     )
 
 

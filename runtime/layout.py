@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .families import Family, further_copies
+from .fault import Fault
 from .hf_files import hf_shards, index_json, shard_names
 from .plan import Side
 from .target import FileLayout, lay_out_safetensors, lay_out_torch_zip
@@ -67,6 +68,11 @@ def lay_out(
         copies = [copy for family in targets for copy in further_copies(family)]
         by_experts = [alone for family in targets for alone in [_cut_by_shared(side, family)] * len(family.rows)]
         for name, members in groups.items():
+            if all(copies[i] for i in members):
+                raise Fault(
+                    "empty-rank", f"`{name}` would only reference tensors of another rank's folder, and no reader could tell that it is there",
+                    help="write it with --format pt",
+                )  # fmt: skip
             described = [(flat[i], dtypes[i], targets[owner[i]].stored.shape) for i in members]
             texts += reference_files(name, [(*d, by_experts[i]) for d, i in zip(described, members, strict=True)], trees.get(name))
             for tid, (i, tensor) in enumerate(zip(members, described, strict=True)):

@@ -208,8 +208,13 @@ def _missing_files(
         "missing-file",
         f"{path} lacks {count(len(missing), 'file')} of layout `{side.layout}`" + (f" with {said}" if said else ""),
         notes=few(missing) + ((f"the files that are there fit {fits}",) if fits else ()),
-        help=f"use {fits}" if fits else "check the path and the layout",
+        help=f"use {fits}" if fits and _differ(fits, side) else "check that every file is there",
     )
+
+
+def _differ(fits: str, side: Side) -> bool:
+    """Whether the files show other degrees than the side's."""
+    return any(f"{name} = {value}" not in fits.split(", ") for name, value in side.ranks if f"{name} = " in fits)
 
 
 def _extra_files(files: _Files, side: Side, families: tuple[Family, ...], path: str) -> None:

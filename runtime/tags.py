@@ -27,7 +27,7 @@ def choose_tag(path: str) -> str:
     if not tags:
         return ""
     said = _newest(path)
-    if said in tags:
+    if said in tags and (_has(path, said, DONE) or not _has(path, said, BEGUN)):
         return said
     done = [tag for tag in tags if _has(path, tag, DONE)]
     if done:

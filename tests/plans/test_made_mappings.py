@@ -56,7 +56,7 @@ def load_module(path: Path, text: str, known: bool = False) -> ModuleType:
 
 
 @settings(max_examples=60, deadline=None)
-@given(mappings(), DTYPES, LOOSE, LOOSE, st.sampled_from([1, 2, 3]), st.integers(200, 4000))
+@given(mappings(), DTYPES, LOOSE, LOOSE, st.sampled_from([1, 2, 3]), st.integers(800, 4000))
 def test_the_engine_writes_what_the_reference_says_under_any_budget(made: Made, dtype: torch.dtype, one: str, two: str, workers: int, memory: int) -> None:
     source, target, plan = plan_of(made, (one, two))
     with tempfile.TemporaryDirectory() as name:
@@ -71,7 +71,7 @@ def test_the_engine_writes_what_the_reference_says_under_any_budget(made: Made, 
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(mappings(), DTYPES, st.integers(200, 4000))
+@given(mappings(), DTYPES, st.integers(800, 4000))
 def test_an_emitted_module_writes_the_same_bytes_as_the_engine(monkeypatch: pytest.MonkeyPatch, made: Made, dtype: torch.dtype, memory: int) -> None:
     """The kernels run as plain Python here: what they mean is tested, and Numba is below."""
     source, _, plan = plan_of(made)
