@@ -78,7 +78,14 @@ def _zero1(arguments: Sequence[str]) -> Work:
     return translate(arguments)
 
 
+def _special_tokens(arguments: Sequence[str]) -> Work:
+    from .compat_tokenizer import translate
+
+    return translate(arguments)
+
+
 SCRIPTS: dict[str, Callable[[Sequence[str]], Work]] = {
+    "add_special_tokens_to_sentencepiece": _special_tokens,
     "checkpoint_converter": _nxdt,
     "convert_checkpoints": _nxd(None),
     "convert_checkpoints_dbrx": _nxd("dbrx"),

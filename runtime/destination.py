@@ -1,4 +1,4 @@
-"""Where output goes: a temporary sibling that becomes the destination when it is whole, or vanishes."""
+"""Where output goes, folder or file: a temporary sibling that becomes the destination when it is whole, or vanishes."""
 
 from __future__ import annotations
 
@@ -127,6 +127,35 @@ def destination(out: str, *, overwrite: bool = False, merge: bool = False, durab
         shutil.rmtree(temporary, ignore_errors=True)
         if held is not None:
             os.close(held)
+
+
+def check_file(out: str, *, overwrite: bool) -> None:
+    """Refuses a file to write that is there, and a folder in any case."""
+    if os.path.isdir(out):
+        raise Fault("destination-exists", f"{out} is a folder", help="name a file")
+    if os.path.lexists(out) and not overwrite:
+        raise Fault("destination-exists", f"{out} exists", help="use --overwrite, or another place")
+
+
+def write_file(out: str, data: bytes) -> None:
+    """Writes a temporary sibling, which becomes `out` when it is whole, in place of what is there."""
+    parent, name = os.path.split(os.path.abspath(out))
+    temporary = ""
+    try:
+        os.makedirs(parent, exist_ok=True)
+        number, temporary = tempfile.mkstemp(prefix=f"{_mark(name)}{os.getpid()}-", dir=parent)
+        with open(number, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(number)
+        os.chmod(temporary, 0o666 & ~_mask())
+        os.replace(temporary, out)
+        temporary = ""
+    except OSError as error:
+        raise Fault("write-failed", f"{out}: {error.strerror}") from error
+    finally:
+        if temporary:
+            os.unlink(temporary)
 
 
 def _mask() -> int:

@@ -79,6 +79,7 @@ def test_each_outside_package_is_known_to_its_room_alone() -> None:
     assert importers("numba") <= {"runtime"}
     assert importers("torch") <= {"runtime", "face.api"}
     assert importers("numpy") <= {"runtime"}
+    assert importers("sentencepiece") <= {"runtime"}
     assert importers("huggingface_hub") <= {"face.hub"}
 
 

@@ -1,4 +1,4 @@
-"""The demo's checkpoint, and the command line as a function."""
+"""The demo's checkpoint, small tokenizers, and the command line as a function."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pytest
 
 from ckptc.cli import main
 from ckptc.demo import write_llama
+from tests.face.sentencepiece_models import KINDS, trained
 
 
 @dataclass(frozen=True)
@@ -46,3 +47,17 @@ def ckptc(capfd: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
         return Outcome(stopped.value.code, *capfd.readouterr())
 
     return run
+
+
+@pytest.fixture(scope="session")
+def models() -> dict[str, bytes]:
+    """A small SentencePiece model of each kind."""
+    return {kind: trained(kind, 15 if kind == "word" else 40) for kind in KINDS}
+
+
+@pytest.fixture
+def bpe(models: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> bytes:
+    """The bytes of in.model, in a folder of the test's own that is the working directory."""
+    monkeypatch.chdir(tmp_path)
+    Path("in.model").write_bytes(models["bpe"])
+    return models["bpe"]

@@ -38,7 +38,7 @@ RECORD = {"code", "severity", "title", "labels", "notes", "help"}
             ["compile", "llama", "--from", "hf", "--to", "nxdt", "--emit", "rust"],
             "ckptc: invalid value for --emit: `rust` cannot be emitted",
         ),
-        (["compat", "convert_gpt"], "ckptc: no script `convert_gpt` is known (there is checkpoint_converter, "),
+        (["compat", "convert_gpt"], "ckptc: no script `convert_gpt` is known (there is "),
     ],
 )
 def test_a_usage_error_is_one_sentence_and_exit_code_2(arguments, sentence, ckptc):

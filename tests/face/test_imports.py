@@ -13,7 +13,7 @@ import pytest
 import ckptc
 
 ROOT = Path(__file__).resolve().parents[2]
-HEAVY = ("torch", "numba", "numpy", "lark", "jinja2", "rich.progress", "huggingface_hub")
+HEAVY = ("torch", "numba", "numpy", "lark", "jinja2", "rich.progress", "huggingface_hub", "sentencepiece")
 
 
 def loaded(code: str) -> list[str]:
@@ -34,7 +34,7 @@ def test_importing_ckptc_does_not_even_import_typer() -> None:
     assert done.stdout.strip() == "False"
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["convert", "--help"], ["version"], ["frobnicate"]])
+@pytest.mark.parametrize("arguments", [["--help"], ["convert", "--help"], ["tokenizer", "--help"], ["version"], ["frobnicate"]])
 def test_help_and_usage_import_nothing_heavy(arguments: list[str]) -> None:
     assert loaded(f"from ckptc.cli import main; main({arguments!r})") == []
 
