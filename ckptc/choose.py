@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,6 +23,8 @@ from .dsl.tree import Stages
 from .runtime.checkpoint import Checkpoint
 from .runtime.fault import Fault
 from .runtime.match import few
+from .runtime.nemo_archive import CONFIG, SUFFIX, open_archive, unwrap
+from .runtime.read_window import read_at
 
 
 def read_config(path: str | Path) -> Mapping[str, Any]:
@@ -29,13 +32,27 @@ def read_config(path: str | Path) -> Mapping[str, Any]:
     path = Path(path)
     if path.is_dir():
         path = path / "config.json"
+    if path.suffix == SUFFIX:
+        path = path / CONFIG
     try:
-        text = path.read_text(encoding="utf-8")
+        text = config_text(path)
     except OSError as e:
         raise Fault("no-config", f"{path}: {e.strerror}", help="name the model's config with --config") from None
     except UnicodeDecodeError:
         raise Fault("bad-config", f"{path} is not text") from None
-    return parse_config(text, path)
+    keys = parse_config(text, path)
+    return unwrap(dict(keys)) if path.name == CONFIG else keys
+
+
+def config_text(path: Path) -> str:
+    """The text of a config: of a file, or of a member of an archive, which is named as if the archive were a folder."""
+    if path.parent.suffix != SUFFIX or not path.parent.is_file():
+        return path.read_text(encoding="utf-8")
+    archive = open_archive(str(path.parent))
+    member = archive.members.get(path.name)
+    if member is None:
+        raise FileNotFoundError(errno.ENOENT, f"the archive holds no {path.name}")
+    return bytes(read_at(archive.path, member.at, member.nbytes)).decode()
 
 
 def parse_config(text: str, path: Path) -> Mapping[str, Any]:
@@ -143,10 +160,12 @@ def config_path(checkpoint: Checkpoint, layout: FlatLayout | None, config: str |
     if config is not None:
         path = Path(config)
         block = config_of(layout) if layout else None
-        return path / block.file if path.is_dir() and block else path
+        return path / block.file if (path.is_dir() or path.suffix == SUFFIX) and block else path
     block = config_of(layout) if layout else None
     if block is None:
         return None
+    if checkpoint.format == "nemo" and block.file in checkpoint.side_files:
+        return Path(checkpoint.path) / block.file
     root = root_of(checkpoint)
     above = [root.parent] if root.name == "model" else []  # where a folder of rank files stands in a checkpoint
     return next((place / block.file for place in (root, *above) if (place / block.file).exists()), None)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import groupby
 from math import prod
@@ -16,10 +15,11 @@ import numpy as np
 from .families import Family, Instances, Rows, families, instances, spelled
 from .fault import Fault
 from .kernels import FLOATING, castable
-from .layout import TargetFile, lay_out
+from .layout import Put, TargetFile, lay_out
 from .match import Readable, check_extents, count, few, match, refuse_far_too_many
+from .nemo_archive import plain_name
 from .plan import Plan, Step
-from .window import ITEM_BYTES, Window
+from .window import ITEM_BYTES, SideFile, Window
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,19 @@ class Bound:
     checks: Instances  # `target` is a source tensor here
     files: tuple[TargetFile, ...]
     texts: tuple[tuple[str, bytes], ...]  # configs and indexes to write
-    carried: tuple[tuple[str, str], ...]  # (path, name) of side files to copy
+    carried: tuple[SideFile, ...]  # to copy, under their names
+    around: tuple[Put, ...] = ()  # what an archive holds around its files
+
+    @property
+    def puts(self) -> tuple[Put, ...]:
+        """All that is written but the files of tensors."""
+        texts = (Put(name, 0, text) for name, text in self.texts)
+        return (*self.around, *texts, *(Put(each.name, 0, each) for each in self.carried))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of all files written."""
+        return tuple(dict.fromkeys((*(file.name for file in self.files), *(put.file for put in self.puts))))
 
     @cached_property
     def written(self) -> list[int]:
@@ -71,8 +83,7 @@ class Bound:
     @cached_property
     def bytes_written(self) -> int:
         """Bytes of all files written, headers included."""
-        carried = sum(_size(path) for path, _ in self.carried)
-        return sum(file.layout.size for file in self.files) + sum(len(text) for _, text in self.texts) + carried
+        return sum(file.layout.size for file in self.files) + sum(put.nbytes for put in self.puts)
 
     @property
     def disk_need(self) -> int:
@@ -90,13 +101,6 @@ class Bound:
         return dict(zip(family.stored.coords, family.rows[target.row].tolist(), strict=True))
 
 
-def _size(path: str) -> int:
-    try:
-        return os.stat(path).st_size
-    except OSError as error:
-        raise Fault("read-failed", f"{path}: {error.strerror}") from error
-
-
 def _bytes(window: Window | None) -> int:
     return int(np.prod(window.shape, dtype=object)) * ITEM_BYTES[window.dtype] if window is not None else 0
 
@@ -107,12 +111,12 @@ def bind(
     *,
     max_shard_bytes: int = 5_000_000_000,
     dtype: str | None = None,
-    extra: Mapping[str, str] = MappingProxyType({}),
+    extra: Sequence[SideFile] = (),
     trees: Mapping[str, Any] = MappingProxyType({}),
 ) -> Bound:
     """Finds every window that `plan` reads in `checkpoint` and lays out every file that it writes.
 
-    `extra` are further side files to copy, by name; what the checkpoint itself has goes first. `trees` are
+    `extra` are further side files to copy; what the checkpoint itself has goes first. `trees` are
     the values in which a target file's tensors stand, by file; other files hold a dict of their tensors.
     """
     refuse_far_too_many(plan.source, checkpoint)
@@ -145,14 +149,22 @@ def bind(
     )  # fmt: skip
 
 
-def _carried(plan: Plan, checkpoint: Readable, extra: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
-    """Side files that the target's layout takes along, from the source or from the paths given."""
+def _carried(plan: Plan, checkpoint: Readable, extra: Sequence[SideFile]) -> tuple[SideFile, ...]:
+    """Side files that the target's layout takes along, from the source or among those given.
+
+    Only archives of the target's kind keep the numbers that such archives put before the names of their artifacts.
+    """
     from fnmatch import fnmatch
 
-    root = os.fspath(checkpoint.path)
     written = {name for name, _ in plan.files}
-    found = {name: os.path.join(root, name) for name in checkpoint.side_files if any(fnmatch(name, g) for g in plan.target.carry)}
-    return tuple((path, name) for name, path in ({**extra, **found}).items() if name not in written)
+    found: dict[str, SideFile] = {}
+    for each in checkpoint.beside:
+        name = each.name if plan.target.format == "nemo" else plain_name(each.name)
+        if any(fnmatch(plain_name(each.name), glob) or fnmatch(each.name, glob) for glob in plan.target.carry):
+            found.setdefault(name, replace(each, name=name))
+    taken = {(each.path, each.at) for each in extra}
+    found = {**{each.name: each for each in extra}, **{n: each for n, each in found.items() if (each.path, each.at) not in taken}}
+    return tuple(each for name, each in found.items() if name not in written)
 
 
 def _refuse_absent(moves: Instances, windows: list[Window | None], plan: Plan) -> None:

@@ -24,9 +24,12 @@ class TorchFile:
     others: list[str] = field(default_factory=list)
 
 
-def read_torch_file(path: str, file: str) -> TorchFile:
-    """The tensors of the torch zip at `path`; `file` is its name in the checkpoint. A bare tensor has name ""."""
-    records, top = read_value(path, file)
+def read_torch_file(path: str, file: str, at: int = 0, nbytes: int | None = None) -> TorchFile:
+    """The tensors of the torch zip at `path`; `file` is its name in the checkpoint. A bare tensor has name "".
+
+    With `nbytes` the zip is that many bytes from `at` of an archive at `path`.
+    """
+    records, top = read_value(path, file, at, nbytes)
     found = TorchFile()
     try:
         if isinstance(top, TensorRef):
@@ -44,9 +47,9 @@ def read_torch_file(path: str, file: str) -> TorchFile:
     return found
 
 
-def read_value(path: str, file: str) -> tuple[dict[str, Record], Any]:
+def read_value(path: str, file: str, at: int = 0, nbytes: int | None = None) -> tuple[dict[str, Record], Any]:
     """The records of the torch zip at `path` and what its pickle holds: plain values, `TensorRef` and the like."""
-    records = read_directory(path, file)
+    records = read_directory(path, file, at, nbytes)
     if "byteorder" in records:
         order = records["byteorder"]
         if bytes(read_at(path, order.at, min(order.nbytes, 16))) != b"little":

@@ -1,0 +1,120 @@
+"""The artifacts of a .nemo archive: a config's text and the files beside it in, the text that refers to them and the
+files under the names that it says out.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from .runtime.nemo_archive import plain_name
+from .runtime.window import SideFile
+
+REFERENCE = "nemo:"
+CHUNK = 1 << 20
+
+
+@dataclass(frozen=True)
+class ArtifactPath:
+    """A key of the config that may name an artifact, and the file that is meant where it says nothing, if any is."""
+
+    keys: tuple[str, ...]
+    usual: str = ""
+
+
+# `nemo.collections.nlp.parts.nlp_overrides` and the tokenizers' own modules register these.
+PATHS = (
+    ArtifactPath(("tokenizer", "model"), "tokenizer.model"),
+    ArtifactPath(("tokenizer", "vocab_file")),
+    ArtifactPath(("tokenizer", "merge_file")),
+    ArtifactPath(("tokenizer", "tokenizer_model")),
+)
+
+
+def name_artifacts(
+    text: str, carried: Iterable[SideFile], known: Iterable[SideFile] = (), paths: tuple[ArtifactPath, ...] = PATHS
+) -> tuple[str, tuple[SideFile, ...]]:
+    """The YAML config with `nemo:<name>` at each path whose file is among `carried`, and these files under such names.
+
+    What the config refers to already is taken from `known` under the name it has. A file that no path names keeps its
+    own. A value that says nothing is filled only for a sentencepiece tokenizer.
+    """
+    import yaml
+
+    files = {each.name: each for each in carried}
+    named = {each.name: each for each in (*known, *files.values())}
+    config = yaml.safe_load(text)
+    out = dict(files)
+    for path in paths:
+        node = _node(yaml.compose(text, yaml.SafeLoader), path.keys)
+        if node is None:
+            continue
+        said = _at(config, path.keys)
+        if isinstance(said, str) and said.removeprefix(REFERENCE) in named and said.startswith(REFERENCE):
+            name = said.removeprefix(REFERENCE)
+            out[name] = named[name]
+            continue
+        base = re.split(r"[/\\]", said.removeprefix(REFERENCE))[-1] if isinstance(said, str) else ""
+        if not base and path.usual and _at(config, (*path.keys[:-1], "library")) == "sentencepiece":
+            base = path.usual
+        file = next((each for each in files.values() if base and base in (each.name, plain_name(each.name))), None)
+        if file is None:
+            continue
+        name = numbered_name(file)
+        out.pop(file.name, None)
+        out[name] = replace(file, name=name)
+        text = _replaced(text, node, f"{REFERENCE}{name}")
+    return text, tuple(out.values())
+
+
+def numbered_name(file: SideFile) -> str:
+    """The name in an archive: 32 hex digits, of its content so that the same file is always called the same, and its own."""
+    if plain_name(file.name) != file.name:
+        return file.name
+    digest = hashlib.sha256()
+    with open(file.path, "rb") as stream:
+        stream.seek(file.at)
+        left = file.nbytes
+        while left and (data := stream.read(min(left, CHUNK))):
+            digest.update(data)
+            left -= len(data)
+    return f"{digest.hexdigest()[:32]}_{file.name.rsplit('/', 1)[-1]}"
+
+
+def _at(config: Any, keys: tuple[str, ...]) -> Any:
+    """The value at a path, which may stand below a node `model`."""
+    for start in (config, config.get("model") if isinstance(config, dict) else None):
+        value = start
+        for key in keys:
+            value = value.get(key) if isinstance(value, dict) else None
+        if value is not None:
+            return value
+    return None
+
+
+def _node(top: Any, keys: tuple[str, ...]) -> Any:
+    """The scalar at a path, with its place in the text; None where the config has no such key."""
+
+    def child(node: Any, key: str) -> Any:
+        pairs = node.value if node is not None and node.id == "mapping" else ()
+        return next((value for name, value in pairs if name.value == key), None)
+
+    for start in (top, child(top, "model")):
+        node = start
+        for key in keys:
+            node = child(node, key)
+        if node is not None and node.id == "scalar":
+            return node
+    return None
+
+
+def _replaced(text: str, node: Any, value: str) -> str:
+    """The text with another value at a scalar."""
+    value = value if re.fullmatch(r"[\w.:+-]+", value, re.ASCII) else json.dumps(value)
+    begin, end = node.start_mark.index, node.end_mark.index
+    space = "" if begin and text[begin - 1] in " \n" else " "
+    return text[:begin] + space + value + text[end:]
