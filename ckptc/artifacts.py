@@ -5,14 +5,13 @@ files under the names that it says out.
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Any
 
 from .runtime.nemo_archive import plain_name
 from .runtime.window import SideFile
+from .yaml_text import has_scalar, set_scalar, value_at
 
 REFERENCE = "nemo:"
 CHUNK = 1 << 20
@@ -26,7 +25,7 @@ class ArtifactPath:
     usual: str = ""
 
 
-# `nemo.collections.nlp.parts.nlp_overrides` and the tokenizers' own modules register these.
+# What NeMo's models and converters register as artifacts.
 PATHS = (
     ArtifactPath(("tokenizer", "model"), "tokenizer.model"),
     ArtifactPath(("tokenizer", "vocab_file")),
@@ -50,16 +49,15 @@ def name_artifacts(
     config = yaml.safe_load(text)
     out = dict(files)
     for path in paths:
-        node = _node(yaml.compose(text, yaml.SafeLoader), path.keys)
-        if node is None:
+        if not has_scalar(text, path.keys):
             continue
-        said = _at(config, path.keys)
+        said = value_at(config, path.keys)
         if isinstance(said, str) and said.removeprefix(REFERENCE) in named and said.startswith(REFERENCE):
             name = said.removeprefix(REFERENCE)
             out[name] = named[name]
             continue
         base = re.split(r"[/\\]", said.removeprefix(REFERENCE))[-1] if isinstance(said, str) else ""
-        if not base and path.usual and _at(config, (*path.keys[:-1], "library")) == "sentencepiece":
+        if not base and path.usual and value_at(config, (*path.keys[:-1], "library")) == "sentencepiece":
             base = path.usual
         file = next((each for each in files.values() if base and base in (each.name, plain_name(each.name))), None)
         if file is None:
@@ -67,7 +65,7 @@ def name_artifacts(
         name = numbered_name(file)
         out.pop(file.name, None)
         out[name] = replace(file, name=name)
-        text = _replaced(text, node, f"{REFERENCE}{name}")
+        text = set_scalar(text, path.keys, f"{REFERENCE}{name}")
     return text, tuple(out.values())
 
 
@@ -83,38 +81,3 @@ def numbered_name(file: SideFile) -> str:
             digest.update(data)
             left -= len(data)
     return f"{digest.hexdigest()[:32]}_{file.name.rsplit('/', 1)[-1]}"
-
-
-def _at(config: Any, keys: tuple[str, ...]) -> Any:
-    """The value at a path, which may stand below a node `model`."""
-    for start in (config, config.get("model") if isinstance(config, dict) else None):
-        value = start
-        for key in keys:
-            value = value.get(key) if isinstance(value, dict) else None
-        if value is not None:
-            return value
-    return None
-
-
-def _node(top: Any, keys: tuple[str, ...]) -> Any:
-    """The scalar at a path, with its place in the text; None where the config has no such key."""
-
-    def child(node: Any, key: str) -> Any:
-        pairs = node.value if node is not None and node.id == "mapping" else ()
-        return next((value for name, value in pairs if name.value == key), None)
-
-    for start in (top, child(top, "model")):
-        node = start
-        for key in keys:
-            node = child(node, key)
-        if node is not None and node.id == "scalar":
-            return node
-    return None
-
-
-def _replaced(text: str, node: Any, value: str) -> str:
-    """The text with another value at a scalar."""
-    value = value if re.fullmatch(r"[\w.:+-]+", value, re.ASCII) else json.dumps(value)
-    begin, end = node.start_mark.index, node.end_mark.index
-    space = "" if begin and text[begin - 1] in " \n" else " "
-    return text[:begin] + space + value + text[end:]

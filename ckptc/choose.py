@@ -32,8 +32,7 @@ def read_config(path: str | Path) -> Mapping[str, Any]:
     path = Path(path)
     if path.is_dir():
         path = path / "config.json"
-    if path.suffix == SUFFIX:
-        path = path / CONFIG
+    path = _within_archive(path)
     try:
         text = config_text(path)
     except OSError as e:
@@ -42,6 +41,11 @@ def read_config(path: str | Path) -> Mapping[str, Any]:
         raise Fault("bad-config", f"{path} is not text") from None
     keys = parse_config(text, path)
     return unwrap(dict(keys)) if path.name == CONFIG else keys
+
+
+def _within_archive(path: Path) -> Path:
+    """The config of an archive, as if the archive were a folder."""
+    return path / CONFIG if path.suffix == SUFFIX and path.is_file() else path
 
 
 def config_text(path: Path) -> str:
@@ -139,9 +143,10 @@ def config_layout(
     candidates = [x for x in (source, target, *family.layouts) if config_of(x) is not None]
     candidates.sort(key=lambda x: (c := config_of(x)) is not None and c.read_only)
     if config is not None:
-        name = Path(config).name
+        config = _within_archive(Path(config))
+        name = config.name
         named = [x for x in candidates if (c := config_of(x)) and Path(c.file).name == name]
-        same = [x for x in candidates if (c := config_of(x)) and Path(c.file).suffix == Path(config).suffix]
+        same = [x for x in candidates if (c := config_of(x)) and Path(c.file).suffix == config.suffix]
         return next(iter(named or same or candidates), None)
     if checkpoint is not None:
         for x in candidates:
@@ -158,9 +163,9 @@ def root_of(checkpoint: Checkpoint) -> Path:
 
 def config_path(checkpoint: Checkpoint, layout: FlatLayout | None, config: str | Path | None) -> Path | None:
     if config is not None:
-        path = Path(config)
+        path = _within_archive(Path(config))
         block = config_of(layout) if layout else None
-        return path / block.file if (path.is_dir() or path.suffix == SUFFIX) and block else path
+        return path / block.file if path.is_dir() and block else path
     block = config_of(layout) if layout else None
     if block is None:
         return None

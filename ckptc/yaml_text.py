@@ -1,0 +1,64 @@
+"""A YAML text with one value changed, and all else of it, comments too, as it was."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+Keys = tuple[str, ...]
+_WRAPPER = "model"  # whole training configs have the model's settings below it
+_PLAIN = re.compile(r"[A-Za-z_][\w.+-]*(:[\w.+-]+)*", re.ASCII)
+_WORDS = {"null", "true", "false", "yes", "no", "on", "off", "y", "n"}
+
+
+def set_scalar(text: str, keys: Keys, value: str | int | float | bool | None) -> str:
+    """The text with `value` at a path that has a scalar. A path of one key is added at the end where it is missing."""
+    node = _node(text, keys)
+    if node is None:
+        if len(keys) != 1:
+            raise KeyError(".".join(keys))
+        return f"{text}{'' if text.endswith(chr(10)) or not text else chr(10)}{keys[0]}: {_spell(value)}\n"
+    begin, end = node.start_mark.index, node.end_mark.index
+    space = "" if begin and text[begin - 1] in " \n" else " "
+    return text[:begin] + space + _spell(value) + text[end:]
+
+
+def has_scalar(text: str, keys: Keys) -> bool:
+    return _node(text, keys) is not None
+
+
+def value_at(config: Any, keys: Keys) -> Any:
+    """The value at a path of a parsed config, which may stand below a node `model`."""
+    for start in (config, config.get(_WRAPPER) if isinstance(config, dict) else None):
+        value = start
+        for key in keys:
+            value = value.get(key) if isinstance(value, dict) else None
+        if value is not None:
+            return value
+    return None
+
+
+def _spell(value: str | int | float | bool | None) -> str:
+    """JSON is YAML, but for texts that need no quotes."""
+    if isinstance(value, str) and _PLAIN.fullmatch(value) and value.lower() not in _WORDS:
+        return value
+    return json.dumps(value)
+
+
+def _node(text: str, keys: Keys) -> Any:
+    """The scalar at a path, with its place in the text; None where there is none."""
+    import yaml
+
+    def child(node: Any, key: str) -> Any:
+        pairs = node.value if node is not None and node.id == "mapping" else ()
+        return next((value for name, value in pairs if name.value == key), None)
+
+    top = yaml.compose(text, yaml.SafeLoader)
+    for start in (top, child(top, _WRAPPER)):
+        node = start
+        for key in keys:
+            node = child(node, key)
+        if node is not None and node.id == "scalar":
+            return node
+    return None
