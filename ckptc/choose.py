@@ -25,6 +25,7 @@ from .runtime.fault import Fault
 from .runtime.match import few
 from .runtime.nemo_archive import CONFIG, SUFFIX, open_archive, unwrap
 from .runtime.read_window import read_at
+from .runtime.training_run import read_settings
 
 
 def read_config(path: str | Path) -> Mapping[str, Any]:
@@ -49,9 +50,16 @@ def _within_archive(path: Path) -> Path:
 
 
 def config_text(path: Path) -> str:
-    """The text of a config: of a file, or of a member of an archive, which is named as if the archive were a folder."""
-    if path.parent.suffix != SUFFIX or not path.parent.is_file():
+    """The text of a config: of a file, or from within an archive or a training run's file, named as if that were a folder."""
+    if not path.parent.is_file():
         return path.read_text(encoding="utf-8")
+    if path.parent.suffix != SUFFIX:
+        import yaml
+
+        settings = read_settings(str(path.parent), str(path.parent))
+        if settings is None:
+            raise FileNotFoundError(errno.ENOENT, "the file holds no settings of the model")
+        return str(yaml.safe_dump(settings, sort_keys=False, allow_unicode=True))
     archive = open_archive(str(path.parent))
     member = archive.members.get(path.name)
     if member is None:
@@ -173,7 +181,10 @@ def config_path(checkpoint: Checkpoint, layout: FlatLayout | None, config: str |
         return Path(checkpoint.path) / block.file
     root = root_of(checkpoint)
     above = [root.parent] if root.name == "model" else []  # where a folder of rank files stands in a checkpoint
-    return next((place / block.file for place in (root, *above) if (place / block.file).exists()), None)
+    found = next((place / block.file for place in (root, *above) if (place / block.file).exists()), None)
+    if found is None and Path(block.file).name == CONFIG and checkpoint.settings_file:
+        return Path(checkpoint.settings_file) / CONFIG
+    return found
 
 
 def sizes_of(

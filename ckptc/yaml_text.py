@@ -43,7 +43,8 @@ def _spell(value: str | int | float | bool | None) -> str:
     """JSON is YAML, but for texts that need no quotes."""
     if isinstance(value, str) and _PLAIN.fullmatch(value) and value.lower() not in _WORDS:
         return value
-    return json.dumps(value)
+    text = json.dumps(value)
+    return text.replace("e", ".0e") if isinstance(value, float) and "e" in text and "." not in text else text
 
 
 def _node(text: str, keys: Keys) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ from .read_window import read_at, read_window
 from .safetensors_file import read_safetensors
 from .tags import choose_tag
 from .torch_file import read_torch_file
+from .training_run import MADE_BY, SETTINGS, called_as_in_archives, read_settings
 from .window import Entry, SideFile
 from .xser import read_references
 
@@ -108,7 +109,7 @@ class Checkpoint:
                 folder = self.path if os.path.isdir(self.path) else os.path.dirname(self.path)
                 place = os.path.join(folder, self.tag, name)
                 if not os.path.isfile(place):
-                    return None
+                    return self.settings() if name == CONFIG else None
                 with open(place, encoding="utf-8") as stream:
                     text = stream.read()
             content = _yaml(text) if name.endswith((".yaml", ".yml")) else json.loads(text)
@@ -117,6 +118,18 @@ class Checkpoint:
         if not isinstance(content, dict):
             raise Fault("bad-config", f"`{place}` holds no mapping of keys to values")
         return unwrap(content) if name == CONFIG else content
+
+    def settings(self) -> dict[str, Any] | None:
+        """The model's settings that the tensors' own files hold, as those of a training run with NeMo do."""
+        file = self.settings_file
+        return read_settings(file, file) if file else None
+
+    @property
+    def settings_file(self) -> str:
+        """The first of the tensors' files, if it holds settings."""
+        held = {key for _, key in self.others}
+        plain = self.format == "pt" and self.entries and {SETTINGS, MADE_BY} <= held
+        return self.entries[0].window.path if plain else ""
 
     def artifacts(self) -> tuple[str, ...]:
         """The names of the files beside the tensors, without the configs of archives."""
@@ -162,6 +175,8 @@ def open_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
         if found.index:
             _compare(place, file, found.index[file], held)
         entries += held
+    if container == "pt" and found.container == "pt" and _of_training(found, others):
+        entries = [replace(entry, file=called_as_in_archives(entry.file)) for entry in entries]
     if not entries:
         raise Fault("no-tensors", f"`{place}` holds no tensors", notes=tuple(f"looked in {f}" for f in found.files[:6]))
     if found.flat:
@@ -169,6 +184,12 @@ def open_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     beside = _beside(found)
     notes = found.archive.notes if found.archive else ()
     return Checkpoint(place, container, tuple(entries), beside, tuple(others), tag, notes, found.archive)
+
+
+def _of_training(found: Found, others: list[tuple[str, str]]) -> bool:
+    """Whether all files are what a training run with Lightning saved, under a name that the run chose."""
+    made = {file for file, key in others if key == MADE_BY}
+    return made.issuperset(found.files) and all(f.endswith(".ckpt") and not f.endswith("model_optim_rng.ckpt") for f in found.files)
 
 
 def _compare(path: str, file: str, expected: frozenset[str], held: list[Entry]) -> None:

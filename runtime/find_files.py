@@ -9,7 +9,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from .fault import Fault
-from .nemo_archive import CONFIG, SUFFIX, Archive, open_archive, weights_of
+from .nemo_archive import CONFIG, SUFFIX, Archive, distributed, open_archive, weights_of
+from .training_run import rank_files, refuse_several
 
 DEPTH = 3  # how many folders deep rank files are looked for, the last one holding them
 CONTAINER_OF = {".safetensors": "safetensors", ".bin": "bin", ".pt": "pt", ".pth": "pt", ".ckpt": "pt"}
@@ -44,6 +45,10 @@ def find(path: str) -> Found:
     if os.path.isdir(path):
         return _in_folder(path)
     if not os.path.isfile(path):
+        folder, name = os.path.split(path)
+        ranks = rank_files(folder, name) if name.endswith(".ckpt") else []
+        if ranks:
+            return Found(folder or ".", "pt", tuple(ranks), flat=False)
         raise Fault("no-checkpoint", f"`{path}` does not exist")
     if path.endswith(SUFFIX):
         archive = open_archive(path)
@@ -77,6 +82,8 @@ def _in_folder(root: str) -> Found:
         if flat:
             _refuse_missing_numbers(root, flat)
             return Found(root, container, tuple(flat), flat=True)
+    if {"metadata.json", "common.pt"} <= set(plain):
+        raise distributed(root)
     if CONFIG in plain:
         unpacked = weights_of(root, _two_deep(root, names))
         if unpacked:
@@ -85,6 +92,7 @@ def _in_folder(root: str) -> Found:
     ranks = ranks or _rank_files(root, "", 1)
     if not ranks:
         raise _nothing(root)
+    refuse_several(root, ranks)
     return Found(root, "pt", tuple(ranks), flat=False)
 
 

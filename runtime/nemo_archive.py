@@ -72,11 +72,15 @@ def weights_of(path: str, names: Iterable[str]) -> tuple[str, ...]:
             help="save it with NeMo as a full checkpoint first",
         )  # fmt: skip
     if not found and _DISTRIBUTED in every:
-        raise Fault(
-            "distributed-checkpoint", f"`{path}` holds a distributed checkpoint, `model_weights/`, which is not read yet",
-            help="save it with NeMo without distributed checkpointing, as one model_weights.ckpt per rank",
-        )  # fmt: skip
+        raise distributed(path)
     return found
+
+
+def distributed(path: str) -> Fault:
+    return Fault(
+        "distributed-checkpoint", f"`{path}` holds a distributed checkpoint (metadata.json, common.pt), which is not read yet",
+        help="save it with NeMo without distributed checkpointing, as one model_weights.ckpt per rank",
+    )  # fmt: skip
 
 
 def plain_name(name: str) -> str:

@@ -70,7 +70,7 @@ def test_numbered_files_keep_their_names(tmp_path: Path) -> None:
     assert named == (old,)
 
 
-@pytest.mark.parametrize("value", [3, -1, 1.5e-05, True, None, "bf16", "16", "a: b", "x # y", "no", "é", "", "nemo:ab_c.model", "a:", "0x1f", "1e3"])
+@pytest.mark.parametrize("value", [3, -1, 1.5e-05, 1e-05, True, None, "bf16", "16", "a: b", "x # y", "no", "é", "", "nemo:ab_c.model", "a:", "0x1f", "1e3"])
 def test_a_value_is_set_and_all_else_stays(value: Any) -> None:
     text = "a: 1  # one\nb: {c: 2, d: [3]}\ne:\nf: 'x'\nnone:"
     for keys in (("a",), ("b", "c"), ("e",), ("f",), ("none",), ("new",)):
