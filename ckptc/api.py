@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import library
 from .arguments import at_least_one, check_dtype, parse_size, stage_lists
+from .artifacts import say_absent
 from .choose import as_source, choose, config_layout, found_in, route, sizes_of
 from .compiler.detect import fit_source
 from .compiler.explain import describe, explain
@@ -20,6 +21,7 @@ from .hub import open_source
 from .optimizer_state import add_state, state_folder
 from .runtime.checkpoint import Checkpoint
 from .runtime.fault import Fault
+from .runtime.nemo_archive import CONFIG
 from .runtime.plan import Plan as PlanData
 from .runtime.plan_file import load_plan as read_plan_file
 from .runtime.plan_file import save_plan
@@ -205,11 +207,12 @@ def plan(
     target = resolve(family_, to, sizes, targets, stages=owned, format=format)
     files, extra = side_files(checkpoint, source, target, family_, keys_layout, config_path, dtype)
     compiled = compile_sides(source, target, found=found, compare_all=compare_all, dtype=dtype, files=files)
+    notes = (*checkpoint.notes, *(say_absent(dict(files).get(CONFIG, ""), extra) if target.format == "nemo" else ()))
     asked = str(src) if revision is None and not isinstance(src, Checkpoint) else None
     if not optimizer:
-        return Plan(compiled.plan, checkpoint, extra, asked, notes=(*checkpoint.notes, *_left_out(checkpoint, target, dp)))
+        return Plan(compiled.plan, checkpoint, extra, asked, notes=(*notes, *_left_out(checkpoint, target, dp)))
     with_state = add_state(compiled, family_, checkpoint, dp)
-    return Plan(with_state.plan, with_state.checkpoint, extra, asked, with_state.trees)
+    return Plan(with_state.plan, with_state.checkpoint, extra, asked, with_state.trees, notes)
 
 
 def _left_out(checkpoint: Checkpoint, target: Side, dp: int | None) -> tuple[str, ...]:

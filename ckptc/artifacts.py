@@ -69,6 +69,20 @@ def name_artifacts(
     return text, tuple(out.values())
 
 
+def say_absent(text: str, held: Iterable[SideFile], paths: tuple[ArtifactPath, ...] = PATHS) -> tuple[str, ...]:
+    """A note for each path of the config that names a file that is not `held`. Files elsewhere are not gone for: a config
+    may have come from anywhere."""
+    import yaml
+
+    config, names = yaml.safe_load(text), {each.name for each in held}
+    said = ((".".join(path.keys), value_at(config, path.keys)) for path in paths)
+    return tuple(
+        f"the config's {keys} is `{value}`, a file that is not beside it and is left out"
+        for keys, value in said
+        if isinstance(value, str) and value and value.removeprefix(REFERENCE) not in names
+    )
+
+
 def numbered_name(file: SideFile) -> str:
     """The name in an archive: 32 hex digits, of its content so that the same file is always called the same, and its own."""
     if plain_name(file.name) != file.name:

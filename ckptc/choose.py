@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import errno
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
 
 from . import library
 from .compiler.detect import find_layouts, stray_files
@@ -17,69 +14,14 @@ from .compiler.match import Found, may_be_absent, ranks_of, stored_tensors
 from .compiler.reads import calls
 from .compiler.resolve import Side
 from .compiler.sizes import Scalar, Sizes, bind_sizes, config_of, own_config_of
+from .config_file import read_config, within_archive
 from .dsl.diagnostic import Diagnostic, MappingError
 from .dsl.nearest import nearest
 from .dsl.tree import Stages
 from .runtime.checkpoint import Checkpoint
 from .runtime.fault import Fault
 from .runtime.match import few
-from .runtime.nemo_archive import CONFIG, SUFFIX, open_archive, unwrap
-from .runtime.read_window import read_at
-from .runtime.training_run import read_settings
-
-
-def read_config(path: str | Path) -> Mapping[str, Any]:
-    """A config file as a dictionary, JSON or YAML by its ending."""
-    path = Path(path)
-    if path.is_dir():
-        path = path / "config.json"
-    path = _within_archive(path)
-    try:
-        text = config_text(path)
-    except OSError as e:
-        raise Fault("no-config", f"{path}: {e.strerror}", help="name the model's config with --config") from None
-    except UnicodeDecodeError:
-        raise Fault("bad-config", f"{path} is not text") from None
-    keys = parse_config(text, path)
-    return unwrap(dict(keys)) if path.name == CONFIG else keys
-
-
-def _within_archive(path: Path) -> Path:
-    """The config of an archive, as if the archive were a folder."""
-    return path / CONFIG if path.suffix == SUFFIX and path.is_file() else path
-
-
-def config_text(path: Path) -> str:
-    """The text of a config: of a file, or from within an archive or a training run's file, named as if that were a folder."""
-    if not path.parent.is_file():
-        return path.read_text(encoding="utf-8")
-    if path.parent.suffix != SUFFIX:
-        import yaml
-
-        settings = read_settings(str(path.parent), str(path.parent))
-        if settings is None:
-            raise FileNotFoundError(errno.ENOENT, "the file holds no settings of the model")
-        return str(yaml.safe_dump(settings, sort_keys=False, allow_unicode=True))
-    archive = open_archive(str(path.parent))
-    member = archive.members.get(path.name)
-    if member is None:
-        raise FileNotFoundError(errno.ENOENT, f"the archive holds no {path.name}")
-    return bytes(read_at(archive.path, member.at, member.nbytes)).decode()
-
-
-def parse_config(text: str, path: Path) -> Mapping[str, Any]:
-    try:
-        if path.suffix in (".yaml", ".yml"):
-            import yaml
-
-            data = yaml.safe_load(text)
-        else:
-            data = json.loads(text)
-    except Exception as e:
-        raise Fault("bad-config", f"{path} cannot be read: {str(e).splitlines()[0]}") from None
-    if not isinstance(data, Mapping):
-        raise Fault("bad-config", f"{path} holds no settings: a mapping of keys to values is needed")
-    return data
+from .runtime.nemo_archive import CONFIG, unwrap
 
 
 def found_in(checkpoint: Checkpoint) -> tuple[Found, ...]:
@@ -151,7 +93,7 @@ def config_layout(
     candidates = [x for x in (source, target, *family.layouts) if config_of(x) is not None]
     candidates.sort(key=lambda x: (c := config_of(x)) is not None and c.read_only)
     if config is not None:
-        config = _within_archive(Path(config))
+        config = within_archive(Path(config))
         name = config.name
         named = [x for x in candidates if (c := config_of(x)) and Path(c.file).name == name]
         same = [x for x in candidates if (c := config_of(x)) and Path(c.file).suffix == config.suffix]
@@ -171,7 +113,7 @@ def root_of(checkpoint: Checkpoint) -> Path:
 
 def config_path(checkpoint: Checkpoint, layout: FlatLayout | None, config: str | Path | None) -> Path | None:
     if config is not None:
-        path = _within_archive(Path(config))
+        path = within_archive(Path(config))
         block = config_of(layout) if layout else None
         return path / block.file if path.is_dir() and block else path
     block = config_of(layout) if layout else None
@@ -196,6 +138,8 @@ def sizes_of(
     source: FlatLayout,
 ) -> Sizes:
     keys = read_config(config) if config is not None else None
+    if keys is not None and layout is not None and (own := config_of(layout)) is not None and Path(own.file).name == CONFIG:
+        keys = unwrap(dict(keys))
     if keys is None and layout is not None and found is not None and not given:
         block = config_of(layout)
         raise Fault(

@@ -97,7 +97,7 @@ def _config_file(args: Namespace, notes: list[str]) -> str | None:
         return str(args.config) if args.config else None
     if args.config:
         notes.append("--config is ignored, as --nxdt_yaml_config is given")
-    from .choose import read_config
+    from .config_file import read_config
 
     model = read_config(args.nxdt_yaml_config).get("model")
     inner = model.get("model_config") if isinstance(model, Mapping) else None

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from fnmatch import fnmatch
 from pathlib import Path
 
 from . import library
 from .artifacts import name_artifacts
-from .choose import config_text as read_text
 from .choose import root_of
 from .compiler.link import Family, FlatLayout
 from .compiler.resolve import Side
 from .compiler.sizes import config_of
 from .compiler.write_config import config_text
+from .config_file import read_text
+from .nemo_config import of_model
+from .runtime.carry import choose, named
 from .runtime.checkpoint import Checkpoint
-from .runtime.nemo_archive import CONFIG, plain_name
+from .runtime.nemo_archive import CONFIG
 from .runtime.window import SideFile
 
 Texts = tuple[tuple[str, str], ...]
@@ -26,16 +27,11 @@ def side_files(
     """The target's config as text, and the files to carry over: from the source, or from beside the config."""
     files = target_config(target, family, keys_layout, config)
     written = {name for name, _ in files}
-    archived = target.format == "nemo"
     there: dict[str, SideFile] = {}
-    for each in beside(checkpoint, config):
-        there.setdefault(each.name if archived else plain_name(each.name), each)
-    carried = tuple(
-        SideFile(name, each.path, each.at, each.nbytes)
-        for name, each in there.items()
-        if name not in written and any(fnmatch(name, glob) or fnmatch(plain_name(name), glob) for glob in target.carry)
-    )
-    if not archived:
+    for each in named(beside(checkpoint, config), target.format):
+        there.setdefault(each.name, each)
+    carried = tuple(each for each in choose(there.values(), target.carry) if each.name not in written)
+    if target.format != "nemo":
         return files, carried
     texts = dict(files)
     if CONFIG in texts:
@@ -55,11 +51,11 @@ def beside(checkpoint: Checkpoint, config: Path | None) -> list[SideFile]:
 
 
 def target_config(target: Side, family: Family, keys_layout: FlatLayout | None, config: Path | None) -> Texts:
-    """Byte for byte the config at hand where it is the target's own, else written from sizes and settings."""
+    """The config at hand, byte for byte, where it is the target's own, else written from sizes and settings."""
     layout = family.layout(target.layout)
     block = config_of(layout)
     if block is None or block.read_only:
         return ()
-    if keys_layout is not None and keys_layout.name == layout.name and config is not None:
-        return ((block.file, read_text(config)),)
-    return ((block.file, config_text(block, target, library.read_template(block))),)
+    own = keys_layout is not None and keys_layout.name == layout.name and config is not None
+    text = read_text(config) if own and config else config_text(block, target, library.read_template(block))
+    return ((block.file, of_model(text, target.ranks) if Path(block.file).name == CONFIG else text),)

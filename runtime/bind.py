@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import groupby
 from math import prod
@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 
+from .carry import carried
 from .families import Family, Instances, Rows, families, instances, spelled
 from .fault import Fault
 from .kernels import FLOATING, castable
 from .layout import Put, TargetFile, lay_out
 from .match import Readable, check_extents, count, few, match, refuse_far_too_many
-from .nemo_archive import plain_name
 from .plan import Plan, Step
 from .window import ITEM_BYTES, SideFile, Window
 
@@ -145,26 +145,8 @@ def bind(
     checks = checks.take(there[checks.source] & there[checks.target])
     return Bound(
         plan, str(checkpoint.path), checkpoint, sources, targets, windows, tensors, order, moves, checks, files,
-        (*((name, text.encode()) for name, text in plan.files), *texts), _carried(plan, checkpoint, extra),
+        (*((name, text.encode()) for name, text in plan.files), *texts), carried(plan, checkpoint.beside, extra),
     )  # fmt: skip
-
-
-def _carried(plan: Plan, checkpoint: Readable, extra: Sequence[SideFile]) -> tuple[SideFile, ...]:
-    """Side files that the target's layout takes along, from the source or among those given.
-
-    Only archives of the target's kind keep the numbers that such archives put before the names of their artifacts.
-    """
-    from fnmatch import fnmatch
-
-    written = {name for name, _ in plan.files}
-    found: dict[str, SideFile] = {}
-    for each in checkpoint.beside:
-        name = each.name if plan.target.format == "nemo" else plain_name(each.name)
-        if any(fnmatch(plain_name(each.name), glob) or fnmatch(each.name, glob) for glob in plan.target.carry):
-            found.setdefault(name, replace(each, name=name))
-    taken = {(each.path, each.at) for each in extra}
-    found = {**{each.name: each for each in extra}, **{n: each for n, each in found.items() if (each.path, each.at) not in taken}}
-    return tuple(each for name, each in found.items() if name not in written)
 
 
 def _refuse_absent(moves: Instances, windows: list[Window | None], plan: Plan) -> None:

@@ -16,7 +16,7 @@ from .read_window import read_at, read_window
 from .safetensors_file import read_safetensors
 from .tags import choose_tag
 from .torch_file import read_torch_file
-from .training_run import MADE_BY, SETTINGS, called_as_in_archives, read_settings
+from .training_run import MADE_BY, NEURON_NAME, RUN_SUFFIX, SETTINGS, called_as_in_archives, read_settings
 from .window import Entry, SideFile
 from .xser import read_references
 
@@ -189,7 +189,7 @@ def open_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
 def _of_training(found: Found, others: list[tuple[str, str]]) -> bool:
     """Whether all files are what a training run with Lightning saved, under a name that the run chose."""
     made = {file for file, key in others if key == MADE_BY}
-    return made.issuperset(found.files) and all(f.endswith(".ckpt") and not f.endswith("model_optim_rng.ckpt") for f in found.files)
+    return made.issuperset(found.files) and all(f.endswith(RUN_SUFFIX) and not f.endswith(NEURON_NAME) for f in found.files)
 
 
 def _compare(path: str, file: str, expected: frozenset[str], held: list[Entry]) -> None:

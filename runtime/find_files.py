@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from .fault import Fault
 from .nemo_archive import CONFIG, SUFFIX, Archive, distributed, open_archive, weights_of
-from .training_run import rank_files, refuse_several
+from .training_run import RUN_SUFFIX, rank_files, refuse_several
 
 DEPTH = 3  # how many folders deep rank files are looked for, the last one holding them
 CONTAINER_OF = {".safetensors": "safetensors", ".bin": "bin", ".pt": "pt", ".pth": "pt", ".ckpt": "pt"}
@@ -46,7 +46,7 @@ def find(path: str) -> Found:
         return _in_folder(path)
     if not os.path.isfile(path):
         folder, name = os.path.split(path)
-        ranks = rank_files(folder, name) if name.endswith(".ckpt") else []
+        ranks = rank_files(folder, name) if name.endswith(RUN_SUFFIX) else []
         if ranks:
             return Found(folder or ".", "pt", tuple(ranks), flat=False)
         raise Fault("no-checkpoint", f"`{path}` does not exist")

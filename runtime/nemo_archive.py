@@ -24,6 +24,7 @@ from .spool import GZIP, Spool, decompress
 from .tar_members import Member, read_members
 
 SUFFIX, CONFIG, WEIGHTS = ".nemo", "model_config.yaml", "model_weights.ckpt"
+WRAPPERS = ("model", "cfg")
 _RANK = re.compile(r"(?:(?:mp_rank_\d+|tp_rank_\d+_pp_rank_\d+)/)?model_weights\.ckpt")
 _SHARDED = re.compile(r"(?:\w+_)?fsdp_shard_\d+/model_weights\.ckpt")
 _DISTRIBUTED = "model_weights/metadata.json"
@@ -89,6 +90,6 @@ def plain_name(name: str) -> str:
 
 
 def unwrap(config: dict[str, Any]) -> dict[str, Any]:
-    """The model's own settings; whole training configs have them under `model`."""
-    model = config.get("model")
-    return model if isinstance(model, dict) else config
+    """The model's own settings; whole training configs have them under `model`, a run's hparams.yaml under `cfg`."""
+    inner = (config.get(key) for key in WRAPPERS)
+    return next((each for each in inner if isinstance(each, dict)), config)

@@ -18,6 +18,8 @@ from .nemo_archive import WEIGHTS
 from .torch_file import read_value
 from .torch_globals import Stray
 
+RUN_SUFFIX = ".ckpt"
+NEURON_NAME = "model_optim_rng.ckpt"  # of Neuron NeMo Megatron, whose files keep their names
 MADE_BY, SETTINGS = "pytorch-lightning_version", "hyper_parameters"  # keys of such a file
 _FOLDER = re.compile(r"mp_rank_\d+|tp_rank_\d+_pp_rank_\d+")
 _PLAIN = (str, int, float, bool, type(None))
@@ -34,7 +36,7 @@ def rank_files(folder: str, name: str) -> list[str]:
 
 def refuse_several(folder: str, files: list[str]) -> None:
     """Which of several checkpoints in the rank folders of `folder` is meant must be said."""
-    ranks = [file.split("/") for file in files if file.endswith(".ckpt")]
+    ranks = [file.split("/") for file in files if file.endswith(RUN_SUFFIX)]
     names = sorted({parts[1] for parts in ranks if len(parts) == 2 and _FOLDER.fullmatch(parts[0])})
     if len(names) > 1:
         raise Fault(
@@ -63,7 +65,8 @@ def read_settings(path: str, file: str) -> dict[str, Any] | None:
     settings = _mapping(within)
     if settings is None:
         raise _not_plain(path, "hyper_parameters.cfg", within)
-    return {str(key): _plain(path, value, str(key)) for key, value in settings.items()}
+    known: dict[int, Any] = {}
+    return {str(key): _plain(path, value, str(key), known) for key, value in settings.items()}
 
 
 def _mapping(value: Any) -> dict[Any, Any] | None:
@@ -73,15 +76,19 @@ def _mapping(value: Any) -> dict[Any, Any] | None:
     return value if isinstance(value, dict) else None
 
 
-def _plain(path: str, value: Any, at: str, depth: int = 0) -> Any:
+def _plain(path: str, value: Any, at: str, known: dict[int, Any], depth: int = 0) -> Any:
+    """The value in dicts and lists of Python's own. `known` are those made so far: one that is held twice is made once."""
     held = _mapping(value)
     if isinstance(value, _PLAIN):
         return value
-    if depth < 50 and held is not None:
-        return {str(key): _plain(path, each, f"{at}.{key}", depth + 1) for key, each in held.items()}
-    if depth < 50 and type(value) in (list, tuple):
-        return [_plain(path, each, f"{at}.{i}", depth + 1) for i, each in enumerate(value)]
-    raise _not_plain(path, at, value)
+    if id(value) not in known:
+        if depth < 50 and held is not None:
+            known[id(value)] = {str(key): _plain(path, each, f"{at}.{key}", known, depth + 1) for key, each in held.items()}
+        elif depth < 50 and type(value) in (list, tuple):
+            known[id(value)] = [_plain(path, each, f"{at}.{i}", known, depth + 1) for i, each in enumerate(value)]
+        else:
+            raise _not_plain(path, at, value)
+    return known[id(value)]
 
 
 def _not_plain(path: str, at: str, value: Any) -> Fault:

@@ -79,5 +79,8 @@ def test_a_value_is_set_and_all_else_stays(value: Any) -> None:
         (wanted if len(keys) == 1 else wanted["b"])[keys[-1]] = value
         assert yaml.safe_load(out) == wanted
         assert "# one" in out
+    shared = set_scalar("a: &x 1\nb: *x\nmodel: {c: *x}\n", ("b",), value)
+    assert yaml.safe_load(shared) == {"a": 1, "b": value, "model": {"c": 1}}
+    assert yaml.safe_load(set_scalar(shared, ("c",), value))["model"] == {"c": value}
     with pytest.raises(KeyError):
         set_scalar(text, ("b", "x"), value)

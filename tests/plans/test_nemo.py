@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tarfile
 from collections.abc import Callable
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,11 @@ import ckptc
 from ckptc import Fault
 from ckptc.cli import main
 from ckptc.runtime import chunk, in_kernel, nemo_write, writing
+from ckptc.runtime.bind import bind
+from ckptc.runtime.checkpoint import Checkpoint
+from ckptc.runtime.put import put
+from ckptc.runtime.tar_members import read_members
+from ckptc.runtime.window import Entry, Window, row_major
 
 MAPPING = """
 model net {
@@ -72,6 +78,7 @@ tokenizer:
   model: null
   vocab_file:
   merge_file: null
+pipeline_model_parallel_size: 1
 """
 VOCAB, LAYERS, HIDDEN, FFN = 26, 4, 10, 12
 PIECES = bytes(range(256)) * 11
@@ -190,13 +197,51 @@ def test_degrees_change_from_archive_to_archive(hf: Path, mapping: Path, tmp_pat
     assert yaml.safe_load(kept[0] or b"")["tokenizer"] == yaml.safe_load(kept[1] or b"")["tokenizer"]
 
 
+def test_the_configs_degrees_are_those_of_the_files(hf: Path, mapping: Path, tmp_path: Path) -> None:
+    ckptc.convert(hf, tmp_path / "a.nemo", to="nemo", mapping=mapping, tp=2, pp=2)
+    text = members(tmp_path / "a.nemo")["./model_config.yaml"] or b""
+    assert b"\npipeline_model_parallel_size: 2\n" in text
+    ckptc.convert(tmp_path / "a.nemo", tmp_path / "b.nemo", to="nemo", mapping=mapping, tp=1)
+    changed = text.replace(b"tensor_model_parallel_size: 2", b"tensor_model_parallel_size: 1")
+    assert members(tmp_path / "b.nemo")["./model_config.yaml"] == changed
+
+
+@pytest.mark.parametrize("stored", ["in the file", "beside it", "in part"])
+def test_a_training_run_becomes_an_archive(stored: str, hf: Path, mapping: Path, tmp_path: Path) -> None:
+    ckptc.convert(hf, tmp_path / "folder", to="nemo", mapping=mapping, tp=2, pp=2)
+    config = yaml.safe_load((tmp_path / "folder/model_config.yaml").read_text())
+    odd = {"cfg": {**config, "trainer": Path("x")}} if stored != "in the file" else {"cfg": config}
+    for file in (tmp_path / "folder").glob("*/model_weights.ckpt"):
+        top = {"state_dict": torch.load(file, weights_only=True), "hyper_parameters": odd, "pytorch-lightning_version": "2.0.9"}
+        torch.save(top, file.with_name("step=70.ckpt"))
+        file.rename(tmp_path / file.parent.name)
+    run = tmp_path / "folder/step=70.ckpt"
+    for name in ("model_config.yaml", NUMBERED):
+        (tmp_path / "folder" / name).rename(tmp_path / name)
+    (tmp_path / "hparams.yaml").write_text(yaml.safe_dump({"cfg": config}))
+    options = {} if stored == "in the file" else {"config": tmp_path / "hparams.yaml"}
+    if stored == "in part":
+        with pytest.raises(Fault, match="opaque-config"):
+            ckptc.convert(run, tmp_path / "x.nemo", to="nemo", mapping=mapping, tp=1, pp=1)
+    plan = ckptc.plan(run, to="nemo", mapping=mapping, tp=1, pp=1, **options)
+    absent = f"the config's tokenizer.model is `nemo:{NUMBERED}`, a file that is not beside it and is left out"
+    assert plan.notes == (() if options else (absent,))
+    plan.run(tmp_path / "x.nemo")
+    wanted = {**config, "tensor_model_parallel_size": 1, "pipeline_model_parallel_size": 1}
+    assert yaml.safe_load(members(tmp_path / "x.nemo")["./model_config.yaml"] or b"") == wanted
+    ckptc.convert(hf, tmp_path / "y.nemo", to="nemo", mapping=mapping)
+    assert members(tmp_path / "x.nemo").get(f"./{NUMBERED}") == (PIECES if options else None)
+    weights = "./model_weights.ckpt"
+    assert members(tmp_path / "x.nemo")[weights] == members(tmp_path / "y.nemo")[weights]
+
+
 def test_artifacts_that_nemo_named_keep_their_names(hf: Path, mapping: Path, tmp_path: Path) -> None:
     ckptc.convert(hf, tmp_path / "folder", to="nemo", mapping=mapping, tp=2)
     other = "0123456789abcdef0123456789abcdef_spm.model"
     (tmp_path / "folder" / NUMBERED).rename(tmp_path / "folder" / other)
     text = (tmp_path / "folder/model_config.yaml").read_text().replace(NUMBERED, other)
     (tmp_path / "folder/model_config.yaml").write_text(text)
-    ckptc.convert(tmp_path / "folder", tmp_path / "x.nemo", to="nemo", mapping=mapping, tp=1)
+    ckptc.convert(tmp_path / "folder", tmp_path / "x.nemo", to="nemo", mapping=mapping)
     assert members(tmp_path / "x.nemo")[f"./{other}"] == PIECES
     assert members(tmp_path / "x.nemo")["./model_config.yaml"] == text.encode()
     ckptc.convert(tmp_path / "x.nemo", tmp_path / "hf2", to="hf", mapping=mapping)
@@ -217,6 +262,55 @@ def test_a_saved_plan_and_an_emitted_module_write_archives(hf: Path, mapping: Pa
     subprocess.run([sys.executable, tmp_path / "plan.py", hf, tmp_path / "y.nemo"], check=True, capture_output=True)
     assert (tmp_path / "x.nemo").read_bytes() == (tmp_path / "y.nemo").read_bytes()
     assert set(members(tmp_path / "x.nemo")) >= {"./tokenizer.model", "./mp_rank_01/model_weights.ckpt"}
+    ckptc.convert(hf, tmp_path / "z.nemo", to="nemo", mapping=mapping, tp=2)
+    back = ckptc.compile(mapping, from_="nemo", to="hf", config=hf / "config.json", source_settings={"tp": 2})
+    back.run(tmp_path / "back", source=tmp_path / "z.nemo")
+    assert (tmp_path / "back/tokenizer.model").read_bytes() == PIECES
+
+
+def test_artifacts_of_one_name_do_not_hide_each_other(hf: Path, mapping: Path, tmp_path: Path) -> None:
+    ckptc.convert(hf, tmp_path / "folder", to="nemo", mapping=mapping)
+    copy, other = "0" * 32 + "_tokenizer.model", "f" * 32 + "_tokenizer.model"
+    (tmp_path / "folder" / copy).write_bytes(PIECES)
+    (tmp_path / "folder" / other).write_bytes(PIECES[::-1])
+    ckptc.convert(tmp_path / "folder", tmp_path / "back", to="hf", mapping=mapping)
+    held = files_below(tmp_path / "back")
+    assert {name: held[name] for name in held if name.endswith("tokenizer.model")} == {"tokenizer.model": PIECES, other: PIECES[::-1]}
+
+
+def test_the_layout_of_an_archive_beyond_8_gib(mapping: Path, tmp_path: Path) -> None:
+    """Holes for the tensors: the tar around them is laid out and read back."""
+    plan = ckptc.compile(mapping, from_="hf", to="nemo", tp=2, vocab=1 << 22, layer=1, hidden=1 << 11, ffn=16)
+    (tmp_path / "source").touch()
+    entries, at = [], 0
+    for name, shape in (("embed", (1 << 22, 1 << 11)), ("gate.0", (16, 1 << 11)), ("down.0", (1 << 11, 16)), ("norm", (1 << 11,))):
+        entries.append(Entry(name, "x", Window(str(tmp_path / "source"), at, shape, row_major(shape), "float32")))
+        at += 4 * prod(shape)
+    os.truncate(tmp_path / "source", at)
+    folder = bind(plan.data, Checkpoint(str(tmp_path), "bin", tuple(entries), ()))
+    bound = nemo_write.bound_for(folder, tmp_path / "x.nemo")
+    for each in bound.puts:
+        put(str(tmp_path / "x.nemo"), each)
+    assert (tmp_path / "x.nemo").stat().st_size == bound.bytes_written > 32 << 30
+    with tarfile.open(tmp_path / "x.nemo") as archive:
+        said = {info.name: (info.offset_data, info.size) for info in archive}
+    assert {m.name: (m.at, m.nbytes) for m in read_members(str(tmp_path / "x.nemo")).values()} == {
+        name.removeprefix("./"): place for name, place in said.items() if name.endswith(("ckpt", "yaml"))
+    }
+    for was, file in zip(folder.files, bound.files, strict=True):
+        assert said[f"./{was.name}"] == (file.at, file.layout.size)
+        assert file.layout.size > 16 << 30
+
+
+def test_what_a_killed_run_set_aside_comes_back(hf: Path, mapping: Path, tmp_path: Path) -> None:
+    left = tmp_path / f".x.nemo.partial-{os.uname().nodename}-{2**30}-abc"
+    left.mkdir()
+    (left / "x.nemo").write_bytes(b"half")
+    left.with_name(left.name + ".old").write_bytes(b"before")
+    with pytest.raises(Fault, match="destination-exists"):
+        ckptc.convert(hf, tmp_path / "x.nemo", to="nemo", mapping=mapping)
+    assert (tmp_path / "x.nemo").read_bytes() == b"before"
+    assert sorted(os.listdir(tmp_path)) == ["hf", "own", "x.nemo"]
 
 
 def shell(*words: object) -> int:
@@ -306,7 +400,7 @@ def test_a_config_within_an_archive_can_be_named(hf: Path, mapping: Path, tmp_pa
     ckptc.convert(hf, tmp_path / "x.nemo", to="nemo", mapping=mapping, tp=2)
     (tmp_path / "hf/config.json").unlink()
     for config in (tmp_path / "x.nemo", tmp_path / "x.nemo/model_config.yaml"):
-        plan = ckptc.plan(hf, to="nemo", mapping=mapping, tp=1, config=config)
+        plan = ckptc.plan(hf, to="nemo", mapping=mapping, tp=2, config=config)
         assert dict(plan.data.axes)["ffn"] == FFN
         assert dict(plan.data.files)["model_config.yaml"].encode() == members(tmp_path / "x.nemo")["./model_config.yaml"]
 

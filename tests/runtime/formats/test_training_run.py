@@ -109,6 +109,19 @@ def test_settings_may_be_those_of_the_model_themselves(tmp_path: Path) -> None:
     assert open_checkpoint(tmp_path / "x.ckpt").config("other.yaml") is None
 
 
+def test_settings_that_grow_or_hold_themselves_end(tmp_path: Path) -> None:
+    grown: Any = {"x": 1}
+    for _ in range(45):
+        grown = {"a": grown, "b": grown}
+    save(tmp_path / "x.ckpt", hyper_parameters=grown)
+    assert open_checkpoint(tmp_path / "x.ckpt").config("model_config.yaml")
+    endless: Any = {"a": 1}
+    endless["b"] = [endless, endless]
+    save(tmp_path / "x.ckpt", hyper_parameters=endless)
+    with pytest.raises(Fault, match="opaque-config"):
+        open_checkpoint(tmp_path / "x.ckpt").config("model_config.yaml")
+
+
 def test_settings_in_lightnings_dict_are_plain(tmp_path: Path, foreign: Any) -> None:
     kept = foreign.AttributeDict(cfg=foreign.AttributeDict(SETTINGS))
     save(tmp_path / "x.ckpt", hyper_parameters=kept)
@@ -191,6 +204,8 @@ def test_as_a_part_of_a_tensor_they_are_refused(part: str, with_pickle: Any) -> 
 def test_without_a_list_for_them_nothing_has_changed() -> None:
     with pytest.raises(Fault, match="unsafe-pickle"):
         read_pickle(pickle.dumps({"a": Bomb()}, protocol=2), "x")
+    with pytest.raises(Fault, match="bad-pickle"):
+        read_pickle(b"\x80\x02])\x81.", "x", [])
     strays: list[str] = []
     read_pickle(pickle.dumps({"a": Bomb()}, protocol=2), "x", strays)
     assert strays == ["posix.mkdir"]
