@@ -105,7 +105,10 @@ def _two_deep(root: str, names: list[str]) -> list[str]:
     found = []
     for name in names:
         inner = os.path.join(root, name)
-        found += [f"{name}/{each}" for each in sorted(os.listdir(inner))] if os.path.isdir(inner) else [name]
+        try:
+            found += [f"{name}/{each}" for each in sorted(os.listdir(inner))] if os.path.isdir(inner) else [name]
+        except OSError as problem:
+            raise Fault("unreadable-file", f"`{inner}` cannot be listed: {problem.strerror}") from None
     return found
 
 

@@ -268,6 +268,19 @@ def test_a_saved_plan_and_an_emitted_module_write_archives(hf: Path, mapping: Pa
     assert (tmp_path / "back/tokenizer.model").read_bytes() == PIECES
 
 
+def test_without_files_of_its_own_a_layout_is_one_file(hf: Path, mapping: Path, tmp_path: Path) -> None:
+    lines = [line for line in MAPPING.splitlines() if not line.strip().startswith(("files", "carry"))]
+    mapping.write_text("\n".join(lines).replace("(rank tp = 1, rank pp = 1)", "").replace("/tp", "").replace("* tp", "").replace("/pp", "")
+                       .replace("  stages layer over pp\n", "").replace("  on first", "").replace("  on last", ""))  # fmt: skip
+    (mapping.parent / "net.yaml.j2").write_text("{}\n")
+    plan = ckptc.plan(hf, to="nemo", mapping=mapping)
+    plan.run(tmp_path / "x.nemo", max_shard_size=500)
+    assert list(members(tmp_path / "x.nemo")) == [".", "./model_config.yaml", "./model_weights.ckpt"]
+    ckptc.convert(tmp_path / "x.nemo", tmp_path / "back", to="hf", mapping=mapping)
+    back, was = load_file(tmp_path / "back/model.safetensors"), load_file(hf / "model.safetensors")
+    assert all(torch.equal(back[name], was[name]) for name in was)
+
+
 def test_artifacts_of_one_name_do_not_hide_each_other(hf: Path, mapping: Path, tmp_path: Path) -> None:
     ckptc.convert(hf, tmp_path / "folder", to="nemo", mapping=mapping)
     copy, other = "0" * 32 + "_tokenizer.model", "f" * 32 + "_tokenizer.model"
