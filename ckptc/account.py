@@ -36,9 +36,8 @@ class Totals:
 
 def totals(bound: Bound, memory: int, workers: int) -> Totals:
     """Of a plan that is bound to its checkpoint."""
-    files = len(bound.files) + len(bound.texts) + len(bound.carried)
     return Totals(
-        bound.bytes_read, bound.bytes_written, files, bound.disk_need, bound.peak_buffer_bytes(memory, workers)
+        bound.bytes_read, bound.bytes_written, len(bound.names), bound.disk_need, bound.peak_buffer_bytes(memory, workers)
     )
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import library
 from .arguments import at_least_one, check_dtype, parse_size, stage_lists
+from .artifacts import say_absent
 from .choose import as_source, choose, config_layout, found_in, route, sizes_of
 from .compiler.detect import fit_source
 from .compiler.explain import describe, explain
@@ -20,9 +21,11 @@ from .hub import open_source
 from .optimizer_state import add_state, state_folder
 from .runtime.checkpoint import Checkpoint
 from .runtime.fault import Fault
+from .runtime.nemo_archive import CONFIG
 from .runtime.plan import Plan as PlanData
 from .runtime.plan_file import load_plan as read_plan_file
 from .runtime.plan_file import save_plan
+from .runtime.window import SideFile
 from .side_files import side_files, target_config
 
 if TYPE_CHECKING:
@@ -37,13 +40,13 @@ if TYPE_CHECKING:
 class Plan:
     """A proved conversion. `data` is the plan itself; `source` the checkpoint it was made for, if any.
 
-    `extra` are side files (name, path) that are copied beside the result byte for byte. `asked` is how the source was
+    `extra` are side files that are copied beside the result byte for byte. `asked` is how the source was
     named: a path, or a repository of the hub. `trees` are the values in which a target file's tensors stand, by file.
     """
 
     data: PlanData
     source: Checkpoint | None = None
-    extra: tuple[tuple[str, Path], ...] = ()
+    extra: tuple[SideFile, ...] = ()
     asked: str | None = None
     trees: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
@@ -92,7 +95,7 @@ class Plan:
         checkpoint = own if source is None else source if isinstance(source, Checkpoint) else open_source(source)
         if checkpoint is None:
             raise Fault("no-source", "this plan was made without a checkpoint", help="name the one to read: plan.run(dst, source=...)")
-        bound = bind(self.data, checkpoint, extra={name: str(path) for name, path in self.extra}, trees=self.trees, **options)
+        bound = bind(self.data, checkpoint, extra=self.extra, trees=self.trees, **options)
         if not isinstance(source, Checkpoint):
             self._known.clear()
             self._known[key] = bound
@@ -105,11 +108,13 @@ class Plan:
         memory: int | str = 512 << 20,
         workers: int = 2,
         max_shard_size: int | str = 5_000_000_000,
+        dst: str | Path = "",
     ) -> Totals:
-        """Bytes read and written, files, disk and buffer need, before anything runs."""
+        """Bytes read and written, files, disk and buffer need, before anything runs. `dst` tells whether it is one archive."""
         from .account import totals
+        from .runtime.nemo_write import bound_for
 
-        bound = self._bound(source, max_shard_bytes=parse_size(max_shard_size))
+        bound = bound_for(self._bound(source, max_shard_bytes=parse_size(max_shard_size)), dst)
         return totals(bound, parse_size(memory), at_least_one(workers))
 
     def run(
@@ -199,14 +204,15 @@ def plan(
     owned = stage_lists(stages, family_.layout(to))
     if to == source.layout:
         targets, owned = as_source(source, layout, targets, owned)
-    target = resolve(family_, to, sizes, targets, stages=owned, format=format, written=True)
+    target = resolve(family_, to, sizes, targets, stages=owned, format=format, makes=to != source.layout)
     files, extra = side_files(checkpoint, source, target, family_, keys_layout, config_path, dtype)
     compiled = compile_sides(source, target, found=found, compare_all=compare_all, dtype=dtype, files=files)
+    notes = (*checkpoint.notes, *(say_absent(dict(files).get(CONFIG, ""), extra) if target.format == "nemo" else ()))
     asked = str(src) if revision is None and not isinstance(src, Checkpoint) else None
     if not optimizer:
-        return Plan(compiled.plan, checkpoint, extra, asked, notes=_left_out(checkpoint, target, dp))
+        return Plan(compiled.plan, checkpoint, extra, asked, notes=(*notes, *_left_out(checkpoint, target, dp)))
     with_state = add_state(compiled, family_, checkpoint, dp)
-    return Plan(with_state.plan, with_state.checkpoint, extra, asked, with_state.trees)
+    return Plan(with_state.plan, with_state.checkpoint, extra, asked, with_state.trees, notes)
 
 
 def _left_out(checkpoint: Checkpoint, target: Side, dp: int | None) -> tuple[str, ...]:
@@ -245,7 +251,7 @@ def compile(
     keys_layout = config_layout(family_, left, right, config)
     sizes = sizes_of(family_, keys_layout, Path(config) if config else None, model, None, left)
     source = resolve(family_, from_, sizes, sources)
-    target = resolve(family_, to, sizes, targets, stages=stage_lists(stages, family_.layout(to)), format=format, written=True)
+    target = resolve(family_, to, sizes, targets, stages=stage_lists(stages, family_.layout(to)), format=format, makes=to != from_)
     text = target_config(target, family_, keys_layout, Path(config) if config else None)
     return Plan(compile_sides(source, target, dtype=dtype, files=text).plan)
 

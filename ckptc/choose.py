@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 from . import library
 from .compiler.detect import find_layouts, stray_files
@@ -16,44 +15,16 @@ from .compiler.match import Found, may_be_absent, ranks_of, stored_tensors, tens
 from .compiler.reads import calls
 from .compiler.resolve import Side
 from .compiler.sizes import Scalar, Sizes, bind_sizes, config_of, own_config_of
+from .config_file import read_config, within_archive
 from .dsl.diagnostic import Diagnostic, MappingError
 from .dsl.nearest import nearest
 from .dsl.tree import Literal, Omit, Stages
 from .runtime.checkpoint import Checkpoint
 from .runtime.fault import Fault
 from .runtime.match import few
-
+from .runtime.nemo_archive import CONFIG, unwrap
 
 _Choice: TypeAlias = tuple[Family, FlatLayout, FlatLayout | None, Path | None]
-
-
-def read_config(path: str | Path) -> Mapping[str, Any]:
-    """A config file as a dictionary, JSON or YAML by its ending."""
-    path = Path(path)
-    if path.is_dir():
-        path = path / "config.json"
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as e:
-        raise Fault("no-config", f"{path}: {e.strerror}", help="name the model's config with --config") from None
-    except UnicodeDecodeError:
-        raise Fault("bad-config", f"{path} is not text") from None
-    return parse_config(text, path)
-
-
-def parse_config(text: str, path: Path) -> Mapping[str, Any]:
-    try:
-        if path.suffix in (".yaml", ".yml"):
-            import yaml
-
-            data = yaml.safe_load(text)
-        else:
-            data = json.loads(text)
-    except Exception as e:
-        raise Fault("bad-config", f"{path} cannot be read: {str(e).splitlines()[0]}") from None
-    if not isinstance(data, Mapping):
-        raise Fault("bad-config", f"{path} holds no settings: a mapping of keys to values is needed")
-    return data
 
 
 def found_in(checkpoint: Checkpoint) -> tuple[Found, ...]:
@@ -174,9 +145,10 @@ def config_layout(
         there = [x for x in candidates if (c := config_of(x)) and (Path(config) / c.file).is_file()]
         return next(iter([x for x in there if own_config_of(x)] or there or [x for x in candidates if own_config_of(x)]), None)
     if config is not None:
-        name = Path(config).name
+        config = within_archive(Path(config))
+        name = config.name
         named = [x for x in candidates if (c := config_of(x)) and Path(c.file).name == name]
-        same = [x for x in candidates if (c := config_of(x)) and Path(c.file).suffix == Path(config).suffix]
+        same = [x for x in candidates if (c := config_of(x)) and Path(c.file).suffix == config.suffix]
         return next(iter(named or same or candidates), None)
     candidates.sort(key=lambda x: own_config_of(x) is None)
     if checkpoint is not None:
@@ -194,16 +166,21 @@ def root_of(checkpoint: Checkpoint) -> Path:
 
 def config_path(checkpoint: Checkpoint, layout: FlatLayout | None, config: str | Path | None) -> Path | None:
     if config is not None:
-        path = Path(config)
+        path = within_archive(Path(config))
         block = config_of(layout) if layout else None
         return path / block.file if path.is_dir() and block else path
     block = config_of(layout) if layout else None
     if block is None:
         return None
+    if checkpoint.format == "nemo" and block.file in checkpoint.side_files:
+        return Path(checkpoint.path) / block.file
     root = root_of(checkpoint)
     ranks = root.name == "model" and checkpoint.format in ("pt", "xser")
     above = [root.parent] if ranks else []  # where a folder of rank files stands in a checkpoint
-    return next((place / block.file for place in (root, *above) if (place / block.file).exists()), None)
+    found = next((place / block.file for place in (root, *above) if (place / block.file).exists()), None)
+    if found is None and Path(block.file).name == CONFIG and checkpoint.settings_file:
+        return Path(checkpoint.settings_file) / CONFIG
+    return found
 
 
 def sizes_of(
@@ -215,6 +192,8 @@ def sizes_of(
     source: FlatLayout,
 ) -> Sizes:
     keys = read_config(config) if config is not None else None
+    if keys is not None and layout is not None and (own := config_of(layout)) is not None and Path(own.file).name == CONFIG:
+        keys = unwrap(dict(keys))
     if keys is None and layout is not None and found is not None and not given:
         block = config_of(layout)
         raise Fault(

@@ -181,7 +181,7 @@ def execute(
     from .meter import Meter, size
 
     totals = plan.totals(
-        place, max_shard_size=running["max_shard_size"], memory=running["memory"], workers=running["workers"]
+        place, max_shard_size=running["max_shard_size"], memory=running["memory"], workers=running["workers"], dst=dst
     )
     if plan.source is not None and plan.source.tag and not quiet:
         print(f"note: `{plan.source.tag}` is read, the newest complete checkpoint of {src}", file=sys.stderr)

@@ -97,7 +97,8 @@ def _config_file(args: Namespace, notes: list[str]) -> str | None:
         return str(args.config) if args.config else None
     if args.config:
         notes.append("--config is ignored, as --nxdt_yaml_config is given")
-    from .choose import follow_config, read_config
+    from .choose import follow_config
+    from .config_file import read_config
 
     read_config(args.nxdt_yaml_config)  # a file that cannot be read is refused here, by its name
     return str(follow_config(args.nxdt_yaml_config))
@@ -105,7 +106,7 @@ def _config_file(args: Namespace, notes: list[str]) -> str | None:
 
 def _keys(config: str | None, source: str) -> dict[str, Any]:
     """The config that will be read, as far as it is at hand; whoever needs it reports that it cannot be read."""
-    from .choose import read_config
+    from .config_file import read_config
 
     place = Path(source)
     above = place.is_file() or place.name == "model"

@@ -17,6 +17,7 @@ from typing import Any
 
 from .runtime.checkpoint import Checkpoint, open_checkpoint
 from .runtime.fault import Fault
+from .runtime.training_run import rank_files
 
 SCHEME = "hf://"
 CONFIG = "config.json"
@@ -61,7 +62,7 @@ def read_id(src: str | Path, revision: str | None = None) -> HubId | None:
         if at and revision not in (None, inner):
             raise Fault("two-revisions", f"`{text}` and revision `{revision}` disagree", help="give one of them")
         return HubId(repo, inner or revision, plain=False)
-    if isinstance(src, str) and _ID.fullmatch(text) and not os.path.lexists(text):
+    if isinstance(src, str) and _ID.fullmatch(text) and not os.path.lexists(text) and not rank_files(*os.path.split(text)):
         return HubId(text, revision, plain=True)
     if revision is not None:
         title = f"`{text}` is a path, and a path has no revision `{revision}`"

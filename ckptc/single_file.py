@@ -25,5 +25,6 @@ def into_single_file(plan: Plan, name: str) -> Plan:
             f"`{name}` is not a file name within the destination",
             help="use a plain name such as checkpoint.pt",
         )
-    one = replace(target, stored=tuple(replace(s, file=name) for s in target.stored), carry=())
+    format = "pt" if target.format == "nemo" else target.format
+    one = replace(target, format=format, stored=tuple(replace(s, file=name) for s in target.stored), carry=())
     return replace(plan, data=replace(plan.data, target=one, files=()), extra=())

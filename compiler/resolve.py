@@ -95,11 +95,12 @@ def resolve(
     *,
     stages: tuple[tuple[int, ...], ...] | None = None,
     format: str | None = None,
-    written: bool = False,
+    makes: bool = False,
 ) -> Side:
     """Settle a layout's parameters, guards and stages. `stages` are explicit layer lists per pipeline stage.
 
-    `written`: the side is a target, which makes what its source lacks where rules say how.
+    `makes`: the side is the target of another layout, and makes what the source lacks where rules say how. Within a
+    layout nothing is made: what a source leaves out stays out.
     """
     layout = family.layout(layout_name)
     params = bind_params(layout, given)
@@ -112,7 +113,7 @@ def resolve(
     omitted = tuple(
         t for x in items if isinstance(x, Omit) and holds(x.when, scope) for t in x.tensors if t in sizes.tensors
     )
-    made = tuple(_made(layout, sizes, scope, family)) if written else ()
+    made = tuple(_made(layout, sizes, scope, family)) if makes else ()
     kept = {n: t for n, t in sizes.tensors.items() if n not in omitted} | {m.tensor.name: m.tensor for m in made}
     sizes = replace(sizes, tensors=kept, absent=(sizes.absent | {*omitted}) - {m.tensor.name for m in made})
     for item in items:

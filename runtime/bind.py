@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import groupby
@@ -13,14 +12,15 @@ from typing import Any
 
 import numpy as np
 
+from .carry import carried
 from .families import Family, Instances, Rows, families, instances, spelled
 from .fault import Fault
 from .kernels import FLOATING, castable
-from .layout import TargetFile, lay_out
+from .layout import Put, TargetFile, lay_out
 from .made import Kept, make
 from .match import Readable, check_extents, count, few, match, refuse_far_too_many
 from .plan import Plan, Step
-from .window import ITEM_BYTES, Window
+from .window import ITEM_BYTES, SideFile, Window
 
 
 @dataclass(frozen=True)
@@ -56,8 +56,20 @@ class Bound:
     checks: Instances  # `target` is a source tensor here
     files: tuple[TargetFile, ...]
     texts: tuple[tuple[str, bytes], ...]  # configs and indexes to write
-    carried: tuple[tuple[str, str], ...]  # (path, name) of side files to copy
+    carried: tuple[SideFile, ...]  # to copy, under their names
+    around: tuple[Put, ...] = ()  # what an archive holds around its files
     kept: Kept | None = None  # what the made tensors' file lives by
+
+    @property
+    def puts(self) -> tuple[Put, ...]:
+        """All that is written but the files of tensors."""
+        texts = (Put(name, 0, text) for name, text in self.texts)
+        return (*self.around, *texts, *(Put(each.name, 0, each) for each in self.carried))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of all files written."""
+        return tuple(dict.fromkeys((*(file.name for file in self.files), *(put.file for put in self.puts))))
 
     @cached_property
     def written(self) -> list[int]:
@@ -73,8 +85,7 @@ class Bound:
     @cached_property
     def bytes_written(self) -> int:
         """Bytes of all files written, headers included."""
-        carried = sum(_size(path) for path, _ in self.carried)
-        return sum(file.layout.size for file in self.files) + sum(len(text) for _, text in self.texts) + carried
+        return sum(file.layout.size for file in self.files) + sum(put.nbytes for put in self.puts)
 
     @property
     def disk_need(self) -> int:
@@ -92,13 +103,6 @@ class Bound:
         return dict(zip(family.stored.coords, family.rows[target.row].tolist(), strict=True))
 
 
-def _size(path: str) -> int:
-    try:
-        return os.stat(path).st_size
-    except OSError as error:
-        raise Fault("read-failed", f"{path}: {error.strerror}") from error
-
-
 def _bytes(window: Window | None) -> int:
     return int(np.prod(window.shape, dtype=object)) * ITEM_BYTES[window.dtype] if window is not None else 0
 
@@ -109,12 +113,12 @@ def bind(
     *,
     max_shard_bytes: int = 5_000_000_000,
     dtype: str | None = None,
-    extra: Mapping[str, str] = MappingProxyType({}),
+    extra: Sequence[SideFile] = (),
     trees: Mapping[str, Any] = MappingProxyType({}),
 ) -> Bound:
     """Finds every window that `plan` reads in `checkpoint` and lays out every file that it writes.
 
-    `extra` are further side files to copy, by name; what the checkpoint itself has goes first. `trees` are
+    `extra` are further side files to copy; what the checkpoint itself has goes first. `trees` are
     the values in which a target file's tensors stand, by file; other files hold a dict of their tensors.
     """
     refuse_far_too_many(plan.source, checkpoint)
@@ -144,18 +148,8 @@ def bind(
     checks = checks.take(there[checks.source] & there[checks.target])
     return Bound(
         plan, str(checkpoint.path), checkpoint, sources, targets, windows, tensors, order, moves, checks, files,
-        (*((name, text.encode()) for name, text in plan.files), *texts), _carried(plan, checkpoint, extra), kept,
+        (*((name, text.encode()) for name, text in plan.files), *texts), carried(plan, checkpoint.beside, extra), kept=kept,
     )  # fmt: skip
-
-
-def _carried(plan: Plan, checkpoint: Readable, extra: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
-    """Side files that the target's layout takes along, from the source or from the paths given."""
-    from fnmatch import fnmatch
-
-    root = os.fspath(checkpoint.path)
-    written = {name for name, _ in plan.files}
-    found = {name: os.path.join(root, name) for name in checkpoint.side_files if any(fnmatch(name, g) for g in plan.target.carry)}
-    return tuple((path, name) for name, path in ({**extra, **found}).items() if name not in written)
 
 
 def _refuse_absent(moves: Instances, windows: list[Window | None], plan: Plan) -> None:

@@ -11,7 +11,7 @@ from .kernels import FLOATING
 from .plan import Box, Plan, Side, Step, Stored
 from .window import ITEM_BYTES
 
-FORMATS = ("safetensors", "bin", "pt", "xser")
+FORMATS = ("safetensors", "bin", "pt", "xser", "nemo")
 KERNELS = ("range", "rows", "transpose", "fill")
 MOST_TENSORS, MOST = 10**8, 1 << 62
 _WIDTH = re.compile(r"(0[1-9])?")

@@ -5,17 +5,19 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from .fault import Fault
 from .find_files import CONTAINER_OF, Found, find, is_hidden
-from .read_window import read_window
+from .nemo_archive import CONFIG, plain_name, unwrap
+from .read_window import read_at, read_window
 from .safetensors_file import read_safetensors
 from .tags import choose_tag
 from .torch_file import read_torch_file
-from .window import Entry
+from .training_run import MADE_BY, NEURON_NAME, RUN_SUFFIX, SETTINGS, called_as_in_archives, read_settings
+from .window import Entry, SideFile
 from .xser import read_references
 
 if TYPE_CHECKING:
@@ -27,6 +29,7 @@ class Tensor:
     """A tensor of a checkpoint that is read when asked."""
 
     entry: Entry
+    _held: object = field(default=None, repr=False, compare=False)  # keeps the file that it lies in
 
     @property
     def file(self) -> str:
@@ -51,20 +54,28 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """`format` is the container as found: safetensors, bin, pt or xser. `others` are (file, key) of what is no tensor.
+    """`format` is the container as found: safetensors, bin, pt, xser or nemo. `others` are (file, key) of what is no tensor.
 
-    `tag` is the folder in `path` that is the checkpoint, where a training run keeps several.
+    `tag` is the folder in `path` that is the checkpoint, where a training run keeps several. `held` keeps what `path`
+    was decompressed to, where it was, and `notes` say so.
     """
 
     path: str
     format: str
     entries: tuple[Entry, ...]
-    side_files: tuple[str, ...]
+    beside: tuple[SideFile, ...]
     others: tuple[tuple[str, str], ...] = ()
     tag: str = ""
+    notes: tuple[str, ...] = ()
+    held: object = field(default=None, repr=False, compare=False)
+
+    @property
+    def side_files(self) -> tuple[str, ...]:
+        """The names of the files beside the tensors."""
+        return tuple(each.name for each in self.beside)
 
     def __iter__(self) -> Iterator[Tensor]:
-        return map(Tensor, self.entries)
+        return (Tensor(entry, self.held) for entry in self.entries)
 
     def __len__(self) -> int:
         return len(self.entries)
@@ -77,29 +88,62 @@ class Checkpoint:
         if len(found) > 1:
             files = tuple(entry.file for entry in found[:6])
             raise Fault("several-tensors", f"`{self.path}` has `{name}` in {len(found)} files", notes=files)
-        return Tensor(found[0])
+        return Tensor(found[0], self.held)
 
     def by_file(self, file: str, name: str) -> Tensor:
         """The tensor called `name` in `file`."""
         for entry in self._by_name.get(name, ()):
             if entry.file == file:
-                return Tensor(entry)
+                return Tensor(entry, self.held)
         raise Fault("missing-tensor", f"`{file}` of `{self.path}` has no tensor `{name}`")
 
     def config(self, name: str) -> dict[str, Any] | None:
         """The content of the JSON or YAML file `name` beside the tensors, or None if there is none."""
-        folder = self.path if os.path.isdir(self.path) else os.path.dirname(self.path)
-        place = os.path.join(folder, self.tag, name)
-        if not os.path.isfile(place):
-            return None
+        place = os.path.join(self.path, name)
         try:
-            with open(place, encoding="utf-8") as stream:
-                content = _yaml(stream.read()) if name.endswith((".yaml", ".yml")) else json.load(stream)
+            if self.format == "nemo":
+                if name not in self.side_files:
+                    return None
+                text = self.artifact(name).decode()
+            else:
+                folder = self.path if os.path.isdir(self.path) else os.path.dirname(self.path)
+                place = os.path.join(folder, self.tag, name)
+                if not os.path.isfile(place):
+                    return self.settings() if name == CONFIG else None
+                with open(place, encoding="utf-8") as stream:
+                    text = stream.read()
+            content = _yaml(text) if name.endswith((".yaml", ".yml")) else json.loads(text)
         except (OSError, ValueError, RecursionError) as problem:
             raise Fault("bad-config", f"`{place}` cannot be read ({type(problem).__name__})") from None
         if not isinstance(content, dict):
             raise Fault("bad-config", f"`{place}` holds no mapping of keys to values")
-        return content
+        return unwrap(content) if name == CONFIG else content
+
+    def settings(self) -> dict[str, Any] | None:
+        """The model's settings that the tensors' own files hold, as those of a training run with NeMo do."""
+        file = self.settings_file
+        return read_settings(file, file) if file else None
+
+    @property
+    def settings_file(self) -> str:
+        """The first of the tensors' files, if it holds settings."""
+        held = {key for _, key in self.others}
+        plain = self.format == "pt" and self.entries and {SETTINGS, MADE_BY} <= held
+        return self.entries[0].window.path if plain else ""
+
+    def artifacts(self) -> tuple[str, ...]:
+        """The names of the files beside the tensors, without the configs of archives."""
+        return tuple(name for name in self.side_files if name != CONFIG)
+
+    def artifact(self, name: str) -> bytes:
+        """The bytes of the file called `name`: as it is, as a config refers to it (`nemo:name`), or without its number."""
+        asked = name.removeprefix("nemo:")
+        found = [each for each in self.beside if each.name == asked] or [each for each in self.beside if plain_name(each.name) == asked]
+        if not found:
+            raise Fault("missing-file", f"`{self.path}` holds no file `{asked}` beside its tensors", notes=self.side_files[:6])
+        if len(found) > 1:
+            raise Fault("several-files", f"`{self.path}` holds {len(found)} files `{asked}`", notes=tuple(each.name for each in found[:6]))
+        return bytes(read_at(found[0].path, found[0].at, found[0].nbytes))
 
     @cached_property
     def _by_name(self) -> Mapping[str, tuple[Entry, ...]]:
@@ -118,11 +162,11 @@ def open_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     others: list[tuple[str, str]] = []
     container = found.container
     for file in found.files:
-        at = os.path.join(found.root, *file.split("/"))
+        at, begin, nbytes = found.place(file)
         if found.container == "safetensors":
             held = list(read_safetensors(at, file).entries)
         else:
-            content = read_torch_file(at, file)
+            content = read_torch_file(at, file, begin, nbytes)
             held = content.entries
             others += [(file, key) for key in content.others]
             if content.references:
@@ -131,11 +175,21 @@ def open_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
         if found.index:
             _compare(place, file, found.index[file], held)
         entries += held
+    if container == "pt" and found.container == "pt" and _of_training(found, others):
+        entries = [replace(entry, file=called_as_in_archives(entry.file)) for entry in entries]
     if not entries:
         raise Fault("no-tensors", f"`{place}` holds no tensors", notes=tuple(f"looked in {f}" for f in found.files[:6]))
     if found.flat:
         _refuse_twice(place, entries)
-    return Checkpoint(place, container, tuple(entries), _side_files(found), tuple(others), tag)
+    beside = _beside(found)
+    notes = found.archive.notes if found.archive else ()
+    return Checkpoint(place, container, tuple(entries), beside, tuple(others), tag, notes, found.archive)
+
+
+def _of_training(found: Found, others: list[tuple[str, str]]) -> bool:
+    """Whether all files are what a training run with Lightning saved, under a name that the run chose."""
+    made = {file for file, key in others if key == MADE_BY}
+    return made.issuperset(found.files) and all(f.endswith(RUN_SUFFIX) and not f.endswith(NEURON_NAME) for f in found.files)
 
 
 def _compare(path: str, file: str, expected: frozenset[str], held: list[Entry]) -> None:
@@ -158,13 +212,16 @@ def _refuse_twice(path: str, entries: list[Entry]) -> None:
             raise Fault("duplicate-tensor", f"`{entry.name}` of `{path}` is in `{first}` and in `{entry.file}`")
 
 
-def _side_files(found: Found) -> tuple[str, ...]:
-    """Files directly in the folder that hold no weights and do not describe where weights are."""
+def _beside(found: Found) -> tuple[SideFile, ...]:
+    """Files directly in the folder, or anywhere in the archive, that hold no weights and do not say where weights are."""
     path = found.root
     if found.one:
         return ()
+    if found.archive is not None:
+        members = [m for m in found.archive.members.values() if m.name not in found.files and not is_hidden(m.name.rsplit("/", 1)[-1])]
+        return tuple(SideFile(m.name, found.archive.path, m.at, m.nbytes) for m in members)
     return tuple(
-        name
+        SideFile(name, os.path.join(path, name), 0, os.stat(os.path.join(path, name)).st_size)
         for name in sorted(os.listdir(path))
         if not is_hidden(name)
         and name not in found.files

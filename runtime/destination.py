@@ -100,8 +100,13 @@ def _hold(folder: str) -> int | None:
 
 
 @contextmanager
-def destination(out: str, *, overwrite: bool = False, merge: bool = False, durable: bool = False) -> Iterator[str]:
-    """A temporary folder beside `out`: moved to `out` when the block ends well, removed when it does not."""
+def destination(
+    out: str, one: str = "", *, overwrite: bool = False, merge: bool = False, durable: bool = False
+) -> Iterator[str]:
+    """A temporary folder beside `out`: moved to `out` when the block ends well, removed when it does not.
+
+    With `one`, `out` is a file: only the one of this name is moved.
+    """
     out = os.path.abspath(out)
     parent, name = os.path.split(out)
     try:
@@ -119,7 +124,7 @@ def destination(out: str, *, overwrite: bool = False, merge: bool = False, durab
             folders = _merge(temporary, out)
         else:
             folders = [parent]
-            _replace(temporary, out, overwrite)
+            _replace(os.path.join(temporary, one) if one else temporary, f"{temporary}.old", out, overwrite)
         if durable:
             for folder in folders:
                 _sync_one(folder)
@@ -164,13 +169,13 @@ def _mask() -> int:
     return mask
 
 
-def _replace(temporary: str, out: str, overwrite: bool) -> None:
+def _replace(temporary: str, spare: str, out: str, overwrite: bool) -> None:
     aside = None
     try:
         if os.path.isdir(out) and not os.path.islink(out) and not os.listdir(out):
             os.rmdir(out)
         elif os.path.lexists(out) and overwrite:
-            aside = f"{temporary}.old"
+            aside = spare
             os.rename(out, aside)
         os.rename(temporary, out)
     except OSError as error:

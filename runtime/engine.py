@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import threading
 import time
@@ -20,8 +19,10 @@ from .fault import Fault
 from .fill import Filler, Sources, buffer
 from .in_kernel import Copier
 from .kernels import Array, Kernel
+from .nemo_write import bound_for
 from .open_files import room
 from .progress import EVERY_SECONDS, OnProgress, Progress
+from .put import put
 from .schedule import Budget, Recipes, Schedule, budget, schedule, scratch
 from .writing import Cancelled, Targets
 
@@ -54,40 +55,26 @@ def run(
     kernels: Mapping[int, Kernel] | None = None,
     check_copies: bool = True,
 ) -> Report:
-    """Writes the target checkpoint to the folder `out_dir`: whole, or not at all."""
+    """Writes the target checkpoint to the folder, or the archive, `out_dir`: whole, or not at all."""
     began = time.perf_counter()
     out = os.path.abspath(os.fspath(out_dir))
+    bound = bound_for(bound, out)
+    archive = bound.files[0].name if bound.around else ""
+    if archive and merge:
+        raise Fault("not-merged", f"{out} is one file, which nothing is written beside", help="leave --merge out")
     sources = (bound.path, *dict.fromkeys(w.path for w in bound.windows if w is not None))
     destination.sweep(out)
     destination.check(out, bound.disk_need, sources, overwrite=overwrite, merge=merge)
     plan = schedule(bound, memory, workers)
     asked, workers = workers, max(1, min(workers, len(plan.tasks)))
-    with _stoppable(), destination.destination(out, overwrite=overwrite, merge=merge, durable=durable) as root:
+    with _stoppable(), destination.destination(out, archive, overwrite=overwrite, merge=merge, durable=durable) as root:
         compared = compare_copies(bound, memory, asked, progress) if check_copies else 0
-        for name, text in bound.texts:
-            _put(os.path.join(root, name), bound, text)
-        for path, name in bound.carried:
-            _put(os.path.join(root, name), bound, path)
+        for each in bound.puts:
+            put(os.path.join(root, each.file), each)
         read, calls = _work(bound, plan, root, workers, progress, kernels, began)
-    files = (*(f.name for f in bound.files), *(n for n, _ in bound.texts), *(n for _, n in bound.carried))
     return Report(
-        time.perf_counter() - began, read + compared, bound.bytes_written, plan.buffer_bytes * workers, files, calls, compared
+        time.perf_counter() - began, read + compared, bound.bytes_written, plan.buffer_bytes * workers, bound.names, calls, compared
     )  # fmt: skip
-
-
-def _put(path: str, bound: Bound, content: bytes | str) -> None:
-    """Writes a text, or copies the file that is named."""
-    try:
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        if isinstance(content, str):
-            shutil.copyfile(content, path)
-        else:
-            with open(path, "wb") as file:
-                file.write(content)
-    except OSError as error:
-        if isinstance(content, str) and error.filename == content:
-            raise Fault("read-failed", f"{content}: {error.strerror}") from error
-        raise Fault("write-failed", f"{path}: {error.strerror}") from error
 
 
 @contextmanager

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from .fault import Fault
+from .nemo_archive import CONFIG, SUFFIX, Archive, distributed, open_archive, weights_of
+from .training_run import RUN_SUFFIX, rank_files, refuse_several
 
 DEPTH = 3  # how many folders deep rank files are looked for, the last one holding them
 CONTAINER_OF = {".safetensors": "safetensors", ".bin": "bin", ".pt": "pt", ".pth": "pt", ".ckpt": "pt"}
@@ -20,7 +22,7 @@ _NUMBERED = re.compile(r"(.+)-(\d+)-of-(\d+)(\.\w+)$")
 @dataclass(frozen=True)
 class Found:
     """`files` are relative to `root`, with `/`. `index` says which tensors each must hold. `flat`: one namespace.
-    `one`: a file was named, not a folder."""
+    `one`: a file was named, not a folder. In an `archive`, `root` is the archive and `files` are members."""
 
     root: str
     container: str
@@ -28,6 +30,14 @@ class Found:
     flat: bool
     index: Mapping[str, frozenset[str]] = field(default_factory=dict)
     one: bool = False
+    archive: Archive | None = None
+
+    def place(self, file: str) -> tuple[str, int, int | None]:
+        """Where a file's bytes are: the path, the first one, and how many if they are not all from there."""
+        if self.archive is not None:
+            member = self.archive.members[file]
+            return self.archive.path, member.at, member.nbytes
+        return os.path.join(self.root, *file.split("/")), 0, None
 
 
 def find(path: str) -> Found:
@@ -35,7 +45,17 @@ def find(path: str) -> Found:
     if os.path.isdir(path):
         return _in_folder(path)
     if not os.path.isfile(path):
+        folder, name = os.path.split(path)
+        ranks = rank_files(folder, name) if name.endswith(RUN_SUFFIX) else []
+        if ranks:
+            return Found(folder or ".", "pt", tuple(ranks), flat=False)
         raise Fault("no-checkpoint", f"`{path}` does not exist")
+    if path.endswith(SUFFIX):
+        archive = open_archive(path)
+        files = weights_of(path, archive.members)
+        if not files:
+            raise Fault("no-checkpoint", f"`{path}` holds no `model_weights.ckpt`", notes=few_names(archive.members))
+        return Found(path, "nemo", files, flat=False, archive=archive)
     folder, name = os.path.split(path)
     container = "pt" if _OLD_RANK.fullmatch(name) else CONTAINER_OF.get(os.path.splitext(name)[1])
     if container is None:
@@ -62,11 +82,34 @@ def _in_folder(root: str) -> Found:
         if flat:
             _refuse_missing_numbers(root, flat)
             return Found(root, container, tuple(flat), flat=True)
+    if {"metadata.json", "common.pt"} <= set(plain):
+        raise distributed(root)
+    if CONFIG in plain:
+        unpacked = weights_of(root, _two_deep(root, names))
+        if unpacked:
+            return Found(root, "pt", unpacked, flat=False)
     ranks = _rank_files(root, "model", 2) if "model" in names else []
     ranks = ranks or _rank_files(root, "", 1)
     if not ranks:
         raise _nothing(root)
+    refuse_several(root, ranks)
     return Found(root, "pt", tuple(ranks), flat=False)
+
+
+def few_names(names: Iterable[str]) -> tuple[str, ...]:
+    return tuple(f"it holds {name}" for name in list(names)[:5])
+
+
+def _two_deep(root: str, names: list[str]) -> list[str]:
+    """The files of a folder and of the folders in it."""
+    found = []
+    for name in names:
+        inner = os.path.join(root, name)
+        try:
+            found += [f"{name}/{each}" for each in sorted(os.listdir(inner))] if os.path.isdir(inner) else [name]
+        except OSError as problem:
+            raise Fault("unreadable-file", f"`{inner}` cannot be listed: {problem.strerror}") from None
+    return found
 
 
 def _flat(names: list[str], stem: str, container: str) -> list[str]:
@@ -131,6 +174,6 @@ def _nothing(path: str) -> Fault:
         f"`{path}` holds no checkpoint that is known here",
         notes=(
             "looked for: model.safetensors.index.json, *.safetensors, pytorch_model.bin.index.json, *.bin, "
-            "model/**/*.pt, *.pt, *.pth, *.ckpt",
+            "model/**/*.pt, *.pt, *.pth, *.ckpt, *.nemo",
         ),
     )

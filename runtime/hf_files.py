@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 
-STEMS = {"safetensors": ("model", "safetensors"), "bin": ("pytorch_model", "bin"), "pt": ("pytorch_model", "bin")}
+STEMS = {
+    "safetensors": ("model", "safetensors"), "bin": ("pytorch_model", "bin"), "pt": ("pytorch_model", "bin"),
+    "nemo": ("model_weights", "ckpt"),
+}  # fmt: skip
 
 
 def hf_shards(sizes: Sequence[int], max_shard_bytes: int) -> list[list[int]]:

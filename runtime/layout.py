@@ -13,17 +13,32 @@ from .plan import Side
 from .target import FileLayout, lay_out_safetensors, lay_out_torch_zip
 from .torch_pickle_write import Slot
 from .tree import fill
-from .window import ITEM_BYTES
+from .window import ITEM_BYTES, SideFile
 from .xser import lay_out_tensor, reference_files, tensor_file, whole_file
 
 
 @dataclass(frozen=True)
 class TargetFile:
-    """A file to write; `targets` are the global numbers of the tensors in its regions."""
+    """A file to write; `targets` are the global numbers of the tensors in its regions. It begins at byte `at`: of an
+    archive called `name`, where it is a member of one."""
 
     name: str
     layout: FileLayout
     targets: tuple[int, ...]
+    at: int = 0
+
+
+@dataclass(frozen=True)
+class Put:
+    """Bytes that are known beforehand, or stand in another file, and go to `file` from byte `at`."""
+
+    file: str
+    at: int
+    content: bytes | SideFile
+
+    @property
+    def nbytes(self) -> int:
+        return len(self.content) if isinstance(self.content, bytes) else self.content.nbytes
 
 
 def lay_out(
@@ -53,7 +68,7 @@ def lay_out(
     loose = groups.pop("", None)
     if loose is not None:
         sizes = [targets[owner[i]].elements * ITEM_BYTES[dtypes[i]] for i in loose]
-        shards = hf_shards(sizes, max_shard_bytes)
+        shards = [list(range(len(loose)))] if side.format == "nemo" else hf_shards(sizes, max_shard_bytes)
         weights: dict[str, str] = {}
         for shard, name in zip(shards, shard_names(side.format, len(shards)), strict=True):
             groups[name] = [loose[k] for k in shard]

@@ -12,7 +12,7 @@ from typing import NoReturn, Protocol
 from .families import Family, further_copies, spelled
 from .fault import Fault
 from .plan import Side, Stored, made_name
-from .window import ITEM_BYTES, Entry, Window
+from .window import ITEM_BYTES, Entry, SideFile, Window
 
 SHOWN = 5
 MOST_SPARE = 100_000
@@ -26,7 +26,7 @@ class Readable(Protocol):
     @property
     def entries(self) -> tuple[Entry, ...]: ...
     @property
-    def side_files(self) -> tuple[str, ...]: ...
+    def beside(self) -> tuple[SideFile, ...]: ...
 
 
 def few(names: Iterable[str]) -> tuple[str, ...]:

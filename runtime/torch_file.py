@@ -7,7 +7,7 @@ from typing import Any
 
 from .fault import Fault
 from .read_window import read_at, span
-from .torch_globals import Malformed, Reference, TensorRef
+from .torch_globals import Malformed, Reference, Stray, TensorRef, unsafe
 from .torch_pickle import PICKLE_BYTES, read_pickle
 from .torch_zip import Record, read_directory
 from .window import ITEM_BYTES, Entry, Window
@@ -24,9 +24,15 @@ class TorchFile:
     others: list[str] = field(default_factory=list)
 
 
-def read_torch_file(path: str, file: str) -> TorchFile:
-    """The tensors of the torch zip at `path`; `file` is its name in the checkpoint. A bare tensor has name ""."""
-    records, top = read_value(path, file)
+def read_torch_file(path: str, file: str, at: int = 0, nbytes: int | None = None) -> TorchFile:
+    """The tensors of the torch zip at `path`; `file` is its name in the checkpoint. A bare tensor has name "".
+
+    With `nbytes` the zip is that many bytes from `at` of an archive at `path`.
+    """
+    strays: list[str] = []
+    records, top = read_value(path, file, at, nbytes, strays)
+    if strays:
+        _refuse_strays(file, top, strays[0])
     found = TorchFile()
     try:
         if isinstance(top, TensorRef):
@@ -44,9 +50,27 @@ def read_torch_file(path: str, file: str) -> TorchFile:
     return found
 
 
-def read_value(path: str, file: str) -> tuple[dict[str, Record], Any]:
+def _refuse_strays(file: str, top: Any, first: str) -> None:
+    """Classes of a training run may stand beside its `state_dict`, and nowhere else."""
+    weights = top.get("state_dict") if isinstance(top, dict) else None
+    if not isinstance(weights, dict):
+        raise unsafe(first, file)
+    seen: set[int] = set()
+    left: list[Any] = [weights]
+    while left:
+        value = left.pop()
+        if isinstance(value, Stray):
+            raise unsafe(value.name, file)
+        if isinstance(value, (dict, list, tuple)) and id(value) not in seen:
+            seen.add(id(value))
+            left += (*value, *value.values()) if isinstance(value, dict) else value
+
+
+def read_value(
+    path: str, file: str, at: int = 0, nbytes: int | None = None, strays: list[str] | None = None
+) -> tuple[dict[str, Record], Any]:
     """The records of the torch zip at `path` and what its pickle holds: plain values, `TensorRef` and the like."""
-    records = read_directory(path, file)
+    records = read_directory(path, file, at, nbytes)
     if "byteorder" in records:
         order = records["byteorder"]
         if bytes(read_at(path, order.at, min(order.nbytes, 16))) != b"little":
@@ -54,7 +78,7 @@ def read_value(path: str, file: str) -> tuple[dict[str, Record], Any]:
     pickled = records["data.pkl"]
     if pickled.nbytes > PICKLE_BYTES:
         raise Fault("bad-pickle", f"the pickle in `{file}` has {pickled.nbytes:,} bytes, more than is read here")
-    return records, read_pickle(bytes(read_at(path, pickled.at, pickled.nbytes)), file)
+    return records, read_pickle(bytes(read_at(path, pickled.at, pickled.nbytes)), file, strays)
 
 
 def _leaves(file: str, top: dict[Any, Any], others: list[str]) -> dict[str, TensorRef | Reference]:

@@ -7,7 +7,7 @@ module that build plain records, so that a pickle can describe tensors and do no
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from .dtype_names import DTYPE_OF_STORAGE
@@ -27,6 +27,17 @@ class Opaque:
     """A value that is no tensor and whose content is of no interest."""
 
     name: str
+
+
+@dataclass(eq=False, slots=True)
+class Stray:
+    """A name that is not on the list, or what a pickle makes with it. It is never imported, called or looked up.
+
+    `items` are the keys and values that the pickle gives it, as it would a dict of another class.
+    """
+
+    name: str
+    items: dict[Any, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,14 +90,18 @@ _UNTYPED = ("torch.UntypedStorage", "torch.storage.UntypedStorage")
 _SUBSCRIPT = 1 << 63
 
 
-def token(module: str, name: str, file: str) -> Token:
-    """The stand-in of `module.name`, or a fault if the name is not on the list."""
+def token(module: str, name: str) -> Token | Stray:
+    """The stand-in of `module.name`, which is another where the name is not on the list."""
     full = f"{'builtins' if module == '__builtin__' else module}.{name}"
     if full in _CALLS or full in _CLASSES or full in _UNTYPED or _storage_dtype(full) or _is_dtype(module, name):
         return Token(full)
-    raise Fault(
+    return Stray(full)
+
+
+def unsafe(name: str, file: str) -> Fault:
+    return Fault(
         "unsafe-pickle",
-        f"the pickle in `{file}` asks for `{full}`, which a file of plain tensors has no need of",
+        f"the pickle in `{file}` asks for `{name}`, which a file of plain tensors has no need of",
         notes=("nothing was imported or run",),
         help="save the tensors alone: torch.save({name: tensor, ...}, path)",
     )
@@ -94,6 +109,8 @@ def token(module: str, name: str, file: str) -> Token:
 
 def call(function: Any, args: Any) -> Any:
     """What `function(*args)` stands for."""
+    if isinstance(function, Stray):
+        return Stray(function.name)
     if not isinstance(function, Token) or not isinstance(args, tuple):
         raise Malformed("a call of something that is not a function")
     make = _CALLS.get(function.name)
@@ -198,7 +215,7 @@ _CALLS: dict[str, Callable[[str, tuple[Any, ...]], Any]] = {
 
 def put(target: dict[Any, Any], key: Any, value: Any) -> None:
     """`target[key] = value`, for keys whose hash is cheap; a tensor is never replaced."""
-    if not isinstance(key, (str, int, float, bytes, type(None))):
+    if not isinstance(key, (str, int, float, bytes, type(None), Stray)):
         raise Malformed("a key that is neither text nor number")
     if key in target and (isinstance(value, TensorRef) or isinstance(target[key], TensorRef)):
         raise Fault("duplicate-tensor", f"`{key!s:.200}` occurs twice in one pickle")

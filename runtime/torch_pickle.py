@@ -10,7 +10,7 @@ import struct
 from typing import Any
 
 from .fault import Fault
-from .torch_globals import Malformed, Reference, TensorRef, call, put, storage, token
+from .torch_globals import Malformed, Opaque, Reference, Stray, TensorRef, Token, call, put, storage, token, unsafe
 
 PICKLE_BYTES = 1 << 30
 _MARK = object()
@@ -25,16 +25,22 @@ _TUPLES = {b"\x85": 1, b"\x86": 2, b"\x87": 3}
 _EXTENSIONS = {b"\x82": 1, b"\x83": 2, b"\x84": 4}
 
 
-def read_pickle(data: bytes, file: str) -> Any:
-    """The object that `data` describes. `file` is the name that faults say."""
+def read_pickle(data: bytes, file: str, strays: list[str] | None = None) -> Any:
+    """The object that `data` describes. `file` is the name that faults say.
+
+    A name off the allow-list is a fault. With a list `strays`, such names are added to it and stand as `Stray`, which the
+    caller refuses wherever it is of interest.
+    """
     if len(data) > PICKLE_BYTES:
         raise Fault("bad-pickle", f"the pickle in `{file}` has {len(data):,} bytes, more than is read here")
     try:
-        return _Machine(data, file).run()
+        return _Machine(data, file, strays).run()
     except (Malformed, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, struct.error) as problem:
         reason = str(problem) if isinstance(problem, Malformed) else type(problem).__name__
     except (RecursionError, MemoryError) as problem:
         reason = type(problem).__name__
+    if strays:
+        raise unsafe(strays[0], file)
     raise Fault(
         "bad-pickle", f"the pickle in `{file}` is damaged or not one of a tensor file: {reason}",
         notes=("nothing was imported or run",),
@@ -44,8 +50,8 @@ def read_pickle(data: bytes, file: str) -> Any:
 class _Machine:
     """The state of one run: what is still to be read, the stack and the memo."""
 
-    def __init__(self, data: bytes, file: str) -> None:
-        self.data, self.file, self.at = data, file, 0
+    def __init__(self, data: bytes, file: str, strays: list[str] | None) -> None:
+        self.data, self.file, self.at, self.strays = data, file, 0, strays
         self.stack: list[Any] = []
         self.memo: dict[int, Any] = {}
 
@@ -103,13 +109,13 @@ class _Machine:
                 pairs = self.items()
                 self.fill(self.top(), pairs)
             case b"c" | b"i":
-                found = token(self.line(), self.line(), self.file)
+                found = self.named(self.line(), self.line())
                 stack.append(found if op == b"c" else call(found, tuple(self.items())))
             case b"\x93":
                 name, module = self.pop(), self.pop()
                 if not isinstance(name, str) or not isinstance(module, str):
                     raise Malformed("a global whose name is not a text")
-                stack.append(token(module, name, self.file))
+                stack.append(self.named(module, name))
             case b"R" | b"\x81":
                 args, function = self.pop(), self.pop()
                 stack.append(call(function, args))
@@ -123,7 +129,7 @@ class _Machine:
                 state = self.pop()
                 if isinstance(self.top(), Reference):
                     self.top().point(state)
-                elif not isinstance(self.top(), (dict, TensorRef)):  # theirs are of no interest
+                elif not isinstance(self.top(), (dict, TensorRef, Stray, Opaque)):  # theirs are of no interest
                     raise Malformed("attributes for something that has none")
             case b"Q":
                 stack.append(storage(self.pop()))
@@ -148,6 +154,14 @@ class _Machine:
                 )
             case _:
                 raise Malformed(f"opcode 0x{op[0]:02x}")
+
+    def named(self, module: str, name: str) -> Token | Stray:
+        found = token(module, name)
+        if isinstance(found, Stray):
+            if self.strays is None:
+                raise unsafe(found.name, self.file)
+            self.strays.append(found.name)
+        return found
 
     def take(self, count: int) -> bytes:
         """The next `count` bytes."""
@@ -202,11 +216,15 @@ class _Machine:
         return found
 
     def extend(self, added: list[Any]) -> None:
+        if isinstance(self.top(), Stray):
+            return
         if type(self.top()) is not list:
             raise Malformed("items for something that is not a list")
         self.top().extend(added)
 
     def fill(self, target: Any, pairs: list[Any], push: bool = False) -> None:
+        if isinstance(target, Stray):
+            target = target.items
         if type(target) is not dict or len(pairs) % 2:
             raise Malformed("keys and values for something that is not a dict")
         for key, value in zip(pairs[::2], pairs[1::2], strict=True):

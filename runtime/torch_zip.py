@@ -26,14 +26,17 @@ class Record:
     nbytes: int
 
 
-def read_directory(path: str, file: str) -> dict[str, Record]:
-    """The records of the archive at `path` by name, without the archive's own folder name."""
+def read_directory(path: str, file: str, at: int = 0, nbytes: int | None = None) -> dict[str, Record]:
+    """The records of the archive at `path` by name, without the archive's own folder name.
+
+    With `nbytes` the archive is that many bytes from `at`; what it says is held to these. Records are of `path` itself.
+    """
     try:
         descriptor = os.open(path, os.O_RDONLY)
     except OSError as problem:
         raise Fault("unreadable-file", f"`{file}` cannot be opened: {problem.strerror}") from None
     try:
-        return _within_folder(file, _Archive(descriptor, path, file).records())
+        return _within_folder(file, _Archive(descriptor, path, file, at, nbytes).records())
     except (struct.error, UnicodeDecodeError):
         raise _bad(file, "its directory is damaged") from None
     finally:
@@ -41,12 +44,18 @@ def read_directory(path: str, file: str) -> dict[str, Record]:
 
 
 class _Archive:
-    def __init__(self, descriptor: int, path: str, file: str) -> None:
-        self.descriptor, self.path, self.file = descriptor, path, file
-        self.size = os.fstat(descriptor).st_size
+    def __init__(self, descriptor: int, path: str, file: str, begin: int, nbytes: int | None) -> None:
+        self.descriptor, self.path, self.file, self.begin = descriptor, path, file, begin
+        self.size = os.fstat(descriptor).st_size - begin if nbytes is None else nbytes
+        self.again = (
+            f"save it again: python -c \"import torch; p = '{path}'; torch.save(torch.load(p, weights_only=True), p)\""
+            if nbytes is None else "unpack the archive, save this file in it again with torch.save, and name the folder"
+        )  # fmt: skip
 
     def read(self, at: int, nbytes: int) -> bytes:
-        return bytes(read_descriptor(self.descriptor, self.path, at, nbytes))
+        if at < 0 or at + nbytes > self.size:
+            raise Fault("truncated-file", f"`{self.file}` ends before byte {at + nbytes:,}, which its directory says it has")
+        return bytes(read_descriptor(self.descriptor, self.path, self.begin + at, nbytes))
 
     def records(self) -> list[Record]:
         """All records in the order of the file, none overlapping another."""
@@ -72,8 +81,7 @@ class _Archive:
             raise Fault(
                 "legacy-torch-file",
                 f"`{self.file}` is in torch's old format (before 1.6), which cannot be read without unpickling",
-                help=f"save it again: python -c \"import torch; p = '{self.path}'; "
-                'torch.save(torch.load(p, weights_only=True), p)"',
+                help=self.again,
             )
         if not start.startswith(b"PK\3\4"):
             raise _bad(self.file, "it does not begin as one")
@@ -119,7 +127,7 @@ class _Archive:
             raise _bad(self.file, f"record `{name}` does not lie where the directory says")
         if self.read(header_at + LOCAL.size, name_bytes) != raw_name:
             raise _bad(self.file, f"record `{name}` has another name at its data")
-        return Record(name, header_at, payload_at, nbytes), next_at
+        return Record(name, self.begin + header_at, self.begin + payload_at, nbytes), next_at
 
     def refuse_packed(self, name: str, flags: int, method: int) -> None:
         if flags & 0x2041:
@@ -128,8 +136,7 @@ class _Archive:
             raise Fault(
                 "compressed-record",
                 f"record `{name}` of `{self.file}` is compressed; tensors are read where they lie, uncompressed",
-                help=f"save it again: python -c \"import torch; p = '{self.path}'; "
-                'torch.save(torch.load(p, weights_only=True), p)"',
+                help=self.again,
             )
 
 

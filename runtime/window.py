@@ -25,6 +25,16 @@ class Window:
 
 
 @dataclass(frozen=True)
+class SideFile:
+    """What stands beside the tensors: `nbytes` bytes from `at` of the file at `path`, which may be an archive."""
+
+    name: str
+    path: str
+    at: int
+    nbytes: int
+
+
+@dataclass(frozen=True)
 class Entry:
     """A named tensor of a checkpoint; `file` is its file's name relative to the checkpoint's root, with `/`."""
 

@@ -46,8 +46,8 @@ class Cancelled(Exception):
 
 
 class _File:
-    def __init__(self, path: str, regions: int) -> None:
-        self.path, self.number = path, -1
+    def __init__(self, path: str, begin: int, regions: int) -> None:
+        self.path, self.begin, self.number = path, begin, -1
         self.crcs = [0] * regions
         self.left = regions
         self.turn = 0  # tickets taken and given back
@@ -65,7 +65,7 @@ class Targets:
         self._opened: dict[int, _File] = {}  # by file descriptor, the least recently opened first
         self.stopped = False
         self._ready = threading.Condition()
-        self._files = [_File(os.path.join(root, f.name), len(f.targets)) for f in bound.files]
+        self._files = [_File(os.path.join(root, f.name), f.at, len(f.targets)) for f in bound.files]
         self._tickets: list[dict[int, int]] = []
         for task in tasks:
             held: dict[int, int] = {}
@@ -125,7 +125,7 @@ class Targets:
         for piece in pieces:
             region = layout.regions[piece.region]
             lead = region.lead if piece.first else b""
-            at = region.at + piece.start
+            at = file.begin + region.at + piece.start
             if piece.first:
                 file.crcs[piece.region] = piece.crc
             elif layout.needs_crc:

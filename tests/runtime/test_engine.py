@@ -18,7 +18,7 @@ from ckptc.runtime import engine, writing
 from ckptc.runtime.bind import Bound, bind
 from ckptc.runtime.fault import Fault
 from ckptc.runtime.plan import Loop, Over, Plan, Step, Stored
-from ckptc.runtime.window import ITEM_BYTES, Entry, Window, row_major
+from ckptc.runtime.window import ITEM_BYTES, Entry, SideFile, Window, row_major
 
 from .random_plans import Drawn, box, plans, side
 from .reference_plan import coords, execute
@@ -32,7 +32,7 @@ class Raw:
 
     path: str
     entries: tuple[Entry, ...]
-    side_files: tuple[str, ...] = ()
+    beside: tuple[SideFile, ...] = ()
 
 
 def put(folder: Path, plan: Plan, dtypes: list[str], seed: int = 0, turned: bool = False) -> tuple[Raw, dict[Any, Any]]:

@@ -17,7 +17,7 @@ from ckptc.runtime import crc, destination, engine
 from ckptc.runtime.bind import bind
 from ckptc.runtime.fault import Fault
 from ckptc.runtime.plan import Loop, Over, Plan, Step, Stored
-from ckptc.runtime.window import Entry
+from ckptc.runtime.window import Entry, SideFile
 
 from .random_plans import box, side
 from .reference_plan import execute
@@ -92,11 +92,12 @@ def test_side_files_are_carried_byte_for_byte(tmp_path: Path) -> None:
     plan = replace(plan, target=replace(plan.target, carry=("tokenizer*",)))
     raw, _ = put(tmp_path / "in", plan, ["uint16"] * 3)
     (tmp_path / "in/tokenizer.model").write_bytes(bytes(range(256)))
-    bound = bind(plan, replace(raw, side_files=("tokenizer.model",)))
+    raw = replace(raw, beside=(SideFile("tokenizer.model", str(tmp_path / "in/tokenizer.model"), 0, 256),))
+    bound = bind(plan, raw)
     engine.run(bound, tmp_path / "out")
     assert (tmp_path / "out/tokenizer.model").read_bytes() == bytes(range(256))
     (tmp_path / "in/tokenizer.model").unlink()
-    for once in (bound, bind(plan, replace(raw, side_files=("tokenizer.model",)))):
+    for once in (bound, bind(plan, raw)):
         with pytest.raises(Fault, match=r"read-failed.*in/tokenizer.model"):
             engine.run(once, tmp_path / "out", overwrite=True)
     assert (tmp_path / "out/tokenizer.model").exists()

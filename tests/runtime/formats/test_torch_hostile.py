@@ -114,8 +114,9 @@ def test_a_damaged_pickle_is_a_fault(with_pickle, pickled):
 @given(st.lists(st.sampled_from([bytes([i]) for i in range(256)]) | st.binary(max_size=4), max_size=40))
 @settings(max_examples=400)
 def test_any_bytes_as_a_pickle_give_an_object_or_a_fault(parts):
-    with suppress(Fault):
-        read_pickle(b"\x80\x02" + b"".join(parts), "x.pt")
+    for strays in (None, []):
+        with suppress(Fault):
+            read_pickle(b"\x80\x02" + b"".join(parts), "x.pt", strays)
 
 
 def tensor_pickle(numel=6, offset=0, shape=(2, 3), strides=(3, 1), key="0") -> bytes:

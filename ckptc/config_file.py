@@ -1,0 +1,67 @@
+"""The path of a config in, its text or its keys out. It may lie within an archive, or within a training run's file."""
+
+from __future__ import annotations
+
+import errno
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from .runtime.fault import Fault
+from .runtime.nemo_archive import CONFIG, SUFFIX, open_archive
+from .runtime.read_window import read_at
+from .runtime.training_run import RUN_SUFFIX, read_settings
+
+
+def read_config(path: str | Path) -> Mapping[str, Any]:
+    """A config file as a dictionary, JSON or YAML by its ending."""
+    path = Path(path)
+    if path.is_dir():
+        path = path / "config.json"
+    path = within_archive(path)
+    try:
+        text = read_text(path)
+    except OSError as e:
+        raise Fault("no-config", f"{path}: {e.strerror}", help="name the model's config with --config") from None
+    except UnicodeDecodeError:
+        raise Fault("bad-config", f"{path} is not text") from None
+    return parse_config(text, path)
+
+
+def within_archive(path: Path) -> Path:
+    """The config of an archive, as if the archive were a folder."""
+    return path / CONFIG if path.suffix == SUFFIX and path.is_file() else path
+
+
+def read_text(path: Path) -> str:
+    """The text of a config: of a file, or from within an archive or a training run's file, named as if that were a folder."""
+    if path.parent.suffix not in (SUFFIX, RUN_SUFFIX) or not path.parent.is_file():
+        return path.read_text(encoding="utf-8")
+    if path.parent.suffix == RUN_SUFFIX:
+        import yaml
+
+        settings = read_settings(str(path.parent), str(path.parent))
+        if settings is None:
+            raise FileNotFoundError(errno.ENOENT, "the file holds no settings of the model")
+        return str(yaml.safe_dump(settings, sort_keys=False, allow_unicode=True))
+    archive = open_archive(str(path.parent))
+    member = archive.members.get(path.name)
+    if member is None:
+        raise FileNotFoundError(errno.ENOENT, f"the archive holds no {path.name}")
+    return bytes(read_at(archive.path, member.at, member.nbytes)).decode()
+
+
+def parse_config(text: str, path: Path) -> Mapping[str, Any]:
+    try:
+        if path.suffix in (".yaml", ".yml"):
+            import yaml
+
+            data = yaml.safe_load(text)
+        else:
+            data = json.loads(text)
+    except Exception as e:
+        raise Fault("bad-config", f"{path} cannot be read: {str(e).splitlines()[0]}") from None
+    if not isinstance(data, Mapping):
+        raise Fault("bad-config", f"{path} holds no settings: a mapping of keys to values is needed")
+    return data

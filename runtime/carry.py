@@ -1,0 +1,45 @@
+"""Side files in, those that the target's layout takes along, under the names that they get there, out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from fnmatch import fnmatch
+
+from .nemo_archive import plain_name
+from .plan import Plan
+from .read_window import read_at
+from .window import SideFile
+
+
+def carried(plan: Plan, beside: Sequence[SideFile], extra: Sequence[SideFile]) -> tuple[SideFile, ...]:
+    """Of what stands beside a source's tensors, and the `extra` files that were chosen before; the source's go first."""
+    written = {name for name, _ in plan.files}
+    chosen = choose(named(beside, plan.target.format), plan.target.carry)
+    taken = {(each.path, each.at) for each in extra}
+    found = {**{each.name: each for each in extra}, **{each.name: each for each in chosen if (each.path, each.at) not in taken}}
+    return tuple(each for name, each in found.items() if name not in written)
+
+
+def choose(files: Iterable[SideFile], globs: Sequence[str]) -> list[SideFile]:
+    """Those that a layout carries, whether or not a number stands before their names."""
+    return [each for each in files if any(fnmatch(name, glob) for name in (each.name, plain_name(each.name)) for glob in globs)]
+
+
+def named(files: Iterable[SideFile], format: str) -> list[SideFile]:
+    """The files under their own names; only archives keep the numbers of artifacts, and files that differ keep theirs."""
+    if format == "nemo":
+        return list(files)
+    found: dict[str, SideFile] = {}
+    for each in files:
+        name = plain_name(each.name)
+        known = found.get(name)
+        if known is None or known.name == each.name:
+            found.setdefault(name, replace(each, name=name))
+        elif not _equal(known, each):
+            found.setdefault(each.name, each)
+    return list(found.values())
+
+
+def _equal(one: SideFile, other: SideFile) -> bool:
+    return one.nbytes == other.nbytes and read_at(one.path, one.at, one.nbytes) == read_at(other.path, other.at, other.nbytes)
