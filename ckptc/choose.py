@@ -67,7 +67,7 @@ def choose(
             notes=(f"it holds {', '.join(sorted({f.name for f in found})[:3])} ...",),
             help="name the layout with --from and the family with --family, or write a mapping and name it with --mapping",
         )  # fmt: skip
-    whole = [f for f in fits if not f.missing] or fits[:1]
+    whole = [f for f in fits if len(f.missing) == len(fits[0].missing)]
     error: MappingError | Fault | None = None
     good: list[tuple[tuple[bool, int, int], _Choice]] = []
     for fit in whole:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
+
 from ckptc.compiler.link import FlatLayout, link
+from ckptc.dsl.diagnostic import MappingError
 from ckptc.dsl.parse import parse
 from ckptc.dsl.show import show
 from ckptc.dsl.tree import Config, Files, Formats, Let, Refine, Stages
@@ -110,3 +113,24 @@ def test_a_layout_without_rules_is_only_there_to_be_extended() -> None:
     assert [x.name for x in family.layouts] == ["full"]
     (alone,) = link([parse(MODEL + 'layout ranks of m (rank tp = 1) { files "r{tp}.pt" }')])
     assert [x.name for x in alone.layouts] == ["ranks"]  # not a base: it is told that it has no rules
+
+
+DERIVED = MODEL + BASE + "model n extends m {}\n"
+
+
+def test_a_layout_that_extends_its_own_name_extends_the_one_it_replaces() -> None:
+    base, own = link([parse(DERIVED + 'layout base of n extends base { "w" = w [a, layer] }')])
+    assert rules(own.layout("base")) == ['"w" = w [a, layer]', '"v" = v [layer, rows]']
+    assert rules(base.layout("base"))[0] == '"w" = w [layer, a] when flat'
+    assert [p.name for p in own.layout("base").params] == ["tp", "pp", "flat"]
+
+
+def test_a_layout_with_nothing_in_it_takes_the_inherited_one_away() -> None:
+    base, own = link([parse(DERIVED + "layout base of n {}")])
+    assert [x.name for x in base.layouts] == ["base"]
+    assert own.layouts == ()
+
+
+def test_extending_its_own_name_needs_one_to_inherit() -> None:
+    with pytest.raises(MappingError, match="circular-extends"):
+        link([parse(MODEL + BASE + "layout own of m extends own {}")])

@@ -1,0 +1,90 @@
+"""Tensors that a layout leaves out on purpose, and tensors that are calculated because the source lacks them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+import ckptc
+from ckptc.dsl import MappingError
+
+MAPPING = """
+model m {
+  axes { vocab hidden pair }
+  settings { base = 50.0 }
+  embed    [vocab, hidden]
+  inv_freq [pair]  optional
+}
+layout bare of m {
+  files "bare.pt"
+  format pt
+  "embed" = embed [vocab, hidden]
+  omit (inv_freq)
+}
+layout kept of m {
+  files "kept.pt"
+  format pt
+  "embed"    = embed    [vocab, hidden]
+  "inv_freq" = inv_freq [pair]  optional made rope(base)
+}
+layout strict of m {
+  files "strict.pt"
+  format pt
+  "embed" = embed [vocab, hidden]
+}
+"""
+EMBED = torch.arange(15.0).reshape(5, 3)
+FREQ = torch.tensor([0.5, 0.25, 0.125, 0.0625])
+
+
+@pytest.fixture
+def mapping(tmp_path: Path) -> Path:
+    (tmp_path / "m.ckmap").write_text(MAPPING)
+    return tmp_path / "m.ckmap"
+
+
+def convert(mapping: Path, to: str, **tensors: torch.Tensor) -> dict[str, torch.Tensor]:
+    source = mapping.parent / ("kept" if "inv_freq" in tensors else "bare")
+    source.mkdir()
+    torch.save(tensors, source / f"{source.name}.pt")
+    ckptc.plan(source, to=to, from_=source.name, mapping=mapping, pair=4).run(mapping.parent / "out")
+    return dict(torch.load(mapping.parent / f"out/{to}.pt", weights_only=True))
+
+
+def test_what_the_source_lacks_is_calculated(mapping: Path) -> None:
+    out = convert(mapping, "kept", embed=EMBED)
+    assert torch.equal(out["embed"], EMBED)
+    assert out["inv_freq"].dtype == torch.float32
+    assert torch.allclose(out["inv_freq"].double(), torch.tensor([50.0 ** (-2 * i / 8) for i in range(4)]).double(), rtol=1e-7, atol=0)
+
+
+def test_what_the_source_has_is_kept(mapping: Path) -> None:
+    assert torch.equal(convert(mapping, "kept", embed=EMBED, inv_freq=FREQ)["inv_freq"], FREQ)
+
+
+def test_what_a_layout_omits_is_left_out(mapping: Path) -> None:
+    assert set(convert(mapping, "bare", embed=EMBED, inv_freq=FREQ)) == {"embed"}
+
+
+def test_what_a_layout_does_not_speak_of_is_an_error(mapping: Path) -> None:
+    with pytest.raises(MappingError, match="inv_freq"):
+        convert(mapping, "strict", embed=EMBED, inv_freq=FREQ)
+
+
+def test_within_a_layout_nothing_is_made(mapping: Path) -> None:
+    source = mapping.parent / "source"
+    source.mkdir()
+    torch.save({"embed": EMBED}, source / "kept.pt")
+    ckptc.plan(source, to="kept", from_="kept", mapping=mapping, pair=4).run(mapping.parent / "out")
+    assert set(torch.load(mapping.parent / "out/kept.pt", weights_only=True)) == {"embed"}
+
+
+def test_a_saved_plan_makes_it_too(mapping: Path) -> None:
+    source = mapping.parent / "bare"
+    source.mkdir()
+    torch.save({"embed": EMBED}, source / "bare.pt")
+    ckptc.plan(source, to="kept", from_="bare", mapping=mapping, pair=4).save(mapping.parent / "plan.json")
+    ckptc.load_plan(mapping.parent / "plan.json").run(mapping.parent / "out", source=source)
+    assert torch.load(mapping.parent / "out/kept.pt", weights_only=True)["inv_freq"].shape == (4,)
