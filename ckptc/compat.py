@@ -19,13 +19,16 @@ from .runtime.fault import Fault
 class Work:
     """What a script's arguments mean: native arguments, and what there is to say about them.
 
-    If running them fails with a code of `otherwise_on`, the files call for `otherwise` instead.
+    If running them fails with a code of `otherwise_on`, the files call for `otherwise` instead. `do` does the work where
+    the arguments do not say all of it, and the notes the rest. `then` is what comes after.
     """
 
     arguments: tuple[str, ...]
     notes: tuple[str, ...] = ()
     otherwise_on: tuple[str, ...] = ()
     otherwise: Work | None = None
+    do: Callable[[], None] | None = None
+    then: Work | None = None
 
 
 class ScriptParser(argparse.ArgumentParser):
@@ -84,6 +87,15 @@ def _special_tokens(arguments: Sequence[str]) -> Work:
     return translate(arguments)
 
 
+def _nemo(script: str) -> Callable[[Sequence[str]], Work]:
+    def translate(arguments: Sequence[str]) -> Work:
+        from .compat_nemo import TRANSLATORS
+
+        return TRANSLATORS[script](arguments, script)
+
+    return translate
+
+
 SCRIPTS: dict[str, Callable[[Sequence[str]], Work]] = {
     "add_special_tokens_to_sentencepiece": _special_tokens,
     "checkpoint_converter": _nxdt,
@@ -91,8 +103,15 @@ SCRIPTS: dict[str, Callable[[Sequence[str]], Work]] = {
     "convert_checkpoints_dbrx": _nxd("dbrx"),
     "convert_checkpoints_llama": _nxd("llama"),
     "convert_checkpoints_mixtral": _nxd("mixtral"),
+    "convert_ckpt_to_nemo": _nemo("convert_ckpt_to_nemo"),
+    "convert_hf_llama_to_nemo": _nemo("convert_hf_llama_to_nemo"),
+    "convert_llama_hf_to_nemo": _nemo("convert_llama_hf_to_nemo"),
+    "convert_llama_nemo_to_hf": _nemo("convert_llama_nemo_to_hf"),
+    "convert_qwen2_hf_to_nemo": _nemo("convert_qwen2_hf_to_nemo"),
     "convert_zero_checkpoints": _zero1,
     "hf_nxdt_mixtral_ckpt_converter": _nxdt_mixtral,
+    "megatron_change_num_partitions": _nemo("megatron_change_num_partitions"),
+    "megatron_ckpt_to_nemo": _nemo("megatron_ckpt_to_nemo"),
     "nnm_model_ckpt_to_nxdt_model_ckpt_converter": _nnm,
 }
 
@@ -119,7 +138,12 @@ def _run(work: Work) -> None:
 
     _say(work.notes)
     print(f"ckptc {shlex.join(work.arguments)}", flush=True)
-    invoke(list(work.arguments))
+    if work.do is not None:
+        work.do()
+    else:
+        invoke(list(work.arguments))
+    if work.then is not None:
+        _run(work.then)
 
 
 def _say(notes: Iterable[str]) -> None:

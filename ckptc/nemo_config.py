@@ -7,11 +7,16 @@ from collections.abc import Mapping
 from .runtime.nemo_archive import WRAPPERS, unwrap
 from .yaml_text import has_scalar, set_scalar, value_at
 
+# What a config's `precision` says of the tensors, and what is written for tensors of a dtype.
+DTYPES = {"32": "float32", "32-true": "float32", "16": "float16", "16-mixed": "float16", "16-true": "float16",
+          "bf16": "bfloat16", "bf16-mixed": "bfloat16", "bf16-true": "bfloat16"}  # fmt: skip
+PRECISIONS: dict[str, str | int] = {"float32": 32, "float16": 16, "bfloat16": "bf16"}
 DEGREES = {"tp": "tensor_model_parallel_size", "pp": "pipeline_model_parallel_size"}
 
 
-def of_model(text: str, degrees: Mapping[str, int]) -> str:
-    """The model's settings alone, where the text has more, with the degrees of the files; else byte for byte as it is."""
+def of_model(text: str, degrees: Mapping[str, int], dtype: str | None = None) -> str:
+    """The model's settings alone, where the text has more, with the degrees of the files, and the precision of the dtype
+    that tensors are cast to; else byte for byte as it is."""
     import yaml
 
     config = yaml.safe_load(text)
@@ -23,4 +28,6 @@ def of_model(text: str, degrees: Mapping[str, int]) -> str:
     for rank, key in DEGREES.items():
         if rank in degrees and has_scalar(text, (key,)) and value_at(config, (key,)) != degrees[rank]:
             text = set_scalar(text, (key,), degrees[rank])
+    if dtype in PRECISIONS and DTYPES.get(str(config.get("precision"))) != dtype:
+        text = set_scalar(text, ("precision",), PRECISIONS[dtype])
     return text

@@ -25,7 +25,7 @@ def side_files(
     checkpoint: Checkpoint, source: Side, target: Side, family: Family, keys_layout: FlatLayout | None, config: Path | None, dtype: str | None
 ) -> tuple[Texts, tuple[SideFile, ...]]:
     """The target's config as text, and the files to carry over: from the source, or from beside the config."""
-    files = target_config(target, family, keys_layout, config)
+    files = target_config(target, family, keys_layout, config, dtype)
     written = {name for name, _ in files}
     there: dict[str, SideFile] = {}
     for each in named(beside(checkpoint, config), target.format):
@@ -50,7 +50,9 @@ def beside(checkpoint: Checkpoint, config: Path | None) -> list[SideFile]:
     return found
 
 
-def target_config(target: Side, family: Family, keys_layout: FlatLayout | None, config: Path | None) -> Texts:
+def target_config(
+    target: Side, family: Family, keys_layout: FlatLayout | None, config: Path | None, dtype: str | None = None
+) -> Texts:
     """The config at hand, byte for byte, where it is the target's own, else written from sizes and settings."""
     layout = family.layout(target.layout)
     block = config_of(layout)
@@ -58,4 +60,4 @@ def target_config(target: Side, family: Family, keys_layout: FlatLayout | None, 
         return ()
     own = keys_layout is not None and keys_layout.name == layout.name and config is not None
     text = read_text(config) if own and config else config_text(block, target, library.read_template(block))
-    return ((block.file, of_model(text, target.ranks) if Path(block.file).name == CONFIG else text),)
+    return ((block.file, of_model(text, target.ranks, dtype) if Path(block.file).name == CONFIG else text),)

@@ -6,7 +6,7 @@ import fcntl
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 from .fault import Fault
@@ -25,10 +25,15 @@ def free_bytes(path: str) -> int:
     return shutil.disk_usage(path).free
 
 
-def check(out: str, need: int, sources: tuple[str, ...], *, overwrite: bool, merge: bool) -> None:
-    """Refuses a destination that is taken, too small, or holds what is read."""
+def check(out: str, need: int, sources: tuple[str, ...], *, overwrite: bool, merge: bool, names: Iterable[str] = ()) -> None:
+    """Refuses a destination that is taken, too small, or holds what is read.
+
+    Files of these names, merged into a folder, may stand beside a file that is read.
+    """
+    written = {os.path.realpath(os.path.join(out, name)) for name in names}
     for source in sources:
-        if _within(source, out):
+        beside = merge and os.path.isfile(source) and os.path.realpath(source) not in written
+        if _within(source, out) and not beside:
             raise Fault(
                 "source-in-destination", f"{out} holds the checkpoint that is read, {source}", help="write elsewhere"
             )

@@ -64,7 +64,7 @@ def run(
         raise Fault("not-merged", f"{out} is one file, which nothing is written beside", help="leave --merge out")
     sources = (bound.path, *dict.fromkeys(w.path for w in bound.windows if w is not None))
     destination.sweep(out)
-    destination.check(out, bound.disk_need, sources, overwrite=overwrite, merge=merge)
+    destination.check(out, bound.disk_need, sources, overwrite=overwrite, merge=merge, names=bound.names)
     plan = schedule(bound, memory, workers)
     asked, workers = workers, max(1, min(workers, len(plan.tasks)))
     with _stoppable(), destination.destination(out, archive, overwrite=overwrite, merge=merge, durable=durable) as root:

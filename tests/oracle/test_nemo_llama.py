@@ -53,7 +53,8 @@ def unpacked(archive: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any], di
 
 
 def test_all_imports_are_here() -> None:
-    assert len(IMPORTS) == 5 and set(IMPORTS.values()) == {"nemo", "nemo-legacy"}
+    assert len(IMPORTS) == 5
+    assert set(IMPORTS.values()) == {"nemo", "nemo-legacy"}
 
 
 @pytest.mark.parametrize("name", IMPORTS)
@@ -75,7 +76,8 @@ def test_import_equals_the_reference(name: str, tmp_path: Path) -> None:
     differs = {k for k in config.keys() | want.keys() if config.get(k) != want.get(k)}
     assert differs <= (OURS | V24 if "v24" in name else OURS)
     [(artifact, content)] = artifacts.items()
-    assert config["tokenizer"]["model"] == f"nemo:{artifact.removeprefix('./')}" and content == b"pieces"
+    assert config["tokenizer"]["model"] == f"nemo:{artifact.removeprefix('./')}"
+    assert content == b"pieces"
     assert {k: v for k, v in config["tokenizer"].items() if k != "model"} == {k: v for k, v in want["tokenizer"].items() if k != "model"}
 
 

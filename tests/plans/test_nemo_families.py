@@ -167,10 +167,10 @@ def test_gpt2_is_turned_and_its_positions_are_kept(tmp_path: Path) -> None:
         for i in range(LAYERS):
             h = {n.removeprefix(f"transformer.h.{i}."): x for n, x in hf.items()}
             for kind in ("weight", "bias"):
-                parts = [x.reshape(HEADS, HIDDEN // HEADS, *x.shape[1:]) for x in h[f"attn.c_attn.{kind}"].T.chunk(3)]
+                parts = [x.reshape(HEADS, HIDDEN // HEADS, *x.shape[1:]) for x in h[f"attn.c_attn.{kind}"].t().chunk(3)]
                 joined = torch.cat(parts, 1).flatten(0, 1)
                 assert torch.equal(found[f"model.decoder.layers.{i}.self_attention.linear_qkv.{kind}"], split(joined, rank))
-                assert torch.equal(found[f"model.decoder.layers.{i}.mlp.linear_fc1.{kind}"], split(h[f"mlp.c_fc.{kind}"].T, rank))
+                assert torch.equal(found[f"model.decoder.layers.{i}.mlp.linear_fc1.{kind}"], split(h[f"mlp.c_fc.{kind}"].t(), rank))
             assert torch.equal(found[f"model.decoder.layers.{i}.self_attention.linear_proj.weight"], split(h["attn.c_proj.weight"].T, rank, 1))
             assert torch.equal(found[f"model.decoder.layers.{i}.mlp.linear_fc2.weight"], split(h["mlp.c_proj.weight"].T, rank, 1))
             assert torch.equal(found[f"model.decoder.layers.{i}.mlp.linear_fc2.bias"], h["mlp.c_proj.bias"])

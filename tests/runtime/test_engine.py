@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ckptc.runtime import engine, writing
+from ckptc.runtime import destination, engine, writing
 from ckptc.runtime.bind import Bound, bind
 from ckptc.runtime.fault import Fault
 from ckptc.runtime.plan import Loop, Over, Plan, Step, Stored
@@ -249,3 +249,12 @@ def test_memory_that_cannot_do_is_refused(tmp_path: Path) -> None:
     with pytest.raises(Fault, match="memory-too-small"):
         engine.run(bind(plan, checkpoint), tmp_path / "out", memory=64)
     assert os.listdir(tmp_path) == ["in"]
+
+
+def test_a_file_may_be_merged_beside_the_file_that_is_read(tmp_path: Path) -> None:
+    (tmp_path / "in.pt").write_bytes(b"read")
+    place = str(tmp_path)
+    destination.check(place, 0, (str(tmp_path / "in.pt"),), overwrite=False, merge=True, names=("out.pt",))
+    for merge, names in ((True, ("in.pt",)), (False, ("out.pt",))):
+        with pytest.raises(Fault, match="source-in-destination"):
+            destination.check(place, 0, (str(tmp_path / "in.pt"),), overwrite=True, merge=merge, names=names)

@@ -1,0 +1,212 @@
+"""NVIDIA NeMo 1's converters: the arguments of each script in, a planned conversion out."""
+
+from __future__ import annotations
+
+import os
+from argparse import Namespace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from . import nemo_edit
+from .compat import Work
+from .compat_nemo_work import LEGACY, archive, check_degrees, dtype_of, plan_alike, say_unneeded, script_parser, work_of
+from .failure import UsageError
+from .nemo_config import DTYPES
+from .runtime.checkpoint import open_checkpoint
+from .runtime.fault import Fault
+
+GPT = ("gpt", "sft")
+SFT = "nemo.collections.nlp.models.language_modeling.megatron_gpt_sft_model.MegatronGPTSFTModel"
+
+
+def change_num_partitions(arguments: Sequence[str], script: str) -> Work:
+    parser = script_parser(script, "A .nemo file of other tensor and pipeline parallel degrees.")
+    add = parser.add_argument
+    add("--model_file", help="the .nemo file to read")
+    add("--target_file", required=True, help="the .nemo file to write")
+    for name in ("tensor", "pipeline"):
+        add(f"--{name}_model_parallel_size", type=int, default=-1, help="of the source; -1: as its files are")
+        add(f"--target_{name}_model_parallel_size", type=int, required=True)
+    add("--target_pipeline_model_parallel_split_rank", type=int, default=0, help="0: encoder-decoder models are not converted")
+    add("--virtual_pipeline_model_parallel_size", type=int)
+    for name in ("ckpt_name", "hparams_file", "tokenizer_model_path", "tokenizer_vocab_file", "model_extracted_dir"):
+        add(f"--{name}")
+    add("--model_class", help="not needed")
+    add("--num_gpu_per_node", type=int, help="not needed")
+    add("--precision", default="16", help=f"one of {', '.join(DTYPES)}; 16 by default, as in the script")
+    add("--megatron_legacy", action="store_true", help="query, key and value rows in blocks")
+    add("--tp_conversion_only", action="store_true", help="refuse pipeline stages")
+    args, notes = parser.parse_args(list(arguments)), list[str]()
+    say_unneeded(args, ("model_class", "num_gpu_per_node"), notes)
+    source = args.model_extracted_dir or args.model_file
+    if not source:
+        raise UsageError("--model_file is needed, or --model_extracted_dir")
+    tp, pp, to_tp, to_pp = _partitions(args, notes)
+    target = archive(args.target_file, "--target_file")
+    if args.ckpt_name and args.model_extracted_dir:
+        source = os.path.join(source, args.ckpt_name)
+    if "--precision" not in {word.split("=")[0] for word in arguments}:
+        notes.append("tensors are cast to float16, as the script does without --precision")
+    options: dict[str, Any] = {"dtype": dtype_of(args.precision), "tp": to_tp, "pp": to_pp, "config": args.hparams_file}
+    blocks = {"qkv_order": "blocks"} if args.megatron_legacy else {}
+    plan = plan_alike(source, source_settings=blocks, **options, **blocks)
+    if tp > 0:
+        check_degrees(plan, source, tp, pp)
+    if args.tp_conversion_only and dict(plan.data.source.ranks).get("pp", 1) > 1:
+        raise Fault("stages", f"{source} has pipeline stages, which --tp_conversion_only excludes", help="leave --tp_conversion_only out")
+    plan = nemo_edit.settings(plan, nemo_edit.batch_size(plan, to_tp * to_pp) | {"precision": args.precision})
+    for key, file in (("model", args.tokenizer_model_path), ("vocab_file", args.tokenizer_vocab_file)):
+        if file:
+            plan = nemo_edit.artifact(plan, ("tokenizer", key), file)
+            notes.append(f"the archive's tokenizer.{key} is {file}")
+    work = work_of(source, target, plan, notes, **options)
+    return replace(work, arguments=(*work.arguments, *(["--set", "qkv_order=blocks", "--from-set", "qkv_order=blocks"] if blocks else [])))
+
+
+def _partitions(args: Namespace, notes: list[str]) -> tuple[int, int, int, int]:
+    """The degrees of the source, -1 where they are as its files are, and of the target."""
+    tp, pp = args.tensor_model_parallel_size, args.pipeline_model_parallel_size
+    to_tp, to_pp = args.target_tensor_model_parallel_size, args.target_pipeline_model_parallel_size
+    for name, degree in (("tensor", to_tp), ("pipeline", to_pp)):
+        if degree < 1:
+            raise UsageError(f"--target_{name}_model_parallel_size must be 1 or more, not {degree}")
+    if 0 in (tp, pp):
+        raise UsageError("a degree of the source is 1 or more, or -1 for what its files have")
+    if min(tp, pp) < 0:
+        notes += [f"the given source degree {max(tp, pp)} is not looked at, as the other is -1"] if max(tp, pp) > 0 else []
+        tp = pp = -1
+    if args.target_pipeline_model_parallel_split_rank:
+        raise Fault("not-yet", "encoder-decoder models, which have a split rank, are not converted yet", help="leave --target_pipeline_model_parallel_split_rank out")
+    if (args.virtual_pipeline_model_parallel_size or 1) > 1:
+        raise Fault("not-yet", "checkpoints of a virtual pipeline are not read by this command yet", help="leave --virtual_pipeline_model_parallel_size out where the files have none")
+    if args.tp_conversion_only and (pp > 1 or to_pp > 1):
+        raise Fault("stages", "--tp_conversion_only excludes pipeline stages, and a degree above 1 was given", help="leave --tp_conversion_only out")
+    return tp, pp, to_tp, to_pp
+
+
+def hf_to_nemo(arguments: Sequence[str], script: str) -> Work:
+    family = "qwen2" if "qwen2" in script else "llama"
+    parser = script_parser(script, "HuggingFace to a .nemo file.")
+    add = parser.add_argument
+    add("--input_name_or_path", "--in-file", dest="source", required=True, help="the HuggingFace folder, or ORG/NAME on the hub")
+    add("--output_path", "--out-file", dest="target", required=True, help="the .nemo file to write")
+    add("--hparams_file", help="a YAML file whose `model` is the base of the config; mcore_gpt: false there gives NeMo's own modules")
+    add("--precision", default="16", help=f"one of {', '.join(DTYPES)}; 16 by default, as in the script")
+    add("--llama31", help="not needed: read from the config")
+    args, notes = parser.parse_args(list(arguments)), list[str]()
+    say_unneeded(args, ("llama31",), notes)
+    target = archive(args.target, "--output_path")
+    options: dict[str, Any] = {"dtype": dtype_of(args.precision), "family": family}
+    if "--precision" not in {word.split("=")[0] for word in arguments}:
+        notes.append("tensors are cast to float16, as the script does without --precision")
+    base = nemo_edit.read_base(args.hparams_file) if args.hparams_file else None
+    from . import api
+
+    plan = api.plan(args.source, to="nemo" if base is None or base.get("mcore_gpt") else LEGACY, from_="hf", **options)
+    if base is not None:
+        plan = nemo_edit.onto(plan, base)
+        notes.append(f"what the HuggingFace config does not say is as {args.hparams_file} says")
+    sizes = dict(plan.data.axes)
+    if plan.data.target.layout == LEGACY and sizes.get("share", 1) > 1:
+        notes.append("NeMo's own modules have no shared key/value heads: NeMo will not load the result (mcore_gpt: true has them)")
+    if family == "qwen2":
+        plan = nemo_edit.settings(plan, {"override_vocab_size": sizes["vocab"]})
+    if family == "qwen2" or not nemo_edit.holds_tokenizer(plan):
+        plan = nemo_edit.hf_tokenizer(plan, args.source, **({"trust_remote_code": True} if family == "qwen2" else {}))
+        notes.append(f"the config's tokenizer is that of HuggingFace at {args.source}")
+    return work_of(args.source, target, nemo_edit.settings(plan, {"precision": args.precision}), notes, **options)
+
+
+def nemo_to_hf(arguments: Sequence[str], script: str) -> Work:
+    parser = script_parser(script, "A .nemo file to HuggingFace's weights in one .bin file, and to a folder.")
+    add = parser.add_argument
+    add("--input_name_or_path", "--in-file", dest="source", required=True, help="the .nemo file to read")
+    add("--output_path", "--out-file", dest="target", required=True, help="the .bin file to write")
+    add("--hf_input_path", "--hf-in-path", dest="hf_source", help="a HuggingFace folder, whose config the result has")
+    add("--hf_output_path", "--hf-out-path", dest="hf_target", help="the HuggingFace folder to write, too")
+    add("--input_tokenizer", help="not needed")
+    add("--hf_output_tokenizer", help="not written: the HuggingFace folder holds the tokenizer's files")
+    add("--precision", help="default: as the tensors are")
+    add("--cpu-only", action="store_true", help="not needed")
+    args, notes = parser.parse_args(list(arguments)), list[str]()
+    say_unneeded(args, ("input_tokenizer", "cpu-only"), notes)
+    if args.hf_output_tokenizer:
+        notes.append("--hf_output_tokenizer is not written: the HuggingFace folder holds the tokenizer's files")
+    if args.hf_target and not args.hf_source:
+        raise UsageError("--hf_output_path needs --hf_input_path, whose config the folder gets")
+    from . import api
+    from .single_file import into_single_file
+
+    config = args.hf_source and (os.path.join(args.hf_source, "config.json") if os.path.isdir(args.hf_source) else args.hf_source)
+    options: dict[str, Any] = {"dtype": dtype_of(args.precision) if args.precision else None, "config": config, "family": "llama"}
+    folder, name = os.path.split(args.target)
+    if not name or os.path.isdir(args.target):
+        raise UsageError(f"--output_path is a file to write, such as pytorch_model.bin, not the folder `{args.target}`")
+    source = open_checkpoint(args.source)
+    one = into_single_file(api.plan(source, to="hf", format="bin", **options), name)
+    work = work_of(args.source, folder or ".", one, notes, name, merge=True, format="bin", **options)
+    if not args.hf_target:
+        return work
+    whole = api.plan(source, to="hf", **options)
+    return replace(work, then=work_of(args.source, args.hf_target, whole, (), **options))
+
+
+def ckpt_to_nemo(arguments: Sequence[str], script: str) -> Work:
+    own = script == "megatron_ckpt_to_nemo"
+    parser = script_parser(script, "The files of a training run to a .nemo file.")
+    add = parser.add_argument
+    add("--checkpoint_folder", required=True, help="the folder of rank folders")
+    add("--checkpoint_name", required=True, help="the file's name in each")
+    add("--nemo_file_path", required=True, help="the .nemo file to write")
+    add("--hparams_file", help="the run's settings, in the place of those in the checkpoint")
+    add("--model_type", required=own, default=None if own else "megatron_clip", help="gpt, sft, ...")
+    for name in ("tensor", "pipeline"):
+        add(f"--{name}_model_parallel_size", type=int, required=own, default=1)
+    add("--pipeline_model_parallel_split_rank", type=int, help="of encoder-decoder models, which are not converted")
+    add("--no_pack_nemo_file", action="store_true", help="write the files into the folder of --nemo_file_path")
+    for name in ("gpus_per_node", "local_rank", "local-rank"):
+        add(f"--{name}", dest=name.replace("-", "_"), help="not needed")
+    add("--bcp", action="store_true", help="not needed")
+    add("--convert_mlm", action="store_true", help="not needed")
+    add("--precision", help="not needed: tensors stay as they are")
+    args, notes = parser.parse_args(list(arguments)), list[str]()
+    say_unneeded(args, ("gpus_per_node", "local_rank", "bcp", "convert_mlm", "precision"), notes)
+    tp, pp = args.tensor_model_parallel_size, args.pipeline_model_parallel_size
+    if min(tp, pp) < 1:
+        raise UsageError("degrees must be 1 or more")
+    options: dict[str, Any] = {"config": args.hparams_file, "family": _family_of(args.model_type)}
+    source = os.path.join(args.checkpoint_folder, args.checkpoint_name)
+    plan = plan_alike(source, **options)
+    check_degrees(plan, args.checkpoint_folder, tp, pp)
+    if args.model_type == "sft":
+        plan = nemo_edit.settings(plan, {"target": SFT})
+        notes.append("the config's target is MegatronGPTSFTModel, as the script sets it")
+    if args.no_pack_nemo_file:
+        return work_of(source, os.path.dirname(args.nemo_file_path) or ".", plan, notes, merge=True, **options)
+    return work_of(source, archive(args.nemo_file_path, "--nemo_file_path"), plan, notes, **options)
+
+
+def _family_of(model_type: str) -> str | None:
+    """The family that a model type means, None where the files tell."""
+    from .library import families
+
+    if model_type in GPT:
+        return None
+    if model_type not in {family.name for family in families(None)}:
+        raise Fault(
+            "not-yet", f"models of type {model_type} are not converted yet",
+            help="give --model_type gpt if it is a GPT model, or a mapping of your own to `ckptc convert` with --mapping",
+        )  # fmt: skip
+    return model_type
+
+
+TRANSLATORS: dict[str, Callable[[Sequence[str], str], Work]] = {
+    "convert_ckpt_to_nemo": ckpt_to_nemo,
+    "convert_hf_llama_to_nemo": hf_to_nemo,
+    "convert_llama_hf_to_nemo": hf_to_nemo,
+    "convert_llama_nemo_to_hf": nemo_to_hf,
+    "convert_qwen2_hf_to_nemo": hf_to_nemo,
+    "megatron_change_num_partitions": change_num_partitions,
+    "megatron_ckpt_to_nemo": ckpt_to_nemo,
+}

@@ -1,0 +1,82 @@
+"""What the commands for NeMo 1's scripts share: their parser, what their arguments mean, and a plan as work to do."""
+
+from __future__ import annotations
+
+import os
+from argparse import Namespace
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .compat import ScriptParser, Work
+from .failure import UsageError
+from .nemo_config import DTYPES
+from .runtime.checkpoint import open_checkpoint
+from .runtime.fault import Fault
+from .runtime.nemo_archive import SUFFIX
+
+if TYPE_CHECKING:
+    from .api import Plan
+
+LEGACY = "nemo-legacy"
+OPTIONS = {"config": "--config", "family": "--family", "dtype": "--dtype", "tp": "--tp", "pp": "--pp", "format": "--format"}
+
+
+def script_parser(script: str, about: str) -> ScriptParser:
+    return ScriptParser(prog=f"ckptc compat {script}", description=about, allow_abbrev=False)
+
+
+def work_of(src: str, dst: str, plan: Plan, notes: Sequence[str], single_file: str = "", merge: bool = False, **options: Any) -> Work:
+    """The plan as work to do, with the native command that comes nearest to it."""
+    native = ["convert", src, dst, "--to", plan.data.target.layout]
+    native += [word for key, option in OPTIONS.items() if options.get(key) is not None for word in (option, str(options[key]))]
+    native += ["--single-file", single_file] if single_file else []
+    place = os.path.join(dst, single_file) if single_file else dst
+    taken = [f"{place} exists; the script replaces it, and so does this"] if (single_file or not merge) and os.path.exists(place) else []
+    native += ["--merge"] if merge else ["--overwrite"] if taken else []
+
+    def do() -> None:
+        from .cli_convert import MEMORY, SHARD, WORKERS, execute
+
+        execute(
+            plan, src, plan.source.path if plan.source is not None else src, Path(dst), dry_run=False, progress=True, quiet=False, as_json=False,
+            memory=MEMORY, workers=WORKERS, max_shard_size=SHARD, overwrite=bool(taken), merge=merge, compare_copies=True,
+        )  # fmt: skip
+
+    return Work(tuple(native), (*notes, *taken), do=do)
+
+
+def archive(path: str, option: str) -> str:
+    if not path.endswith(SUFFIX):
+        raise UsageError(f"{option} must end in {SUFFIX}, not be `{path}`")
+    return path
+
+
+def dtype_of(precision: str) -> str:
+    if precision not in DTYPES:
+        raise UsageError(f"--precision is `{precision}`, and must be one of {', '.join(DTYPES)}")
+    return DTYPES[precision]
+
+
+def say_unneeded(args: Namespace, names: Sequence[str], notes: list[str]) -> None:
+    notes += [f"--{name} is not needed" for name in names if getattr(args, name.replace("-", "_")) not in (None, False)]
+
+
+def check_degrees(plan: Plan, path: str, tp: int, pp: int) -> None:
+    """That the files are of the degrees that were given."""
+    for name, option, given in (("tp", "tensor", tp), ("pp", "pipeline", pp)):
+        there = dict(plan.data.source.ranks).get(name, 1)
+        if there != given:
+            raise Fault(
+                "degree-disagrees", f"--{option}_model_parallel_size is {given}, but {path} holds files of {there}",
+                help=f"give {there}, or -1 with megatron_change_num_partitions, or leave out files that do not belong there",
+            )  # fmt: skip
+
+
+def plan_alike(path: str, config: str | None, **options: Any) -> Plan:
+    """A plan from NeMo files to NeMo files of the layout they have."""
+    from . import api
+
+    checkpoint = open_checkpoint(path)
+    legacy = any(".language_model." in f".{tensor.name}" for tensor in checkpoint)
+    return api.plan(checkpoint, to=LEGACY if legacy else "nemo", from_=LEGACY if legacy else "nemo", config=config, **options)

@@ -1,0 +1,125 @@
+"""A plan for .nemo files in, the same plan with another model_config.yaml or other artifacts out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from .artifacts import REFERENCE, name_artifacts
+from .config_file import read_config
+from .runtime.fault import Fault
+from .runtime.nemo_archive import CONFIG, unwrap
+from .runtime.window import SideFile
+from .yaml_text import has_scalar, set_scalar, value_at
+
+if TYPE_CHECKING:
+    from .api import Plan
+
+# What follows from a HuggingFace config and the files that are written, whatever a base config says.
+FOLLOWS = (
+    "mcore_gpt", "transformer_engine", "tensor_model_parallel_size", "pipeline_model_parallel_size",
+    "virtual_pipeline_model_parallel_size", "encoder_seq_length", "max_position_embeddings", "num_layers", "hidden_size",
+    "ffn_hidden_size", "num_attention_heads", "num_query_groups", "kv_channels", "init_method_std", "layernorm_epsilon",
+    "normalization", "activation", "bias", "qkv_bias", "rotary_base", "rotary_percentage", "position_embedding_type",
+    "seq_len_interpolation_factor", "scale_positional_embedding", "window_size", "share_embeddings_and_output_weights",
+    "make_vocab_size_divisible_by", "override_vocab_size", "precision", "tokenizer",
+)  # fmt: skip
+
+
+def _text(plan: Plan) -> str:
+    return dict(plan.data.files)[CONFIG]
+
+
+def _config(plan: Plan) -> dict[str, Any]:
+    import yaml
+
+    return dict(yaml.safe_load(_text(plan)))
+
+
+def _with(plan: Plan, text: str, extra: tuple[SideFile, ...] | None = None) -> Plan:
+    files = tuple((name, text if name == CONFIG else old) for name, old in plan.data.files)
+    if extra is None:
+        return replace(plan, data=replace(plan.data, files=files))
+    # All that goes along is among these: nothing more is chosen from beside the source.
+    return replace(plan, data=replace(plan.data, files=files, target=replace(plan.data.target, carry=())), extra=extra)
+
+
+def _dump(config: Mapping[str, Any]) -> str:
+    import yaml
+
+    return str(yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True))
+
+
+def settings(plan: Plan, values: Mapping[str, Any]) -> Plan:
+    """Top keys of the config set; numbers that are given as text are numbers."""
+    text, config = _text(plan), _config(plan)
+    for key, value in values.items():
+        value = int(value) if isinstance(value, str) and value.isdecimal() else value
+        if key not in config or config[key] != value:
+            text = set_scalar(text, (key,), value)
+    return _with(plan, text)
+
+
+def batch_size(plan: Plan, ranks: int) -> dict[str, Any]:
+    """What a change of degrees does to other settings: no virtual stages, and a global batch that the micro batches fill."""
+    config = _config(plan)
+    out = {"virtual_pipeline_model_parallel_size": None} if config.get("virtual_pipeline_model_parallel_size") else {}
+    micro, whole = config.get("micro_batch_size"), config.get("global_batch_size")
+    if type(micro) is int and type(whole) is int and micro > 0 and (whole % (micro * ranks) or whole < micro * ranks):
+        return {**out, "global_batch_size": micro * ranks}
+    return out
+
+
+def artifact(plan: Plan, keys: tuple[str, ...], path: str) -> Plan:
+    """The file at `path` in the place of the artifact that the config names at `keys`."""
+    if not os.path.isfile(path):
+        raise Fault("no-file", f"there is no file `{path}`", help="name the tokenizer's file")
+    text = _text(plan)
+    if not has_scalar(text, keys):
+        config = _config(plan)
+        node = config.get(keys[0])
+        text = _dump({**config, keys[0]: {**(node if isinstance(node, dict) else {}), keys[1]: None}})
+    old = str(value_at(_config(plan), keys) or "").removeprefix(REFERENCE)
+    base = os.path.basename(path)
+    extra = tuple(each for each in plan.extra if each.name not in (old, base))
+    text = set_scalar(text, keys, base)
+    if old and value_at(_config(plan), ("tokenizer", "tokenizer_model")) == f"{REFERENCE}{old}":
+        text = set_scalar(text, ("tokenizer", "tokenizer_model"), base)
+    text, named = name_artifacts(text, (*extra, SideFile(base, os.path.abspath(path), 0, os.path.getsize(path))), extra)
+    stale = f"the config's {'.'.join(keys)} is "
+    return _with(replace(plan, notes=tuple(note for note in plan.notes if not note.startswith(stale))), text, named)
+
+
+def read_base(path: str) -> dict[str, Any]:
+    """The model's settings of a YAML file that a config is to be based on."""
+    base = unwrap(dict(read_config(path)))
+    if bool(base.get("mcore_gpt")) != bool(base.get("transformer_engine")):
+        raise Fault(
+            "bad-config", f"{path} has only one of mcore_gpt and transformer_engine on, which the script refuses",
+            help="set both to true, or both to false",
+        )  # fmt: skip
+    return base
+
+
+def onto(plan: Plan, base: Mapping[str, Any]) -> Plan:
+    """The config with the base's settings, but for those that follow from the model."""
+    own = _config(plan)
+    merged = {**own, **{key: value for key, value in base.items() if key not in FOLLOWS}}
+    tokenizer = base.get("tokenizer")
+    if isinstance(tokenizer, dict):
+        named = {key: own["tokenizer"].get(key) for key in ("library", "type", "model")}
+        merged["tokenizer"] = {**own["tokenizer"], **tokenizer, **named}
+    return _with(plan, _dump(merged))
+
+
+def holds_tokenizer(plan: Plan) -> bool:
+    return str(value_at(_config(plan), ("tokenizer", "model")) or "").startswith(REFERENCE)
+
+
+def hf_tokenizer(plan: Plan, place: str, **more: Any) -> Plan:
+    """The config with HuggingFace's tokenizer at `place`."""
+    config = _config(plan)
+    config["tokenizer"] = {**config["tokenizer"], "library": "huggingface", "type": place, "model": None, "use_fast": True, **more}
+    return _with(plan, _dump(config))
