@@ -10,7 +10,17 @@ from typing import Any
 
 from . import nemo_edit
 from .compat import Work
-from .compat_nemo_work import LEGACY, archive, check_degrees, dtype_of, plan_alike, say_unneeded, script_parser, work_of
+from .compat_nemo_work import (
+    LEGACY,
+    archive,
+    check_degrees,
+    dtype_of,
+    plan_alike,
+    say_unneeded,
+    script_parser,
+    tokens_of,
+    work_of,
+)
 from .failure import UsageError
 from .nemo_config import DTYPES
 from .runtime.checkpoint import open_checkpoint
@@ -50,7 +60,12 @@ def change_num_partitions(arguments: Sequence[str], script: str) -> Work:
         notes.append("tensors are cast to float16, as the script does without --precision")
     options: dict[str, Any] = {"dtype": dtype_of(args.precision), "tp": to_tp, "pp": to_pp, "config": args.hparams_file}
     blocks = {"qkv_order": "blocks"} if args.megatron_legacy else {}
-    plan = plan_alike(source, source_settings=blocks, **options, **blocks)
+    said: dict[str, Any] = {**blocks}
+    plan = plan_alike(source, source_settings=blocks, **options, **said)
+    if (tokens := tokens_of(plan, args.tokenizer_model_path)) is not None:
+        notes.append(f"the tokenizer has {tokens} pieces, and padded they are the rows that {source} has: what is above is padding")
+        said["vocab"] = tokens
+        plan = plan_alike(source, source_settings=blocks, **options, **said)
     if tp > 0:
         check_degrees(plan, source, tp, pp)
     if args.tp_conversion_only and dict(plan.data.source.ranks).get("pp", 1) > 1:
@@ -61,7 +76,8 @@ def change_num_partitions(arguments: Sequence[str], script: str) -> Work:
             plan = nemo_edit.artifact(plan, ("tokenizer", key), file)
             notes.append(f"the archive's tokenizer.{key} is {file}")
     work = work_of(source, target, plan, notes, **options)
-    return replace(work, arguments=(*work.arguments, *(["--set", "qkv_order=blocks", "--from-set", "qkv_order=blocks"] if blocks else [])))
+    words = [word for key, value in said.items() for word in ("--set", f"{key}={value}")]
+    return replace(work, arguments=(*work.arguments, *words, *(["--from-set", "qkv_order=blocks"] if blocks else [])))
 
 
 def _partitions(args: Namespace, notes: list[str]) -> tuple[int, int, int, int]:

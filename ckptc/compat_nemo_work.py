@@ -14,6 +14,8 @@ from .nemo_config import DTYPES
 from .runtime.checkpoint import open_checkpoint
 from .runtime.fault import Fault
 from .runtime.nemo_archive import SUFFIX
+from .runtime.read_window import read_at
+from .runtime.window import SideFile
 
 if TYPE_CHECKING:
     from .api import Plan
@@ -80,3 +82,23 @@ def plan_alike(path: str, config: str | None, **options: Any) -> Plan:
     checkpoint = open_checkpoint(path)
     legacy = any(".language_model." in f".{tensor.name}" for tensor in checkpoint)
     return api.plan(checkpoint, to=LEGACY if legacy else "nemo", from_=LEGACY if legacy else "nemo", config=config, **options)
+
+
+def tokens_of(plan: Plan, tokenizer: str | None) -> int | None:
+    """The pieces of the SentencePiece model at `tokenizer` or in the archive, where there are rows above them and
+    padding them as NeMo does gives just the rows of the source; None where files and tokenizer do not prove it."""
+    models = [SideFile("", tokenizer, 0, os.path.getsize(tokenizer))] if tokenizer and os.path.isfile(tokenizer) else [
+        each for each in plan.extra if each.name.endswith(".model")
+    ]  # fmt: skip
+    if len(models) != 1:
+        return None
+    from sentencepiece import SentencePieceProcessor
+
+    model = models[0]
+    try:
+        pieces = int(SentencePieceProcessor(model_proto=bytes(read_at(model.path, model.at, model.nbytes))).vocab_size())
+    except (RuntimeError, ValueError):
+        return None  # a tokenizer of another kind
+    sizes = dict(plan.data.axes)
+    unit = sizes.get("vocab_multiple", 1) * dict(plan.data.source.ranks).get("tp", 1)
+    return pieces if pieces < sizes["vocab"] == -(-pieces // unit) * unit else None

@@ -17,6 +17,8 @@ import torch
 import yaml
 from safetensors.torch import load_file, save_file
 
+from tests.face.sentencepiece_models import load, trained
+
 LAYERS, HIDDEN, FFN, HEADS, GROUPS, VOCAB = 2, 24, 40, 6, 2, 29
 DIM, PIECES = HIDDEN // HEADS, b"pieces" * 37
 LAYER = "model.layers.{}."
@@ -70,7 +72,7 @@ def nemo(weights: Tensors, legacy: bool = False, tp: int = 1, pp: int = 1, group
     for t in range(tp):
         for p in range(pp):
             rank: Tensors = {}
-            padded = {x: torch.nn.functional.pad(weights[x], (0, 0, 0, -VOCAB % tp)).chunk(tp)[t] for x in ("model.embed_tokens.weight", "lm_head.weight")}
+            padded = {x: torch.nn.functional.pad(weights[x], (0, 0, 0, -len(weights[x]) % tp)).chunk(tp)[t] for x in ("model.embed_tokens.weight", "lm_head.weight")}
             if p == 0:
                 rank[f"{top}embedding.word_embeddings.weight"] = padded["model.embed_tokens.weight"]
             if p == pp - 1:
@@ -266,6 +268,20 @@ def test_partitions_and_back(tp, pp, here, ckptc):
     there = torch.load(io.BytesIO(opened("target.nemo")["model_weights.ckpt"]), weights_only=True)
     for name, tensor in nemo(here)[0, 0].items():
         assert torch.equal(there[name][: len(tensor)], tensor.bfloat16())
+
+
+@pytest.mark.parametrize(("pieces", "left"), [(33, 33), (32, 34)])
+def test_padding_goes_where_the_tokenizer_and_the_rows_prove_it(pieces, left, here, ckptc):
+    """34 rows at TP 2: 33 tokens are padded to that many; 32 would not be, so of these two rows none is known to be padding."""
+    Path("new.model").write_bytes(trained("bpe", pieces))
+    assert len(load("new.model")) == pieces
+    ends = {name: torch.randn(34, HIDDEN) for name in ("model.embed_tokens.weight", "lm_head.weight")}
+    write_nemo(Path("source.nemo"), nemo(here | ends, tp=2))
+    words = ["--target_tensor_model_parallel_size=1", "--target_pipeline_model_parallel_size=1", "--precision=32"]
+    done = ckptc(*change("--model_file=source.nemo", "--tokenizer_model_path=new.model", *words))
+    assert done.code == 0, done.err
+    check("target.nemo", nemo(here | {name: rows[:left] for name, rows in ends.items()}), torch.float32)
+    assert ("--set vocab=33" in done.out + done.err) == (pieces == 33)
 
 
 def test_rows_in_blocks_are_cut_in_blocks(tmp_path, monkeypatch, ckptc):
