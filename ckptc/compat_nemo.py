@@ -103,19 +103,20 @@ def _partitions(args: Namespace, notes: list[str]) -> tuple[int, int, int, int]:
 
 def hf_to_nemo(arguments: Sequence[str], script: str) -> Work:
     family = "qwen2" if "qwen2" in script else "llama"
+    usual = "32" if script == "convert_hf_llama_to_nemo" else "16"  # up to release 1.22, by the script's old name; since
     parser = script_parser(script, "HuggingFace to a .nemo file.")
     add = parser.add_argument
     add("--input_name_or_path", "--in-file", dest="source", required=True, help="the HuggingFace folder, or ORG/NAME on the hub")
     add("--output_path", "--out-file", dest="target", required=True, help="the .nemo file to write")
     add("--hparams_file", help="a YAML file whose `model` is the base of the config; mcore_gpt: false there gives NeMo's own modules")
-    add("--precision", default="16", help=f"one of {', '.join(DTYPES)}; 16 by default, as in the script")
+    add("--precision", default=usual, help=f"one of {', '.join(DTYPES)}; {usual} by default, as in the script")
     add("--llama31", help="not needed: read from the config")
     args, notes = parser.parse_args(list(arguments)), list[str]()
     say_unneeded(args, ("llama31",), notes)
     target = archive(args.target, "--output_path")
     options: dict[str, Any] = {"dtype": dtype_of(args.precision), "family": family}
     if "--precision" not in {word.split("=")[0] for word in arguments}:
-        notes.append("tensors are cast to float16, as the script does without --precision")
+        notes.append(f"tensors are cast to {dtype_of(usual)}, as the script does without --precision")
     base = nemo_edit.read_base(args.hparams_file) if args.hparams_file else None
     from . import api
 

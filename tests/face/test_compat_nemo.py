@@ -167,15 +167,21 @@ def hparams(**model: Any) -> Path:
     return Path("base.yaml")
 
 
-@pytest.mark.parametrize("words", ["convert_llama_hf_to_nemo.py --input_name_or_path=HF --output_path=x.nemo", "convert_hf_llama_to_nemo --in-file=./HF/ --out-file=x.nemo"])
-def test_llama_to_nemo_is_cast_as_the_script_does(words, here, ckptc):
+@pytest.mark.parametrize(
+    ("words", "dtype", "precision"),
+    [
+        ("convert_llama_hf_to_nemo.py --input_name_or_path=HF --output_path=x.nemo", "float16", 16),
+        ("convert_hf_llama_to_nemo --in-file=./HF/ --out-file=x.nemo", "float32", 32),
+    ],
+)
+def test_llama_to_nemo_is_cast_as_the_script_does(words, dtype, precision, here, ckptc):
     done = ckptc("compat", *words.split())
     assert done.code == 0, done.err
-    assert "cast to float16" in done.err
+    assert f"cast to {dtype}" in done.err
     assert done.out.startswith("ckptc convert ")
-    check("x.nemo", nemo(here), torch.float16)
+    check("x.nemo", nemo(here), getattr(torch, dtype))
     config, files = config_in("x.nemo"), opened("x.nemo")
-    assert (config["precision"], config["mcore_gpt"], config["num_query_groups"], config["max_position_embeddings"]) == (16, True, GROUPS, 71)
+    assert (config["precision"], config["mcore_gpt"], config["num_query_groups"], config["max_position_embeddings"]) == (precision, True, GROUPS, 71)
     assert files[config["tokenizer"]["model"].removeprefix("nemo:")] == PIECES
 
 
