@@ -210,6 +210,7 @@ def _family_of(model_type: str) -> str | None:
 
     if model_type in GPT:
         return None
+    model_type = {"vit_classification": "vit"}.get(model_type, model_type)
     if model_type not in {family.name for family in families(None)}:
         raise Fault(
             "not-yet", f"models of type {model_type} are not converted yet",

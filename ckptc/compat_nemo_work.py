@@ -15,6 +15,7 @@ from .runtime.checkpoint import open_checkpoint
 from .runtime.fault import Fault
 from .runtime.nemo_archive import SUFFIX
 from .runtime.read_window import read_at
+from .runtime.sentencepiece_model import count_pieces
 from .runtime.window import SideFile
 
 if TYPE_CHECKING:
@@ -92,13 +93,10 @@ def tokens_of(plan: Plan, tokenizer: str | None) -> int | None:
     ]  # fmt: skip
     if len(models) != 1:
         return None
-    from sentencepiece import SentencePieceProcessor
-
     model = models[0]
-    try:
-        pieces = int(SentencePieceProcessor(model_proto=bytes(read_at(model.path, model.at, model.nbytes))).vocab_size())
-    except (RuntimeError, ValueError):
-        return None  # a tokenizer of another kind
+    pieces = count_pieces(bytes(read_at(model.path, model.at, model.nbytes)))
+    if pieces is None:
+        return None
     sizes = dict(plan.data.axes)
     unit = sizes.get("vocab_multiple", 1) * dict(plan.data.source.ranks).get("tp", 1)
     return pieces if pieces < sizes["vocab"] == -(-pieces // unit) * unit else None

@@ -84,6 +84,14 @@ def insert_pieces(data: bytes, at: int, tokens: Sequence[str], kind: int) -> byt
     return data[:at] + bytes(added) + data[at:]
 
 
+def count_pieces(data: bytes) -> int | None:
+    """How many pieces a model has; None where `data` is not a SentencePiece model."""
+    try:
+        return int(_load(data, "").vocab_size())
+    except Fault:
+        return None
+
+
 def _read(path: str) -> bytes:
     try:
         with open(path, "rb") as file:
