@@ -99,4 +99,4 @@ def tokens_of(plan: Plan, tokenizer: str | None) -> int | None:
         return None
     sizes = dict(plan.data.axes)
     unit = sizes.get("vocab_multiple", 1) * dict(plan.data.source.ranks).get("tp", 1)
-    return pieces if pieces < sizes["vocab"] == -(-pieces // unit) * unit else None
+    return pieces if pieces < sizes.get("vocab", 0) == -(-pieces // unit) * unit else None
