@@ -32,7 +32,7 @@ def test_the_case_is_whole() -> None:
     assert steps == {"tp1to2", "tp2to1"}
 
 
-@pytest.mark.parametrize("before, after", [(1, 2), (2, 1)])
+@pytest.mark.parametrize(("before", "after"), [(1, 2), (2, 1)])
 def test_a_change_of_ranks_is_the_references_own(source: Path, tmp_path: Path, before: int, after: int) -> None:
     if before > 1:
         ckptc.plan(source, to="nemo", tp=before).run(tmp_path / "before")

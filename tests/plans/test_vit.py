@@ -70,7 +70,7 @@ def in_nemo(hf: Tensors) -> Tensors:
 
 
 def on_rank(name: str, whole: torch.Tensor, rank: int, tp: int) -> torch.Tensor:
-    if "query_key_value" in name or "h_to_4h" in name and "4h_to_h" not in name:
+    if "query_key_value" in name or ("h_to_4h" in name and "4h_to_h" not in name):
         return whole.chunk(tp)[rank]
     if name.endswith(("self_attention.dense.weight", "dense_4h_to_h.weight")):
         return whole.chunk(tp, 1)[rank]
