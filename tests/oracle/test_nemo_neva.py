@@ -1,0 +1,126 @@
+"""NeVA: LLaVA in both its forms to NeMo's two layouts, and changes of tensor parallel ranks, hash-equal to the reference.
+
+The reference leaves rows of the vocabulary that HuggingFace does not have as the model was initialised, which the
+oracle shows as one number. Here they are zeros.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+import ckptc
+
+from .nemo_files import ORACLE, Held, contents, digest, expected, spec, unpacked
+
+if not ORACLE.is_dir():
+    pytest.skip(f"no oracle data at {ORACLE}", allow_module_level=True)
+
+CHANGE = "neva_legacy_tp_change"
+LLAVA = ["llava_linear_to_neva_legacy", "llava_mlp2x_to_neva_legacy"]
+HF = "hf_llava15_to_neva_v20"
+TOWER = "vision_tower"
+
+
+def tensors(case: str) -> dict[str, torch.Tensor]:
+    return load_file(ORACLE / case / "hf_model.safetensors")
+
+
+def filled_with_zeros(case: str) -> Held:
+    """What is expected, with zeros in the rows that the reference does not write."""
+    held, rows = expected(case), spec(case)["meta"]["nemo_vocab_rows"]
+    by_end = {".word_embeddings.weight": "embed_tokens.weight", ".output_layer.weight": "lm_head.weight"}
+    for (file, name), (shape, dtype, _) in list(held.items()):
+        for end, theirs in by_end.items():
+            if name.endswith(end):
+                ours = next(t for n, t in tensors(case).items() if n.endswith(theirs))
+                assert torch.equal(torch.tensor(shape), torch.tensor([rows, ours.shape[1]]))
+                padded = torch.nn.functional.pad(ours, (0, 0, 0, rows - len(ours)))
+                held[file, name] = shape, dtype, digest(padded)
+    return held
+
+
+def hf(case: str, folder: Path) -> Path:
+    """The case's HuggingFace folder: its config, or one with its sizes."""
+    folder.mkdir()
+    (folder / "model.safetensors").symlink_to(ORACLE / case / "hf_model.safetensors")
+    if (ORACLE / case / "config.json").is_file():
+        (folder / "config.json").symlink_to(ORACLE / case / "config.json")
+        return folder
+    sizes = spec(case)["meta"]["cfg"]
+    text = {"model_type": "llama", "num_attention_heads": sizes["num_attention_heads"], "num_key_value_heads": sizes["num_query_groups"]}
+    text |= {"hidden_size": sizes["hidden_size"], "vocab_size": 130}
+    (folder / "config.json").write_text(json.dumps({"model_type": "llava", "text_config": text}))
+    return folder
+
+
+@pytest.mark.parametrize("case", LLAVA)
+def test_llava_to_nemo_and_back(case: str, tmp_path: Path) -> None:
+    rows = spec(case)["meta"]["nemo_vocab_rows"]
+    source = hf(case, tmp_path / "hf")
+    ckptc.plan(source, to="nemo-legacy", padded_vocab=rows).run(tmp_path / "nemo")
+    got, wanted = contents(tmp_path / "nemo"), filled_with_zeros(case)
+    made = {key for key in got if key[1].endswith("rotary_pos_emb.inv_freq")}  # a buffer, which the oracle has not
+    assert {key: value for key, value in got.items() if key not in made} == wanted
+
+    theirs = yaml.safe_load((ORACLE / case / "nemo_config_after_load_config.yaml").read_text())
+    ours = yaml.safe_load((tmp_path / "nemo/model_config.yaml").read_text())
+    same = ["num_layers", "hidden_size", "ffn_hidden_size", "num_attention_heads", "num_query_groups", "mcore_gpt", "activation", "normalization"]
+    assert {k: ours[k] for k in same} == {k: theirs[k] for k in same}
+    assert ours["mm_cfg"]["mm_mlp_adapter_type"] == theirs["mm_cfg"]["mm_mlp_adapter_type"]
+    assert ours["mm_cfg"]["vision_encoder"]["from_pretrained"] == theirs["mm_cfg"]["vision_encoder"]["from_pretrained"]
+    assert ours["data"]["image_token_len"] == theirs["data"]["image_token_len"]
+
+    ckptc.plan(tmp_path / "nemo", to="llava", vocab=len(tensors(case)["lm_head.weight"]), source_settings={"padded_vocab": rows}).run(tmp_path / "back")
+    back, first = load_file(tmp_path / "back/model.safetensors"), tensors(case)
+    assert back.keys() == {n for n in first if TOWER not in n}
+    assert all(torch.equal(t, first[n]) for n, t in back.items())
+    config = json.loads((tmp_path / "back/config.json").read_text())
+    given = spec(case)["meta"]["hf_config"]
+    same = ["mm_projector_type", "mm_vision_tower", "mm_hidden_size", "hidden_size", "num_key_value_heads", "vocab_size"]
+    assert {k: config.get(k) for k in same} == {k: given[k] for k in same}
+
+
+def test_huggingface_llava_to_nemo_and_back(tmp_path: Path) -> None:
+    ckptc.plan(hf(HF, tmp_path / "hf"), to="nemo", padded_vocab=136).run(tmp_path / "nemo")
+    assert contents(tmp_path / "nemo") == filled_with_zeros(HF)
+
+    ckptc.plan(tmp_path / "nemo", to="hf", vocab=130, source_settings={"padded_vocab": 136}).run(tmp_path / "back")
+    back, first = load_file(tmp_path / "back/model.safetensors"), tensors(HF)
+    assert back.keys() == {n for n in first if TOWER not in n}
+    assert all(torch.equal(t, first[n]) for n, t in back.items())
+    config = json.loads((tmp_path / "back/config.json").read_text())
+    assert (config["text_config"]["hidden_size"], config["text_config"]["num_key_value_heads"], config["vision_config"]["hidden_size"]) == (32, 2, 48)
+
+
+def test_one_layer_has_no_place_in_huggingfaces_form(tmp_path: Path) -> None:
+    with pytest.raises(ckptc.MappingError, match="an adapter of two layers"):
+        ckptc.plan(hf(LLAVA[0], tmp_path / "hf"), to="hf")
+
+
+@pytest.fixture
+def nemo(tmp_path: Path) -> Path:
+    m = spec(CHANGE)["meta"]["model_cfg"]
+    config = {
+        "num_layers": m["L"], "hidden_size": m["H"], "ffn_hidden_size": m["F"], "num_attention_heads": m["NH"], "num_query_groups": m["G"],
+        "make_vocab_size_divisible_by": m["div"], "activation": m["act"], "share_embeddings_and_output_weights": m["tied"],
+        "bias": False, "normalization": "rmsnorm", "position_embedding_type": "rope", "mcore_gpt": False,
+        "mm_cfg": {"mm_mlp_adapter_type": "mlp2x_gelu"},
+    }  # fmt: skip
+    return unpacked(CHANGE, tmp_path / "source", config)
+
+
+@pytest.mark.parametrize(("before", "after"), [(1, 2), (2, 1)])
+def test_a_change_of_ranks_is_the_references_own(nemo: Path, tmp_path: Path, before: int, after: int) -> None:
+    """With what there is of a vision tower that was trained along."""
+    source, vocab = nemo, spec(CHANGE)["meta"]["model_cfg"]["V"]
+    if before > 1:
+        ckptc.plan(source, to="nemo-legacy", tp=before, vocab=vocab).run(tmp_path / "before")
+        source = tmp_path / "before"
+    ckptc.plan(source, to="nemo-legacy", tp=after, vocab=vocab).run(tmp_path / "after")
+    assert contents(tmp_path / "after") == expected(CHANGE, f"tp{before}to{after}")
