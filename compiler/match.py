@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -59,12 +59,20 @@ def tensors_of(rule: Rule, layout: FlatLayout) -> set[str]:
 
 def stored_tensors(layout: FlatLayout, found: Iterable[Found]) -> frozenset[str]:
     """The model tensors that some rule of the layout finds in the checkpoint, whatever the rules' guards say."""
-    names = list(representatives(found).values())
+    alike: dict[str, list[str]] = {}
+    for item in found:
+        alike.setdefault(skeleton(item.name), []).append(item.name)
     out: set[str] = set()
     for flat in layout.rules:
-        if any(regex(p).fullmatch(n) for p in flat.rule.names for n in names):
+        if any(_is_there(p, alike) for p in flat.rule.names):
             out |= tensors_of(flat.rule, layout)
     return frozenset(out)
+
+
+def _is_there(pattern: Pattern, alike: Mapping[str, Sequence[str]]) -> bool:
+    """Whether some name is spelled by the pattern. Digits of its own, as in `fc1`, tell names of one skeleton apart."""
+    names = alike.get(skeleton("".join(part if isinstance(part, str) else "0" for part in pattern.parts)), ())
+    return any(regex(pattern).fullmatch(n) for n in names)
 
 
 def may_be_absent(layout: FlatLayout) -> frozenset[str]:

@@ -78,7 +78,7 @@ def test_llava_to_nemo_and_back(case: str, tmp_path: Path) -> None:
 
     ckptc.plan(tmp_path / "nemo", to="llava", vocab=len(tensors(case)["lm_head.weight"]), source_settings={"padded_vocab": rows}).run(tmp_path / "back")
     back, first = load_file(tmp_path / "back/model.safetensors"), tensors(case)
-    assert back.keys() == {n for n in first if TOWER not in n}
+    assert back.keys() == {n for n in first if TOWER not in n}  # left out on purpose
     assert all(torch.equal(t, first[n]) for n, t in back.items())
     config = json.loads((tmp_path / "back/config.json").read_text())
     given = spec(case)["meta"]["hf_config"]
@@ -92,7 +92,7 @@ def test_huggingface_llava_to_nemo_and_back(tmp_path: Path) -> None:
 
     ckptc.plan(tmp_path / "nemo", to="hf", vocab=130, source_settings={"padded_vocab": 136}).run(tmp_path / "back")
     back, first = load_file(tmp_path / "back/model.safetensors"), tensors(HF)
-    assert back.keys() == {n for n in first if TOWER not in n}
+    assert back.keys() == {n for n in first if TOWER not in n}  # left out on purpose
     assert all(torch.equal(t, first[n]) for n, t in back.items())
     config = json.loads((tmp_path / "back/config.json").read_text())
     assert (config["text_config"]["hidden_size"], config["text_config"]["num_key_value_heads"], config["vision_config"]["hidden_size"]) == (32, 2, 48)
@@ -124,3 +124,26 @@ def test_a_change_of_ranks_is_the_references_own(nemo: Path, tmp_path: Path, bef
         source = tmp_path / "before"
     ckptc.plan(source, to="nemo-legacy", tp=after, vocab=vocab).run(tmp_path / "after")
     assert contents(tmp_path / "after") == expected(CHANGE, f"tp{before}to{after}")
+
+
+@pytest.mark.parametrize("case", [*LLAVA, HF])
+def test_a_vision_tower_is_carried_where_it_is_asked_for(case: str, tmp_path: Path) -> None:
+    source, first = hf(case, tmp_path / "hf"), tensors(case)
+    form = "hf" if case == HF else "llava"
+    for layout in ("nemo", "nemo-legacy"):
+        ckptc.plan(source, to=layout, tower=True, padded_vocab=0).run(tmp_path / layout)
+        ckptc.plan(tmp_path / layout, to=layout, tp=2, pp=2).run(tmp_path / f"{layout}-4")
+        ckptc.plan(tmp_path / f"{layout}-4", to=form, vocab=len(first[next(n for n in first if n.endswith("lm_head.weight"))])).run(tmp_path / f"{layout}-back")
+        back = load_file(tmp_path / f"{layout}-back/model.safetensors")
+        assert back.keys() == first.keys()
+        assert all(torch.equal(t, first[n]) for n, t in back.items())
+
+
+def test_both_forms_of_llava_hold_the_same_with_the_tower(tmp_path: Path) -> None:
+    ckptc.plan(hf(LLAVA[1], tmp_path / "llava"), to="hf").run(tmp_path / "hf")
+    held = load_file(tmp_path / "hf/model.safetensors")
+    assert sum(n.startswith("vision_tower.vision_model.") for n in held) == sum(TOWER in n for n in tensors(LLAVA[1]))
+    ckptc.plan(tmp_path / "hf", to="llava").run(tmp_path / "back")
+    back, first = load_file(tmp_path / "back/model.safetensors"), tensors(LLAVA[1])
+    assert back.keys() == first.keys()
+    assert all(torch.equal(t, first[n]) for n, t in back.items())
