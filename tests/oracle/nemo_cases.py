@@ -13,6 +13,7 @@ import yaml
 from safetensors.torch import load_file
 
 from .nxd_cases import contents as contents
+from .nxd_cases import digest as digest
 
 ORACLE = Path(__file__).resolve().parents[2].parent / "shared" / "oracle" / "nemo"
 Held = tuple[tuple[int, ...], str, str]
@@ -56,11 +57,11 @@ class Case:
             "tensor_model_parallel_size": 1, "pipeline_model_parallel_size": 1,
         }  # fmt: skip
 
-    def make_source(self, folder: Path) -> Path:
-        """The case's input as the folder that a .nemo archive unpacks to."""
+    def make_source(self, folder: Path, config: dict[str, Any] | None = None) -> Path:
+        """The case's input as the folder that a .nemo archive unpacks to. `config` stands in the place of a GPT's."""
         folder.mkdir()
         torch.save(load_file(self.folder / "tp1_model_weights.safetensors"), folder / "model_weights.ckpt")
-        (folder / "model_config.yaml").write_text(yaml.safe_dump(self.config()))
+        (folder / "model_config.yaml").write_text(yaml.safe_dump(config or self.config()))
         return folder
 
 

@@ -70,3 +70,9 @@ def digest(tensor: Any) -> str:
 
     flat = tensor.contiguous().reshape(-1)
     return hashlib.sha256(flat.view(torch.uint8).numpy().tobytes() if flat.numel() else b"").hexdigest()
+
+
+def back(source: Path, case: Case, out: Path, **settings: object) -> dict[str, tuple[tuple[int, ...], str, str]]:
+    """What a conversion to HuggingFace with these settings of the source holds, by tensor."""
+    ckptc.plan(source, to="hf", config=case.folder / "in/config.json", source_settings=settings).run(out)
+    return {name: held for (_, name), held in contents(out).items()}

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 
 import ckptc
 
-from .nemo_files import ORACLE, Held, contents, digest, expected, spec, unpacked
+from .nemo_cases import ORACLE, Case, Held, contents, digest
 
 if not ORACLE.is_dir():
     pytest.skip(f"no oracle data at {ORACLE}", allow_module_level=True)
@@ -31,15 +31,15 @@ def tensors(case: str) -> dict[str, torch.Tensor]:
     return load_file(ORACLE / case / "hf_model.safetensors")
 
 
-def filled_with_zeros(case: str) -> Held:
+def filled_with_zeros(case: str) -> dict[tuple[str, str], Held]:
     """What is expected, with zeros in the rows that the reference does not write."""
-    held, rows = expected(case), spec(case)["meta"]["nemo_vocab_rows"]
+    held, rows = Case(case).expected()[""], Case(case).spec["meta"]["nemo_vocab_rows"]
     by_end = {".word_embeddings.weight": "embed_tokens.weight", ".output_layer.weight": "lm_head.weight"}
     for (file, name), (shape, dtype, _) in list(held.items()):
         for end, theirs in by_end.items():
             if name.endswith(end):
                 ours = next(t for n, t in tensors(case).items() if n.endswith(theirs))
-                assert torch.equal(torch.tensor(shape), torch.tensor([rows, ours.shape[1]]))
+                assert shape == (rows, ours.shape[1])
                 padded = torch.nn.functional.pad(ours, (0, 0, 0, rows - len(ours)))
                 held[file, name] = shape, dtype, digest(padded)
     return held
@@ -52,7 +52,7 @@ def hf(case: str, folder: Path) -> Path:
     if (ORACLE / case / "config.json").is_file():
         (folder / "config.json").symlink_to(ORACLE / case / "config.json")
         return folder
-    sizes = spec(case)["meta"]["cfg"]
+    sizes = Case(case).spec["meta"]["cfg"]
     text = {"model_type": "llama", "num_attention_heads": sizes["num_attention_heads"], "num_key_value_heads": sizes["num_query_groups"]}
     text |= {"hidden_size": sizes["hidden_size"], "vocab_size": 130}
     (folder / "config.json").write_text(json.dumps({"model_type": "llava", "text_config": text}))
@@ -61,7 +61,7 @@ def hf(case: str, folder: Path) -> Path:
 
 @pytest.mark.parametrize("case", LLAVA)
 def test_llava_to_nemo_and_back(case: str, tmp_path: Path) -> None:
-    rows = spec(case)["meta"]["nemo_vocab_rows"]
+    rows = Case(case).spec["meta"]["nemo_vocab_rows"]
     source = hf(case, tmp_path / "hf")
     ckptc.plan(source, to="nemo-legacy", padded_vocab=rows).run(tmp_path / "nemo")
     got, wanted = contents(tmp_path / "nemo"), filled_with_zeros(case)
@@ -81,7 +81,7 @@ def test_llava_to_nemo_and_back(case: str, tmp_path: Path) -> None:
     assert back.keys() == {n for n in first if TOWER not in n}  # left out on purpose
     assert all(torch.equal(t, first[n]) for n, t in back.items())
     config = json.loads((tmp_path / "back/config.json").read_text())
-    given = spec(case)["meta"]["hf_config"]
+    given = Case(case).spec["meta"]["hf_config"]
     same = ["mm_projector_type", "mm_vision_tower", "mm_hidden_size", "hidden_size", "num_key_value_heads", "vocab_size"]
     assert {k: config.get(k) for k in same} == {k: given[k] for k in same}
 
@@ -105,25 +105,19 @@ def test_one_layer_has_no_place_in_huggingfaces_form(tmp_path: Path) -> None:
 
 @pytest.fixture
 def nemo(tmp_path: Path) -> Path:
-    m = spec(CHANGE)["meta"]["model_cfg"]
-    config = {
-        "num_layers": m["L"], "hidden_size": m["H"], "ffn_hidden_size": m["F"], "num_attention_heads": m["NH"], "num_query_groups": m["G"],
-        "make_vocab_size_divisible_by": m["div"], "activation": m["act"], "share_embeddings_and_output_weights": m["tied"],
-        "bias": False, "normalization": "rmsnorm", "position_embedding_type": "rope", "mcore_gpt": False,
-        "mm_cfg": {"mm_mlp_adapter_type": "mlp2x_gelu"},
-    }  # fmt: skip
-    return unpacked(CHANGE, tmp_path / "source", config)
+    case = Case(CHANGE)
+    return case.make_source(tmp_path / "source", case.config() | {"mcore_gpt": False, "mm_cfg": {"mm_mlp_adapter_type": "mlp2x_gelu"}})
 
 
 @pytest.mark.parametrize(("before", "after"), [(1, 2), (2, 1)])
 def test_a_change_of_ranks_is_the_references_own(nemo: Path, tmp_path: Path, before: int, after: int) -> None:
     """With what there is of a vision tower that was trained along."""
-    source, vocab = nemo, spec(CHANGE)["meta"]["model_cfg"]["V"]
+    source, vocab = nemo, Case(CHANGE).spec["meta"]["model_cfg"]["V"]
     if before > 1:
         ckptc.plan(source, to="nemo-legacy", tp=before, vocab=vocab).run(tmp_path / "before")
         source = tmp_path / "before"
     ckptc.plan(source, to="nemo-legacy", tp=after, vocab=vocab).run(tmp_path / "after")
-    assert contents(tmp_path / "after") == expected(CHANGE, f"tp{before}to{after}")
+    assert contents(tmp_path / "after") == Case(CHANGE).expected()[f"tp{before}to{after}"]
 
 
 @pytest.mark.parametrize("case", [*LLAVA, HF])

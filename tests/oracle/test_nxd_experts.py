@@ -15,7 +15,7 @@ import torch
 import ckptc
 from ckptc.dsl import MappingError
 
-from .nxd_cases import ORACLE, Case, contents
+from .nxd_cases import ORACLE, Case, back, contents
 
 if not ORACLE.is_dir():
     pytest.skip(f"no oracle data at {ORACLE}", allow_module_level=True)
@@ -46,12 +46,6 @@ def forward(case: Case, out: Path, trn2: str = "trn2", **more: object):
     plan = ckptc.plan(case.folder / "in/pytorch_model.bin", to=to, config=case.folder / "in/config.json", **degrees(case), **settings(case, trn2), **more)
     plan.run(out)
     return contents(out)
-
-
-def back(source: Path, case: Case, out: Path, **more: object):
-    plan = ckptc.plan(source, to="hf", config=case.folder / "in/config.json", source_settings=more)
-    plan.run(out)
-    return {name: held for (_, name), held in contents(out).items()}
 
 
 def originals(case: Case):

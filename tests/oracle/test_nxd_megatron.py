@@ -14,7 +14,7 @@ import torch
 import ckptc
 from ckptc.dsl import MappingError
 
-from .nxd_cases import ORACLE, Case, contents
+from .nxd_cases import ORACLE, Case, back, contents
 
 if not ORACLE.is_dir():
     pytest.skip(f"no oracle data at {ORACLE}", allow_module_level=True)
@@ -33,12 +33,6 @@ def forward(case: Case, out: Path, **more: object):
     plan = ckptc.plan(case.folder / "in/pytorch_model.bin", to="nxdt-megatron", config=case.folder / "in/config.json", **degrees, **settings(case), **more)
     plan.run(out)
     return contents(out)
-
-
-def back(source: Path, case: Case, out: Path, **more: object):
-    plan = ckptc.plan(source, to="hf", config=case.folder / "in/config.json", source_settings=more)
-    plan.run(out)
-    return {name: held for (_, name), held in contents(out).items()}
 
 
 def originals(case: Case):
