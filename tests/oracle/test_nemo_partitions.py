@@ -12,6 +12,7 @@ import torch
 import yaml
 
 import ckptc
+from tests.archives import unpack
 
 from .nemo_cases import ORACLE, Case, Held, contents
 
@@ -81,8 +82,7 @@ def test_a_rank_that_is_all_padding_holds_zeros(tmp_path: Path) -> None:
     torch.save(weights, source / "model_weights.ckpt")
     (source / "model_config.yaml").write_text(yaml.safe_dump({**case.config(), "make_vocab_size_divisible_by": 256}))
     ckptc.plan(source, to="nemo", tp=4, vocab=rows).run(tmp_path / "out.nemo")
-    with tarfile.open(tmp_path / "out.nemo") as tar:
-        tar.extractall(tmp_path / "open", filter="data")
+    unpack(tmp_path / "out.nemo", tmp_path / "open")
     ranks = [torch.load(tmp_path / f"open/mp_rank_{r:02}/model_weights.ckpt", weights_only=True) for r in range(4)]
     for name in ("model.embedding.word_embeddings.weight", "model.output_layer.weight"):
         assert [tuple(rank[name].shape) for rank in ranks] == [(256, hidden)] * 4

@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 import ckptc
 from ckptc.cli import main
 from ckptc.dsl import MappingError
+from tests.archives import unpack
 
 from .nemo_cases import ORACLE, Case, contents
 
@@ -96,8 +97,7 @@ def test_a_training_run_becomes_an_archive(tp: int, weights, tmp_path: Path) -> 
     if tp > 1:
         one, model = model, tmp_path / "two.nemo"
         assert change(one, model, 1, tp) == 0
-    with tarfile.open(model) as tar:
-        tar.extractall(tmp_path / "open", filter="data")
+    unpack(model, tmp_path / "open")
     config = yaml.safe_load((tmp_path / "open/model_config.yaml").read_text())
     for path in sorted((tmp_path / "open").rglob("model_weights.ckpt")):
         run = tmp_path / "run" / path.relative_to(tmp_path / "open").with_name("vit.ckpt")

@@ -17,6 +17,7 @@ from ckptc.runtime import spool
 from ckptc.runtime.checkpoint import Checkpoint, open_checkpoint
 from ckptc.runtime.fault import Fault
 from ckptc.runtime.tar_members import read_members
+from tests.archives import unpack
 
 from .nemo_files import ARTIFACT, CONFIG, contents, pack, saved
 
@@ -162,8 +163,7 @@ def test_distributed_and_sharded_weights_are_refused(folder, tmp_path):
     for number, (members, code) in enumerate([(DISTRIBUTED, "distributed-checkpoint"), (sharded, "fsdp-checkpoint")]):
         place = pack(tmp_path / f"{number}.nemo", members)
         if folder:
-            with tarfile.open(place) as archive:
-                archive.extractall(tmp_path / str(number), filter="data")
+            unpack(place, tmp_path / str(number))
             place = tmp_path / str(number)
         with pytest.raises(Fault, match=code) as fault:
             open_checkpoint(place)
