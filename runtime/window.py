@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 # dtype name -> bytes per element. Names are torch's own, without `torch.`.
@@ -15,13 +16,26 @@ ITEM_BYTES = {
 
 @dataclass(frozen=True)
 class Window:
-    """`at` is the byte offset of element [0, ..., 0] in the file at `path`; `strides` are in elements."""
+    """`at` is the byte offset of element [0, ..., 0] in the file at `path`; `strides` are in elements.
+
+    A tensor that lies in several places has `tiles`: they cover it, each element once. Its `strides` are then those
+    of a contiguous tensor, its `path` and `at` those of the first tile.
+    """
 
     path: str
     at: int
     shape: tuple[int, ...]
     strides: tuple[int, ...]
     dtype: str
+    tiles: tuple[Tile, ...] = ()
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A block of a tensor: where it begins in it, and its own window, which is `window.shape` large."""
+
+    first: tuple[int, ...]
+    window: Window
 
 
 @dataclass(frozen=True)
@@ -57,3 +71,26 @@ def row_major(shape: tuple[int, ...]) -> tuple[int, ...]:
     for i in range(len(shape) - 1, 0, -1):
         strides[i - 1] = strides[i] * shape[i]
     return tuple(strides)
+
+
+def tiled(shape: tuple[int, ...], dtype: str, tiles: Sequence[Tile]) -> Window:
+    """The window of a tensor of `shape` that `tiles` cover; where one covers all, its own."""
+    if len(tiles) == 1 and tiles[0].window.shape == shape:
+        return tiles[0].window
+    ordered = tuple(sorted(tiles, key=lambda tile: tile.first))
+    return Window(ordered[0].window.path, ordered[0].window.at, shape, row_major(shape), dtype, ordered)
+
+
+def at_index(window: Window, index: tuple[int, ...]) -> Window:
+    """The part of `window` at `index`, which counts along its first axes; the axes are gone from the result."""
+    n = len(index)
+    shape = window.shape[n:]
+    if not window.tiles:
+        at = window.at + sum(i * stride for i, stride in zip(index, window.strides, strict=False)) * ITEM_BYTES[window.dtype]
+        return Window(window.path, at, shape, window.strides[n:], window.dtype)
+    parts = []
+    for tile in window.tiles:
+        within = tuple(i - first for i, first in zip(index, tile.first, strict=False))
+        if all(0 <= i < extent for i, extent in zip(within, tile.window.shape, strict=False)):
+            parts.append(Tile(tile.first[n:], at_index(tile.window, within)))
+    return tiled(shape, window.dtype, parts)
