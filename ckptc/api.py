@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from . import library
 from .arguments import at_least_one, check_dtype, parse_size, stage_lists
 from .artifacts import say_absent
-from .choose import as_source, choose, config_layout, found_in, route, sizes_of
+from .choose import as_source, choose, config_layout, found_in, route, sizes_of, with_indices
 from .compiler.detect import fit_source
 from .compiler.explain import describe, explain
 from .compiler.pipeline import compile_sides
@@ -195,6 +195,7 @@ def plan(
     """
     check_dtype(dtype)
     checkpoint = src if isinstance(src, Checkpoint) else open_source(src, revision)
+    checkpoint = with_indices(checkpoint, mapping)
     found = found_in(checkpoint)
     family_, layout, keys_layout, config_path = choose(checkpoint, found, to, from_, mapping, family, config, settings)
     targets, sources, model = route(settings, family_, layout, family_.layout(to), to)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import TypeAlias
@@ -12,6 +13,7 @@ from .compiler.detect import find_layouts, stray_files
 from .compiler.infer import infer_from
 from .compiler.link import Family, FlatLayout
 from .compiler.match import Found, may_be_absent, ranks_of, stored_tensors, tensors_of
+from .compiler.names import format_of
 from .compiler.reads import calls
 from .compiler.resolve import Side
 from .compiler.sizes import Scalar, Sizes, bind_sizes, config_of, own_config_of
@@ -21,10 +23,18 @@ from .dsl.nearest import nearest
 from .dsl.tree import Literal, Omit, Stages
 from .runtime.checkpoint import Checkpoint
 from .runtime.fault import Fault
+from .runtime.indexed import by_index
 from .runtime.match import few
 from .runtime.nemo_archive import CONFIG, unwrap
 
 _Choice: TypeAlias = tuple[Family, FlatLayout, FlatLayout | None, Path | None]
+
+
+def with_indices(checkpoint: Checkpoint, mapping: str | Path | None) -> Checkpoint:
+    """The checkpoint with the parts of stacked tensors as tensors, where a layout has names for them."""
+    layouts = (layout for family in library.families(mapping) for layout in family.layouts)
+    patterns = dict.fromkeys(format_of(p) for layout in layouts for flat in layout.rules for p in flat.rule.names)
+    return replace(checkpoint, entries=by_index(checkpoint.entries, patterns))
 
 
 def found_in(checkpoint: Checkpoint) -> tuple[Found, ...]:

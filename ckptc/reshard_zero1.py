@@ -136,7 +136,7 @@ def _mapping(state: ZeroState) -> Mapping:
 
 def _layout(name: str, params: tuple[Param, ...], file: tuple[str | Hole, ...], places: list[_Place], cut: bool) -> Layout:
     rules = tuple(_rule(place, cut and place.held.cut, line) for line, place in enumerate(places, 1))
-    return Layout(name, "zero1", None, params, (Files((Pattern(file),)), Formats(FORMATS), *rules))
+    return Layout(name, "zero1", (), params, (Files((Pattern(file),)), Formats(FORMATS), *rules))
 
 
 def _rule(place: _Place, cut: bool, line: int) -> Rule:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import library
-from .choose import config_layout, config_path, found_in, sizes_of
+from .choose import config_layout, config_path, found_in, sizes_of, with_indices
 from .compiler.detect import Fit, find_layouts, fit_source
 from .compiler.match import ranks_of
 from .compiler.sizes import own_config_of
@@ -48,6 +48,7 @@ def survey(
 
 
 def _identity(checkpoint: Checkpoint, config: str | Path | None) -> dict[str, Any]:
+    checkpoint = with_indices(checkpoint, None)
     found = found_in(checkpoint)
     known = library.families(None)
     fits = [f for f in find_layouts([f for f in known if any(own_config_of(x) for x in f.layouts)], found) if not f.missing]

@@ -129,7 +129,7 @@ def _layout(family: Family, layout: FlatLayout) -> Iterator[Diagnostic]:
 
 def _params(layout: FlatLayout) -> Iterator[Diagnostic]:
     """A default may name choices and the parameters before it."""
-    known = Names(words=frozenset(c for p in layout.params for c in p.choices))
+    known = Names(words=layout.words)
     for param in layout.params:
         yield from check_expr(param.default, known)
         known = Names(words=known.words | {param.name})

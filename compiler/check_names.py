@@ -53,7 +53,7 @@ class Names:
             of_model.axes, of_model.settings, of_model.tensors,
             Set(p.name for p in layout.params if p.rank),
             Set(p.name for p in layout.params),
-            Set(c for p in layout.params for c in p.choices),
+            Set(layout.words),
             Set(x.name for x in layout.items if isinstance(x, Let)),
             _parts(refined),
         )  # fmt: skip

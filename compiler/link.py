@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 from ..dsl.diagnostic import Diagnostic, Label, MappingError
 from ..dsl.nearest import nearest
@@ -54,6 +54,7 @@ class FlatLayout:
     ignores: tuple[Ignore, ...]
     items: tuple[LayoutItem, ...]  # all that is neither a rule, an ignore nor an under
     span: Span
+    words: frozenset[str]  # choices, also those of parameters that are replaced: they stand for themselves
 
 
 @dataclass(frozen=True)
@@ -94,11 +95,12 @@ def link(mappings: Sequence[Mapping]) -> tuple[Family, ...]:
             own = _unique([x for x in layouts if x.model == m.name], "layout")
             inherited |= {x.span: known[name] for name, x in own.items() if name in known}
             known |= own
-        bases = {x.extends for x in layouts if x.model in {m.name for m in chain} and x.extends != x.name}
+        bases = {b.name for x in layouts if x.model in {m.name for m in chain} for b in x.extends if b.name != x.name}
         flat = tuple(_flatten(_layout_chain(x, known, inherited)) for x in known.values())
         taken_away = {x.name for x in known.values() if x.span in inherited and not x.items}
         # What others extend may have no rules itself.
-        flat = tuple(x for x in flat if x.name not in taken_away and (x.rules or x.name not in bases))
+        bases_only = taken_away | {x.name for x in known.values() if x.base}
+        flat = tuple(x for x in flat if x.name not in bases_only and (x.rules or x.name not in bases))
         mine = frozenset(x.name for x in known.values() if x.model == model.name)
         families.append(Family(model.name, _merge(chain), flat, mine))
     for layout in layouts:
@@ -154,30 +156,35 @@ def _merge(chain: list[Model]) -> Model:
     return out
 
 
-def _layout_chain(layout: Layout, known: dict[str, Layout], inherited: dict[Span, Layout]) -> list[Layout]:
-    """What a layout extends, and itself. One that extends its own name extends the one that it replaces."""
-    chain = [layout]
-    while chain[0].extends is not None:
-        same = chain[0].extends == chain[0].name
-        base = inherited.get(chain[0].span) if same else known.get(chain[0].extends)
-        if same and base is None:
-            raise _fault("circular-extends", f"layout `{layout.name}` extends itself", layout.span, "break the circle of `extends`")
+Prefixed: TypeAlias = tuple[Layout, tuple[str | Hole, ...]]
+
+
+def _layout_chain(layout: Layout, known: dict[str, Layout], inherited: dict[Span, Layout], within: tuple[Layout, ...] = ()) -> list[Prefixed]:
+    """All that a layout extends, each once, and itself, with the prefixes of their names. One that extends its own name
+    extends the one that it replaces."""
+    chain: list[Prefixed] = []
+    for each in layout.extends:
+        same = each.name == layout.name
+        base = inherited.get(layout.span) if same else known.get(each.name)
+        if base in (*within, layout) or (same and base is None):
+            outer = (*within, layout)[0]
+            raise _fault("circular-extends", f"layout `{outer.name}` extends itself", outer.span, "break the circle of `extends`")
         if base is None:
-            near = nearest(chain[0].extends, list(known))
-            raise _fault("unknown-layout", f"there is no layout `{chain[0].extends}` to extend", chain[0].span, f"did you mean `{near}`?" if near else "")
-        if base in chain:
-            raise _fault("circular-extends", f"layout `{layout.name}` extends itself", layout.span, "break the circle of `extends`")
-        chain.insert(0, base)
-    return chain
+            near = nearest(each.name, list(known))
+            raise _fault("unknown-layout", f"there is no layout `{each.name}` to extend", each.span, f"did you mean `{near}`?" if near else "")
+        start = each.under.parts if each.under is not None else ()
+        found = [(inner, start + parts) for inner, parts in _layout_chain(base, known, inherited, (*within, layout))]
+        chain += [x for x in found if x not in chain]
+    return [*chain, (layout, ())]
 
 
-def _flatten(chain: list[Layout]) -> FlatLayout:
+def _flatten(chain: list[Prefixed]) -> FlatLayout:
     params: dict[str, Param] = {}
     rules: list[FlatRule] = []
     ignores: list[Ignore] = []
     items: list[LayoutItem] = []
     block = 0
-    for layout in chain:
+    for layout, start in chain:
         params |= _unique(layout.params, "parameter")
         own: list[FlatRule] = []
         own_items: list[LayoutItem] = []
@@ -185,9 +192,9 @@ def _flatten(chain: list[Layout]) -> FlatLayout:
             match item:
                 case Rule():
                     block += 0 if parents else 1
-                    own += [FlatRule(each, block) for each in _within(item, parents)]
+                    own += [FlatRule(each, block) for each in _within(item, parents, start)]
                 case Ignore():
-                    ignores += _within(item, parents)
+                    ignores += _within(item, parents, start)
                 case Under():
                     block += 1
                 case _:
@@ -195,7 +202,9 @@ def _flatten(chain: list[Layout]) -> FlatLayout:
         rules = _replaced(rules, own)
         replaced = {_kind(x) for x in own_items} - {None}
         items = [x for x in items if _kind(x) not in replaced] + own_items
-    return FlatLayout(chain[-1].name, tuple(params.values()), tuple(rules), tuple(ignores), tuple(items), chain[-1].span)
+    last = chain[-1][0]
+    words = frozenset(c for layout, _ in chain for p in layout.params for c in p.choices)
+    return FlatLayout(last.name, tuple(params.values()), tuple(rules), tuple(ignores), tuple(items), last.span, words)
 
 
 def _replaced(inherited: list[FlatRule], own: list[FlatRule]) -> list[FlatRule]:
@@ -238,9 +247,9 @@ def _walk(items: tuple[LayoutItem, ...], parents: tuple[Under, ...]) -> Iterable
 Spelled = TypeVar("Spelled", Rule, Ignore)
 
 
-def _within(item: Spelled, parents: tuple[Under, ...]) -> list[Spelled]:
-    """With the prefixes and the guards of what stands around it: one for each choice of prefixes."""
-    starts: list[tuple[tuple[str | Hole, ...], Expr | None]] = [((), None)]
+def _within(item: Spelled, parents: tuple[Under, ...], start: tuple[str | Hole, ...]) -> list[Spelled]:
+    """With the prefixes, `start` first, and the guards of what stands around it: one for each choice of prefixes."""
+    starts: list[tuple[tuple[str | Hole, ...], Expr | None]] = [(start, None)]
     for under in parents:
         starts = [(start + text, _both(when, guard)) for start, when in starts for text, guard in _choices(under)]
     return [

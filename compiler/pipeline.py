@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ..dsl.tree import Hole, Pattern
 from ..runtime.plan import Made, Plan, Proof, made_name
 from ..runtime.plan import Side as PlanSide
 from .compose import compare, compose
 from .lower import Lowered, lower, lower_made
 from .match import Found, regex, representatives
+from .names import format_of
 from .optimise import optimise
 from .prove import prove
 from .resolve import Side
+from .scope import whole_value
 
 
 @dataclass(frozen=True)
@@ -63,12 +66,17 @@ def _present(lowered: tuple[Lowered, ...], found: Sequence[Found]) -> frozenset[
     )
 
 
+def _axes(pattern: Pattern) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(part.axis for part in pattern.parts if isinstance(part, Hole)))
+
+
 def _plan_side(side: Side, lowered: tuple[Lowered, ...], proof: Proof) -> PlanSide:
     params = tuple((k, v) for k, v in side.params.items())
     ignored = tuple("".join(p if isinstance(p, str) else "{" + p.axis + "}" for p in x.parts) for x in side.ignored)
+    objects = tuple((format_of(x), tuple((name, whole_value(side.sizes.values.get(name), f"axis `{name}`", x.span)) for name in _axes(x))) for x in side.objects)
     return PlanSide(
         side.layout, side.format, tuple(side.ranks.items()), params, tuple(x.stored for x in lowered), proof, ignored, side.carry,
-        side.changed, side.omitted,
+        side.changed, side.omitted, objects,
     )  # fmt: skip
 
 

@@ -74,6 +74,7 @@ class Side:
     lets: Mapping[str, Index]
     rules: tuple[LiveRule, ...]
     ignored: tuple[Pattern, ...]
+    objects: tuple[Pattern, ...]  # of `ignored`, what formats that keep empty objects are given
     files: tuple[Pattern, ...]  # the first is written, any is read
     format: str
     carry: tuple[str, ...]
@@ -104,7 +105,7 @@ def resolve(
     """
     layout = family.layout(layout_name)
     params = bind_params(layout, given)
-    words = frozenset(c for p in layout.params for c in p.choices)
+    words = layout.words
     scope = Scope(dict(sizes.values) | dict(params), words=words, origins=dict(sizes.origins))
     for name in given:
         if name in params:
@@ -145,6 +146,7 @@ def resolve(
         lets,
         tuple(_live_rules(layout, sizes, scope, family)),
         tuple(p for x in layout.ignores if holds(x.when, scope) for p in x.names),
+        tuple(x.names[0] for x in layout.ignores if x.empty and holds(x.when, scope)),
         files,
         format or formats[0],
         tuple(g for x in items if isinstance(x, Carry) for g in x.globs),
@@ -173,7 +175,7 @@ def bind_params(layout: FlatLayout, given: Mapping[str, Scalar]) -> dict[str, Sc
                     help=f"did you mean `{near}`?" if near else "",
                 )
             )
-    scope = Scope(words=frozenset(c for p in layout.params for c in p.choices))
+    scope = Scope(words=layout.words)
     for param in layout.params:
         scope.names[param.name] = _typed(param, given[param.name], layout.name) if param.name in given else evaluate(param.default, scope)
     return {p.name: scope.names[p.name] for p in layout.params}

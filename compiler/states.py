@@ -81,7 +81,7 @@ def _cut(rule: LiveRule, kind: str, dtype: str, degree: int, side: Side) -> Live
 def _beside(side: Side, rules: list[LiveRule], sizes: Sizes, degree: int) -> Side:
     assert side.state is not None
     return replace(
-        side, sizes=sizes, ranks={**side.ranks, side.state.rank: degree}, shared=frozenset(), rules=tuple(rules), ignored=(),
+        side, sizes=sizes, ranks={**side.ranks, side.state.rank: degree}, shared=frozenset(), rules=tuple(rules), ignored=(), objects=(),
         files=(side.state.file,), carry=(), texts=(), state=None,
     )  # fmt: skip
 

@@ -120,7 +120,7 @@ class Arrange:
         return self.block(model.span, f"model {model.name}{extends}", children)
 
     def layout(self, layout: tree.Layout) -> Block:
-        head = f"layout {layout.name} of {layout.model}" + (f" extends {layout.extends}" if layout.extends else "")
+        head = "base " * layout.base + f"layout {layout.name} of {layout.model}" + (f" extends {', '.join(map(show, layout.extends))}" if layout.extends else "")
         params = [show(param) for param in layout.params]
         if params and len(head) + len(", ".join(params)) + 5 > WIDTH:
             head += " (\n" + "".join(f"{STEP * 2}{param},\n" for param in params).removesuffix(",\n") + "\n)"

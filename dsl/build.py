@@ -107,8 +107,18 @@ class Build(BuildExpressions):
     # --- layout
 
     def layout(self, at: Place, parts: list[Any]) -> tree.Layout:
-        name, model, extends, params, *items = parts
-        return tree.Layout(str(name), str(model), name_of(extends), params or (), self._carried(items), self.span(at))
+        base, name, model, extends, params, *items = parts
+        return tree.Layout(str(name), str(model), extends or (), params or (), self._carried(items), base is not None, self.span(at))
+
+    def base_only(self, at: Place, parts: list[Any]) -> bool:
+        return True
+
+    def bases(self, at: Place, parts: list[Any]) -> tuple[tree.Base, ...]:
+        return tuple(parts)
+
+    def base(self, at: Place, parts: list[Any]) -> tree.Base:
+        name, under = parts
+        return tree.Base(str(name), None if under is None else self._pattern(under), self.span(at))
 
     def _carried(self, items: list[Any]) -> tuple[tree.LayoutItem, ...]:
         """Give each bare string to the `carry` that it follows."""
@@ -198,7 +208,10 @@ class Build(BuildExpressions):
         return self.rule(at, parts, copy=True)
 
     def ignore(self, at: Place, parts: list[Any]) -> tree.Ignore:
-        return tree.Ignore(parts[0], parts[1], self.span(at))
+        return tree.Ignore(parts[0], parts[1], False, self.span(at))
+
+    def object(self, at: Place, parts: list[Any]) -> tree.Ignore:
+        return tree.Ignore(parts[0], parts[1], True, self.span(at))
 
     def under(self, at: Place, parts: list[Any]) -> tree.Under:
         prefixes = tuple(part for part in parts if isinstance(part, tree.Prefix))

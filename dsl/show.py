@@ -16,6 +16,7 @@ Node: TypeAlias = (
     | tree.Hole
     | tree.Pattern
     | tree.Rule
+    | tree.Base
     | tree.Ignore
     | tree.Let
     | tree.Files
@@ -69,8 +70,10 @@ def show(node: Node) -> str:
             return " ".join(filter(None, (f"{rule_head(node)} =", node.tensor, rule_dims(node), rule_tail(node))))
         case tree.TensorDecl():
             return " ".join(filter(None, (node.name, tensor_axes(node), tensor_tail(node))))
-        case tree.Ignore(names, when):
-            return "ignore " + " or ".join(map(show, names)) + _when(when)
+        case tree.Base(name, under):
+            return name + (f" under {show(under)}" if under else "")
+        case tree.Ignore(names, when, empty):
+            return ("object " if empty else "ignore ") + " or ".join(map(show, names)) + _when(when)
         case tree.Let(name, value, when):
             return f"let {name} = {show(value)}" + _when(when)
         case tree.Files(names, when):

@@ -394,10 +394,14 @@ class Rule:
 
 @dataclass(frozen=True)
 class Ignore:
-    """Stored tensors that are dropped on purpose when this layout is read."""
+    """Stored tensors that are dropped on purpose when this layout is read.
+
+    `empty`: an `object`, which is no tensor; formats that keep such things are given it without content.
+    """
 
     names: tuple[Pattern, ...]
     when: Expr | None = None
+    empty: bool = False
     span: Span = _span()
 
 
@@ -428,12 +432,22 @@ LayoutItem: TypeAlias = (
 
 
 @dataclass(frozen=True)
+class Base:
+    """A layout that another extends, and the prefix under which its names stand there."""
+
+    name: str
+    under: Pattern | None = None
+    span: Span = _span()
+
+
+@dataclass(frozen=True)
 class Layout:
     name: str
     model: str
-    extends: str | None
+    extends: tuple[Base, ...]
     params: tuple[Param, ...]
     items: tuple[LayoutItem, ...]
+    base: bool = False  # only there to be extended
     span: Span = _span()
 
 

@@ -11,6 +11,7 @@ from typing import NoReturn, Protocol
 
 from .families import Family, further_copies, spelled
 from .fault import Fault
+from .indexed import by_index
 from .plan import Side, Stored, made_name
 from .window import ITEM_BYTES, Entry, SideFile, Window
 
@@ -96,7 +97,8 @@ def match(
 ) -> list[Entry | None]:
     """The entry of every stored tensor, by global number; None only where an optional one is absent, or a copy that
     ranks share. `made` are entries beside the checkpoint's own."""
-    entries = (*checkpoint.entries, *made)
+    spelled_so = (name for stored in side.stored for name in (stored.name, *stored.others))
+    entries = (*by_index(checkpoint.entries, spelled_so), *made)
     files = _Files(entries)
     by_name: dict[str, Entry] = {}
     by_place: dict[tuple[str, str], Entry] = {}

@@ -131,6 +131,7 @@ class Side:
     carry: tuple[str, ...] = ()
     changed: tuple[str, ...] = ()  # parameters that are not at their defaults
     omitted: tuple[str, ...] = ()  # tensors of the model that the layout leaves out on purpose
+    objects: tuple[tuple[str, tuple[tuple[str, int], ...]], ...] = ()  # name patterns of empty objects, the extents of their holes
 
 
 @dataclass(frozen=True)

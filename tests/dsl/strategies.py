@@ -140,7 +140,7 @@ rules = st.builds(
     opt(exprs),
     opt(st.builds(tree.Call, names, _tuple(exprs, 0, 2))),
 )
-ignores = st.builds(tree.Ignore, _tuple(patterns, 1), opt(exprs))
+ignores = st.builds(tree.Ignore, _tuple(patterns, 1), opt(exprs), st.booleans())
 rule_items = st.recursive(
     rules | ignores,
     lambda inner: st.builds(tree.Under, _tuple(st.builds(tree.Prefix, patterns, opt(exprs)), 1, 2), _tuple(inner)),
@@ -160,7 +160,8 @@ items = st.one_of(
     requires,
     rule_items,
 )
-layouts = st.builds(tree.Layout, layout_names, model_names, opt(layout_names), _tuple(params), _tuple(items, 0, 5))
+bases = st.builds(tree.Base, layout_names, opt(patterns))
+layouts = st.builds(tree.Layout, layout_names, model_names, _tuple(bases, 0, 2), _tuple(params), _tuple(items, 0, 5), st.booleans())
 mappings = st.builds(
     tree.Mapping, _tuple(st.builds(tree.Use, strings), 0, 2), _tuple(models, 0, 2), _tuple(layouts, 0, 2)
 )

@@ -12,6 +12,7 @@ from ckptc.dsl import MappingError, Span, parse, parse_expr
 from ckptc.dsl.tree import (
     AxisDecl,
     AxisRef,
+    Base,
     Binary,
     Call,
     Carry,
@@ -148,6 +149,7 @@ def test_names_have_holes(text: str, parts: Any) -> None:
         ("let h = (x y)/tp when a", Let("h", Slice(Sum((Term(None, (x, y)),)), "tp"), a)),
         ('require a == b else "no" when c', Require(Binary("==", a, b), "no", "", c)),
         ('ignore "a" or "b" when c', Ignore((name("a"), name("b")), c)),
+        ('object "a" when c', Ignore((name("a"),), c, True)),
         ('under "p." when a { copy "n" = t [x] ignore "y" }', Under((Prefix(name("p."), a),), (Rule((name("n"),), "t", (x,), copy=True), Ignore((name("y"),))))),
         ('under "p." when a, "q." when b, "" {}', Under((Prefix(name("p."), a), Prefix(name("q."), b), Prefix(name())), ())),
         ('"n" = [x] with q: q_bias, k: k_bias', Rule((name("n"),), None, (x,), (Rename("q", "q_bias"), Rename("k", "k_bias")))),
@@ -186,9 +188,9 @@ def test_a_model_holds_axes_settings_refinements_requirements_and_tensors() -> N
 
 def test_a_layout_has_a_name_a_model_a_parent_and_parameters() -> None:
     layout = parse(
-        "layout nxdt-megatron of m extends nxdt (rank tp = 1, hw = t1 | t2, rank = a, fuse = false) {}"
+        "layout nxdt-megatron of m extends nxdt, other under \"p.\" (rank tp = 1, hw = t1 | t2, rank = a, fuse = false) {}"
     ).layouts[0]
-    assert (layout.name, layout.model, layout.extends) == ("nxdt-megatron", "m", "nxdt")
+    assert (layout.name, layout.model, layout.extends) == ("nxdt-megatron", "m", (Base("nxdt"), Base("other", name("p."))))
     assert layout.params == (
         Param("tp", Literal(1), True),
         Param("hw", Ref("t1"), False, ("t1", "t2")),
