@@ -5,15 +5,17 @@ from __future__ import annotations
 import math
 import re
 import string
+from collections.abc import Collection
 from math import prod
 
 from .kernels import FLOATING
 from .plan import Box, Plan, Side, Step, Stored
+from .stacked import DISTRIBUTED
 from .window import ITEM_BYTES
 
-FORMATS = ("safetensors", "bin", "pt", "xser", "nemo")
+FORMATS = ("safetensors", "bin", "pt", "xser", "nemo", *DISTRIBUTED)
 KERNELS = ("range", "rows", "transpose", "fill")
-MOST_TENSORS, MOST = 10**8, 1 << 62
+MOST_TENSORS, MOST_OBJECTS, MOST = 10**8, 10**6, 1 << 62
 _WIDTH = re.compile(r"(0[1-9])?")
 
 
@@ -40,27 +42,30 @@ def _side(side: Side) -> None:
     _need(side.format in FORMATS, f"layout `{side.layout}` lives in `{side.format}` files, which are not known here")
     _need(all(degree >= 1 for _, degree in side.ranks), f"a degree of layout `{side.layout}` is not a whole number from 1")
     for stored in side.stored:
-        _stored(stored)
+        _stored(stored, side.format in DISTRIBUTED)
     total = sum(_points(box) for stored in side.stored for box in stored.boxes)
     _need(total <= MOST_TENSORS, f"layout `{side.layout}` has {total:,} tensors")
+    for pattern, axes in side.objects:
+        _object(f"object `{pattern}`", pattern, axes)
+    objects = sum(prod(extent for _, extent in axes) for _, axes in side.objects)
+    _need(objects <= MOST_OBJECTS, f"layout `{side.layout}` has {objects:,} objects")
 
 
 def _points(box: Box) -> int:
     return prod(extent for extent, _ in box.loops)
 
 
-def _stored(stored: Stored) -> None:
+def _stored(stored: Stored, distributed: bool) -> None:
     what = f"tensor `{stored.name}`"
     _need(all(n >= 1 for n in stored.shape) and prod(stored.shape) < MOST, f"{what} has shape {list(stored.shape)}")
     _need(stored.dtype is None or stored.dtype in ITEM_BYTES, f"{what} has dtype `{stored.dtype}`")
     _need(len(set(stored.coords)) == len(stored.coords), f"{what} has a coordinate twice")
     _need(set(stored.shared) <= set(stored.coords), f"{what} is shared along a coordinate that it does not have")
     for pattern in (stored.name, *stored.others, stored.file, *stored.other_files):
-        for _, hole, spec, conversion in string.Formatter().parse(pattern):
-            if hole is not None:
-                _need(hole in stored.coords and not conversion and bool(_WIDTH.fullmatch(spec or "")), f"{what} cannot be spelled")
+        _holes(what, pattern, stored.coords)
     for file in ((stored.file, *stored.other_files) if stored.file else ()):
-        _path(file)
+        _need(file.endswith("/") or not distributed, f"{what} is in `{file}`, which is not a folder")
+        _path(file.removesuffix("/") if distributed else file)
     for box in stored.boxes:
         _need(len(box.first) == len(stored.coords), f"{what} has coordinates {list(box.first)}")
         low, high = list(box.first), list(box.first)
@@ -70,6 +75,19 @@ def _stored(stored: Stored) -> None:
                 low[i] += min(0, (extent - 1) * move)
                 high[i] += max(0, (extent - 1) * move)
         _need(all(n >= 0 for n in low) and all(n < 1 << 31 for n in high), f"{what} has coordinates out of bounds")
+
+
+def _object(what: str, pattern: str, axes: tuple[tuple[str, int], ...]) -> None:
+    names = {axis for axis, _ in axes}
+    _need(len(names) == len(axes), f"{what} has an axis twice")
+    _need(all(extent >= 1 for _, extent in axes), f"{what} has an axis without extent")
+    _holes(what, pattern, names)
+
+
+def _holes(what: str, pattern: str, names: Collection[str]) -> None:
+    for _, hole, spec, conversion in string.Formatter().parse(pattern):
+        if hole is not None:
+            _need(hole in names and not conversion and bool(_WIDTH.fullmatch(spec or "")), f"{what} cannot be spelled")
 
 
 def _path(name: str) -> None:

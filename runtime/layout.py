@@ -10,11 +10,14 @@ from .families import Family, further_copies
 from .fault import Fault
 from .hf_files import hf_shards, index_json, shard_names
 from .plan import Side
+from .stacked import DISTRIBUTED
 from .target import FileLayout, lay_out_safetensors, lay_out_torch_zip
+from .torch_dist_write import lay_out_torch_dist
 from .torch_pickle_write import Slot
 from .tree import fill
 from .window import ITEM_BYTES, SideFile
 from .xser import lay_out_tensor, reference_files, tensor_file, whole_file
+from .zarr_write import lay_out_zarr
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,9 @@ def lay_out(
         for family in targets
         for place in (family.spell(family.stored.file) if family.stored.file else [""] * len(family.rows))
     ]
+    if side.format in DISTRIBUTED:
+        tensors = [(name, dtype, targets[k].stored.shape) for name, dtype, k in zip(flat, dtypes, owner, strict=True)]
+        return _distributed(side, tensors, places, order, max_shard_bytes)
     groups: dict[str, list[int]] = {}
     for i in order:
         groups.setdefault(places[i], []).append(i)
@@ -107,6 +113,28 @@ def lay_out(
         for region, i in enumerate(members):
             spots[i] = (number, region)
     return tuple(files), spots, tuple(texts)
+
+
+def _distributed(
+    side: Side, tensors: list[tuple[str, str, tuple[int, ...]]], places: list[str], order: list[int], max_shard_bytes: int
+) -> tuple[tuple[TargetFile, ...], list[tuple[int, int]], tuple[tuple[str, bytes], ...]]:
+    folders = sorted(set(places)) or [""]
+    if len(folders) > 1 or (folders[0] and not folders[0].endswith("/")):
+        raise Fault(
+            "bad-files", f"layout `{side.layout}` is written to {side.format} files, which all lie in one folder",
+            notes=tuple(folders[:5]), help='give the layout one folder, as in: files "weights/"',
+        )  # fmt: skip
+    ordered = [tensors[i] for i in order]
+    if side.format == "zarr":
+        laid_out, texts = lay_out_zarr(folders[0], ordered, side.objects)
+    else:
+        laid_out, texts = lay_out_torch_dist(folders[0], ordered, side.objects, max_shard_bytes)
+    files = tuple(TargetFile(name, layout, tuple(order[k] for k in members)) for name, layout, members in laid_out)
+    spots = [(-1, 0)] * len(tensors)
+    for number, file in enumerate(files):
+        for region, i in enumerate(file.targets):
+            spots[i] = (number, region)
+    return files, spots, tuple(texts)
 
 
 def _cut_by_shared(side: Side, family: Family) -> bool:

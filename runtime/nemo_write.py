@@ -1,7 +1,8 @@
 """A bound plan in, the same as one .nemo archive out: every header, text and torch file at its place in a tar.
 
 Members stand as NeMo has them: the folder `.`, then by name, a rank's folder before what is in it. The torch files are
-laid down where they lie in the archive, so writing them is no different from writing files of their own.
+laid down where they lie in the archive, so writing them is no different from writing files of their own. The same holds
+for the files of a distributed checkpoint, which an archive has in its folder `model_weights`.
 """
 
 from __future__ import annotations
@@ -15,9 +16,11 @@ from .bind import Bound
 from .fault import Fault
 from .layout import Put, TargetFile
 from .nemo_archive import SUFFIX
+from .stacked import DISTRIBUTED
 from .tar_members import BLOCK
 from .window import SideFile
 
+DISTRIBUTED_WEIGHTS = "model_weights"
 Content: TypeAlias = int | bytes | SideFile  # a number is of `Bound.files`
 
 
@@ -26,8 +29,9 @@ def bound_for(bound: Bound, out: str | os.PathLike[str]) -> Bound:
     name = os.path.basename(os.fspath(out))
     if not name.endswith(SUFFIX) or bound.around:
         return bound
-    if bound.plan.target.format != "nemo":
-        side = bound.plan.target
+    side = bound.plan.target
+    distributed = side.format in DISTRIBUTED and all(file.name.startswith(f"{DISTRIBUTED_WEIGHTS}/") for file in bound.files)
+    if side.format != "nemo" and not distributed:
         raise Fault(
             "not-an-archive", f"{os.fspath(out)} would be an archive, and layout `{side.layout}` is written to {side.format} files",
             help="name a folder as the destination, or choose a layout or --format that lives in .nemo archives",

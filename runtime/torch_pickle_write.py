@@ -1,7 +1,8 @@
 """Plain values and tensors in, the pickle that torch.save writes for them out; for a dict of tensors, byte for byte.
 
 Of a value the pickle may hold: dicts, lists, tuples, texts, numbers, None, tensors (`Slot`), references to tensors
-in other files (`Reference`), sizes (`Size`) and dtypes (`Token`).
+in other files (`Reference`), sizes (`Size`), dtypes (`Token`), and objects that are made by their state (`Instance`)
+or by a call (`Call`).
 """
 
 from __future__ import annotations
@@ -26,6 +27,25 @@ class Slot:
     key: str
     dtype: str
     shape: tuple[int, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Instance:
+    """An object of class `kind`, with its module, that has `state`: its attributes, or what its class makes of it.
+
+    None leaves it without one.
+    """
+
+    kind: str
+    state: Any
+
+
+@dataclass(frozen=True)
+class Call:
+    """What the function or class `function`, with its module, returns for `args`."""
+
+    function: str
+    args: tuple[Any, ...]
 
 
 def pickle_tensors(tensors: Sequence[tuple[str, str, tuple[int, ...]]]) -> bytes:
@@ -72,20 +92,17 @@ class _Out:
                 self.remember()
                 self.batches(value, 1, b"a", b"e")
             case Size():
-                self.name("torch", "Size")
-                self.group((tuple(value),))
-                self.put(b"R")
-                self.remember()
+                self.call("torch.Size", (tuple(value),))
             case tuple():
                 self.group(value)
             case Slot(key, dtype, shape):
                 self.tensor(key, dtype, shape)
             case Reference(tid):
-                self.name(*REFERENCE.rsplit(".", 1))
-                self.put(b")\x81")
-                self.remember()
-                self.value({"tid": tid})
-                self.put(b"b")
+                self.instance(REFERENCE, {"tid": tid})
+            case Instance(kind, state):
+                self.instance(kind, state)
+            case Call(function, args):
+                self.call(function, args)
             case Token(name):
                 self.name(*name.rsplit(".", 1))
             case _:
@@ -148,6 +165,20 @@ class _Out:
             self.value(item)
         self.put(b"t" if len(items) > 3 else bytes([0x84 + len(items)]))
         self.remember()
+
+    def call(self, function: str, args: tuple[Any, ...]) -> None:
+        self.name(*function.rsplit(".", 1))
+        self.group(args)
+        self.put(b"R")
+        self.remember()
+
+    def instance(self, kind: str, state: Any) -> None:
+        self.name(*kind.rsplit(".", 1))
+        self.put(b")\x81")
+        self.remember()
+        if state is not None:
+            self.value(state)
+            self.put(b"b")
 
     def tensor(self, key: str, dtype: str, shape: tuple[int, ...]) -> None:
         """_rebuild_tensor_v2(storage, 0, shape, strides, False, OrderedDict()), or _v3 with the dtype as well."""

@@ -112,9 +112,17 @@ def lay_out(tensors: Sequence[tuple[str, str, tuple[int, ...]]], stem: str, valu
 
     Or another `value`, in which the `Slot` of tensor i has the key `str(i)`.
     """
+    return _lay_out(tensors, stem, pickle_tensors(tensors) if value is None else pickle_value(value))
+
+
+def without_tensors(value: Any, stem: str) -> bytes:
+    """A whole torch file of a value that holds no tensors, such as None."""
+    return _lay_out((), stem, pickle_value(value)).tail(())
+
+
+def _lay_out(tensors: Sequence[tuple[str, str, tuple[int, ...]]], stem: str, pickle: bytes) -> FileLayout:
     folder = stem if stem and stem.isascii() and stem.isprintable() and "/" not in stem else "archive"
     sizes = tensor_bytes(tensors)
-    pickle = pickle_tensors(tensors) if value is None else pickle_value(value)
     at = 0
     fixed: list[tuple[_Member, bytes]] = []
     known = {"data.pkl": pickle, ".format_version": b"1", ".storage_alignment": b"64", "byteorder": b"little"}

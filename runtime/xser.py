@@ -22,7 +22,7 @@ from .target import FileLayout
 from .torch_file import read_torch_file, read_value
 from .torch_globals import Reference, Size, Token
 from .torch_pickle_write import Slot
-from .torch_zip_layout import lay_out
+from .torch_zip_layout import lay_out, without_tensors
 from .tree import fill
 from .window import Entry
 
@@ -116,4 +116,4 @@ def reference_files(
 
 def whole_file(value: object, name: str) -> bytes:
     """A torch file of a value without tensors."""
-    return lay_out((), name.removesuffix(".pt"), value).tail(())
+    return without_tensors(value, name.removesuffix(".pt"))
