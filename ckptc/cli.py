@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from . import __version__, cli_convert, cli_mappings, cli_tokenizer, cli_zero1, options
+from . import __version__, cli_convert, cli_mappings, cli_nemo, cli_tokenizer, cli_zero1, options
 
 HELP = "The checkpoint compiler: converts LLM weights between frameworks and parallel layouts, proved and streamed."
 
@@ -37,6 +37,7 @@ app.command("check")(cli_mappings.check)
 app.command("fmt")(cli_mappings.fmt)
 app.command("list")(cli_mappings.list_)
 app.add_typer(cli_tokenizer.app)
+app.add_typer(cli_nemo.app)
 
 
 @app.command()
