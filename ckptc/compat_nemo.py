@@ -16,6 +16,7 @@ from .compat_nemo_work import (
     check_degrees,
     dtype_of,
     plan_alike,
+    say_shared_heads,
     say_unneeded,
     script_parser,
     tokens_of,
@@ -75,9 +76,7 @@ def change_num_partitions(arguments: Sequence[str], script: str) -> Work:
         if file:
             plan = nemo_edit.artifact(plan, ("tokenizer", key), file)
             notes.append(f"the archive's tokenizer.{key} is {file}")
-    work = work_of(source, target, plan, notes, **options)
-    words = [word for key, value in said.items() for word in ("--set", f"{key}={value}")]
-    return replace(work, arguments=(*work.arguments, *words, *(["--from-set", "qkv_order=blocks"] if blocks else [])))
+    return work_of(source, target, plan, notes, said=said, source_said=blocks, **options)
 
 
 def _partitions(args: Namespace, notes: list[str]) -> tuple[int, int, int, int]:
@@ -124,9 +123,9 @@ def hf_to_nemo(arguments: Sequence[str], script: str) -> Work:
     if base is not None:
         plan = nemo_edit.onto(plan, base)
         notes.append(f"what the HuggingFace config does not say is as {args.hparams_file} says")
+        notes += nemo_edit.say_not_taken(plan, base, args.hparams_file)
     sizes = dict(plan.data.axes)
-    if plan.data.target.layout == LEGACY and sizes.get("share", 1) > 1:
-        notes.append("NeMo's own modules have no shared key/value heads: NeMo will not load the result (mcore_gpt: true has them)")
+    notes += say_shared_heads(plan)
     if family == "qwen2":
         plan = nemo_edit.settings(plan, {"override_vocab_size": sizes["vocab"]})
     if family == "qwen2" or not nemo_edit.holds_tokenizer(plan):
