@@ -16,6 +16,7 @@ from .compat_nemo_work import (
     check_degrees,
     dtype_of,
     plan_alike,
+    say_degrees,
     say_shared_heads,
     say_unneeded,
     script_parser,
@@ -67,11 +68,10 @@ def change_num_partitions(arguments: Sequence[str], script: str) -> Work:
         notes.append(f"the tokenizer has {tokens} pieces, and padded they are the rows that {source} has: what is above is padding")
         said["vocab"] = tokens
         plan = plan_alike(source, source_settings=blocks, **options, **said)
-    if tp > 0:
-        check_degrees(plan, source, tp, pp)
+    notes += say_degrees(plan, source, tp, pp) if tp > 0 else []
     if args.tp_conversion_only and dict(plan.data.source.ranks).get("pp", 1) > 1:
         raise Fault("stages", f"{source} has pipeline stages, which --tp_conversion_only excludes", help="leave --tp_conversion_only out")
-    plan = nemo_edit.settings(plan, nemo_edit.batch_size(plan, to_tp * to_pp) | {"precision": args.precision})
+    plan = nemo_edit.edit(plan, nemo_edit.batch_size(plan, to_tp * to_pp) | {"precision": args.precision}, notes)
     for key, file in (("model", args.tokenizer_model_path), ("vocab_file", args.tokenizer_vocab_file)):
         if file:
             plan = nemo_edit.artifact(plan, ("tokenizer", key), file)
@@ -127,11 +127,11 @@ def hf_to_nemo(arguments: Sequence[str], script: str) -> Work:
     sizes = dict(plan.data.axes)
     notes += say_shared_heads(plan)
     if family == "qwen2":
-        plan = nemo_edit.settings(plan, {"override_vocab_size": sizes["vocab"]})
+        plan = nemo_edit.edit(plan, {"override_vocab_size": sizes["vocab"]}, notes)
     if family == "qwen2" or not nemo_edit.holds_tokenizer(plan):
         plan = nemo_edit.hf_tokenizer(plan, args.source, **({"trust_remote_code": True} if family == "qwen2" else {}))
         notes.append(f"the config's tokenizer is that of HuggingFace at {args.source}")
-    return work_of(args.source, target, nemo_edit.settings(plan, {"precision": args.precision}), notes, **options)
+    return work_of(args.source, target, nemo_edit.edit(plan, {"precision": args.precision}, notes), notes, **options)
 
 
 def nemo_to_hf(arguments: Sequence[str], script: str) -> Work:

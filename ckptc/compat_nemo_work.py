@@ -77,15 +77,22 @@ def say_shared_heads(plan: Plan) -> list[str]:
     return ["NeMo's own modules have no shared key/value heads: NeMo will not load the result (mcore_gpt: true has them)"]
 
 
+def say_degrees(plan: Plan, path: str, tp: int, pp: int) -> list[str]:
+    """A note for each degree that was given and that the files do not have."""
+    there = dict(plan.data.source.ranks)
+    return [
+        f"--{option}_model_parallel_size is {given}, but {path} holds files of {there.get(name, 1)}: the files decide"
+        for name, option, given in (("tp", "tensor", tp), ("pp", "pipeline", pp))
+        if there.get(name, 1) != given
+    ]
+
+
 def check_degrees(plan: Plan, path: str, tp: int, pp: int) -> None:
-    """That the files are of the degrees that were given."""
-    for name, option, given in (("tp", "tensor", tp), ("pp", "pipeline", pp)):
-        there = dict(plan.data.source.ranks).get(name, 1)
-        if there != given:
-            raise Fault(
-                "degree-disagrees", f"--{option}_model_parallel_size is {given}, but {path} holds files of {there}",
-                help=f"give {there}, or -1 with megatron_change_num_partitions, or leave out files that do not belong there",
-            )  # fmt: skip
+    """That a training run's files are of the degrees that were given: of too few ranks it may be incomplete."""
+    if notes := say_degrees(plan, path, tp, pp):
+        raise Fault(
+            "degree-disagrees", notes[0].removesuffix(": the files decide"), help="give the degree of the files, or leave out files that do not belong there"
+        )  # fmt: skip
 
 
 def plan_alike(path: str, config: str | None, **options: Any) -> Plan:

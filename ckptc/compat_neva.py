@@ -91,7 +91,7 @@ def _to_neva(
         plan = nemo_edit.onto(plan, base)
         notes.append(f"what LLaVA's config does not say is as {base_file} says")
         notes += nemo_edit.say_not_taken(plan, base, str(base_file))
-    return work_of(source, target, nemo_edit.settings(plan, {"precision": precision}), notes, said=said, **options)
+    return work_of(source, target, nemo_edit.edit(plan, {"precision": precision}, notes), notes, said=said, **options)
 
 
 def _with_tokenizer(plan: Plan, source: str, tokenizer: str | None, notes: list[str]) -> Plan:

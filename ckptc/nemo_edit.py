@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping
 from dataclasses import replace
@@ -68,6 +69,15 @@ def settings(plan: Plan, values: Mapping[str, Any]) -> Plan:
         if key not in config or config[key] != value:
             text = set_scalar(text, (key,), value)
     return _with(plan, text)
+
+
+def edit(plan: Plan, values: Mapping[str, Any], notes: list[str]) -> Plan:
+    """`settings`, with a note of those that change, as the native command leaves them as they are."""
+    edited = settings(plan, values)
+    old, new = _config(plan), _config(edited)
+    changed = [f"{key} is {json.dumps(new[key])}" for key in values if key not in old or old[key] != new[key]]
+    notes += [f"the config is edited, which the printed command does not do: {', '.join(changed)}"] if changed else []
+    return edited
 
 
 def batch_size(plan: Plan, ranks: int) -> dict[str, Any]:

@@ -276,6 +276,21 @@ def test_partitions_and_back(tp, pp, here, ckptc):
         assert torch.equal(there[name][: len(tensor)], tensor.bfloat16())
 
 
+@pytest.mark.parametrize(("given", "said"), [((-1, -1), ""), ((-1, 3), "degree 3 is not looked at"), ((4, 1), "--tensor_model_parallel_size is 4, but source.nemo holds files of 2"), ((2, 1), "")])
+def test_the_files_decide_which_degrees_the_source_has(given, said, here, ckptc):
+    """Whatever the command and the archive's own config say."""
+    write_nemo(Path("source.nemo"), nemo(here, tp=2), tensor_model_parallel_size=8, pipeline_model_parallel_size=2)
+    degrees = [f"--{name}_model_parallel_size={degree}" for name, degree in zip(("tensor", "pipeline"), given, strict=True)]
+    done = ckptc(*change("--model_file=source.nemo", "--precision=32", *degrees, "--target_tensor_model_parallel_size=1", "--target_pipeline_model_parallel_size=2"))
+    assert done.code == 0, done.err
+    padded = {name: torch.nn.functional.pad(here[name], (0, 0, 0, 1)) for name in ("model.embed_tokens.weight", "lm_head.weight")}
+    check("target.nemo", nemo(here | padded, pp=2), torch.float32)
+    assert said in done.err
+    assert ("holds files of" in done.err) == ("holds files of" in said)
+    assert done.out.startswith("ckptc convert source.nemo target.nemo --to nemo --dtype float32 --tp 1 --pp 2\n")
+    assert "the config is edited, which the printed command does not do: global_batch_size is 8\n" in done.err
+
+
 @pytest.mark.parametrize(("pieces", "left"), [(33, 33), (32, 34)])
 def test_padding_goes_where_the_tokenizer_and_the_rows_prove_it(pieces, left, here, ckptc):
     """34 rows at TP 2: 33 tokens are padded to that many; 32 would not be, so of these two rows none is known to be padding."""
@@ -322,7 +337,6 @@ def test_a_tied_model_of_stages_keeps_its_copy_of_the_embedding(here, ckptc):
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["--model_file=source.nemo", "--tensor_model_parallel_size=2", "--pipeline_model_parallel_size=1", *ONE], "--tensor_model_parallel_size is 2, but source.nemo holds files of 1"),
         (["--model_file=source.nemo", "--target_tensor_model_parallel_size=2", "--target_pipeline_model_parallel_size=2", "--tp_conversion_only"], "excludes pipeline stages"),
         (["--model_file=source.nemo", "--target_pipeline_model_parallel_split_rank=1", *ONE], "encoder-decoder"),
         (["--model_file=source.nemo", "--virtual_pipeline_model_parallel_size=2", *ONE], "virtual pipeline"),
