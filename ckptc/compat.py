@@ -96,15 +96,6 @@ def _nemo(script: str) -> Callable[[Sequence[str]], Work]:
     return translate
 
 
-def _neva(script: str) -> Callable[[Sequence[str]], Work]:
-    def translate(arguments: Sequence[str]) -> Work:
-        from .compat_neva import TRANSLATORS
-
-        return TRANSLATORS[script](arguments, script)
-
-    return translate
-
-
 SCRIPTS: dict[str, Callable[[Sequence[str]], Work]] = {
     "add_special_tokens_to_sentencepiece": _special_tokens,
     "checkpoint_converter": _nxdt,
@@ -114,10 +105,10 @@ SCRIPTS: dict[str, Callable[[Sequence[str]], Work]] = {
     "convert_checkpoints_mixtral": _nxd("mixtral"),
     "convert_ckpt_to_nemo": _nemo("convert_ckpt_to_nemo"),
     "convert_hf_llama_to_nemo": _nemo("convert_hf_llama_to_nemo"),
-    "convert_hf_llava_to_neva": _neva("convert_hf_llava_to_neva"),
+    "convert_hf_llava_to_neva": _nemo("convert_hf_llava_to_neva"),
     "convert_llama_hf_to_nemo": _nemo("convert_llama_hf_to_nemo"),
     "convert_llama_nemo_to_hf": _nemo("convert_llama_nemo_to_hf"),
-    "convert_llava_hf_to_nemo": _neva("convert_llava_hf_to_nemo"),
+    "convert_llava_hf_to_nemo": _nemo("convert_llava_hf_to_nemo"),
     "convert_qwen2_hf_to_nemo": _nemo("convert_qwen2_hf_to_nemo"),
     "convert_zero_checkpoints": _zero1,
     "hf_nxdt_mixtral_ckpt_converter": _nxdt_mixtral,

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 from argparse import Namespace
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any
 
 from . import nemo_edit
 from .compat import Work
+from .compat_nemo_to_hf import nemo_to_hf
 from .compat_nemo_work import (
     LEGACY,
     archive,
@@ -23,9 +23,9 @@ from .compat_nemo_work import (
     tokens_of,
     work_of,
 )
+from .compat_neva import llava_to_legacy, llava_to_mcore
 from .failure import UsageError
 from .nemo_config import DTYPES
-from .runtime.checkpoint import open_checkpoint
 from .runtime.fault import Fault
 
 GPT = ("gpt", "sft")
@@ -134,40 +134,6 @@ def hf_to_nemo(arguments: Sequence[str], script: str) -> Work:
     return work_of(args.source, target, nemo_edit.edit(plan, {"precision": args.precision}, notes), notes, **options)
 
 
-def nemo_to_hf(arguments: Sequence[str], script: str) -> Work:
-    parser = script_parser(script, "A .nemo file to HuggingFace's weights in one .bin file, and to a folder.")
-    add = parser.add_argument
-    add("--input_name_or_path", "--in-file", dest="source", required=True, help="the .nemo file to read")
-    add("--output_path", "--out-file", dest="target", required=True, help="the .bin file to write")
-    add("--hf_input_path", "--hf-in-path", dest="hf_source", help="a HuggingFace folder, whose config the result has")
-    add("--hf_output_path", "--hf-out-path", dest="hf_target", help="the HuggingFace folder to write, too")
-    add("--input_tokenizer", help="not needed")
-    add("--hf_output_tokenizer", help="not written: the HuggingFace folder holds the tokenizer's files")
-    add("--precision", help="default: as the tensors are")
-    add("--cpu-only", action="store_true", help="not needed")
-    args, notes = parser.parse_args(list(arguments)), list[str]()
-    say_unneeded(args, ("input_tokenizer", "cpu-only"), notes)
-    if args.hf_output_tokenizer:
-        notes.append("--hf_output_tokenizer is not written: the HuggingFace folder holds the tokenizer's files")
-    if args.hf_target and not args.hf_source:
-        raise UsageError("--hf_output_path needs --hf_input_path, whose config the folder gets")
-    from . import api
-    from .single_file import into_single_file
-
-    config = args.hf_source and (os.path.join(args.hf_source, "config.json") if os.path.isdir(args.hf_source) else args.hf_source)
-    options: dict[str, Any] = {"dtype": dtype_of(args.precision) if args.precision else None, "config": config, "family": "llama"}
-    folder, name = os.path.split(args.target)
-    if not name or os.path.isdir(args.target):
-        raise UsageError(f"--output_path is a file to write, such as pytorch_model.bin, not the folder `{args.target}`")
-    source = open_checkpoint(args.source)
-    one = into_single_file(api.plan(source, to="hf", format="bin", **options), name)
-    work = work_of(args.source, folder or ".", one, notes, name, merge=True, format="bin", **options)
-    if not args.hf_target:
-        return work
-    whole = api.plan(source, to="hf", **options)
-    return replace(work, then=work_of(args.source, args.hf_target, whole, (), **options))
-
-
 def ckpt_to_nemo(arguments: Sequence[str], script: str) -> Work:
     own = script == "megatron_ckpt_to_nemo"
     parser = script_parser(script, "The files of a training run to a .nemo file.")
@@ -221,8 +187,10 @@ def _family_of(model_type: str) -> str | None:
 TRANSLATORS: dict[str, Callable[[Sequence[str], str], Work]] = {
     "convert_ckpt_to_nemo": ckpt_to_nemo,
     "convert_hf_llama_to_nemo": hf_to_nemo,
+    "convert_hf_llava_to_neva": llava_to_legacy,
     "convert_llama_hf_to_nemo": hf_to_nemo,
     "convert_llama_nemo_to_hf": nemo_to_hf,
+    "convert_llava_hf_to_nemo": llava_to_mcore,
     "convert_qwen2_hf_to_nemo": hf_to_nemo,
     "megatron_change_num_partitions": change_num_partitions,
     "megatron_ckpt_to_nemo": ckpt_to_nemo,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from . import nemo_edit
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 MULTIPLE = 128  # of rows of the vocabulary, in the script's own config
 
 
-def to_legacy(arguments: Sequence[str], script: str) -> Work:
+def llava_to_legacy(arguments: Sequence[str], script: str) -> Work:
     """The script of NeMo 1.23, which reads LLaVA as its authors publish it."""
     parser = script_parser(script, "LLaVA to a .nemo file of NeVA.")
     add = parser.add_argument
@@ -47,7 +47,7 @@ def to_legacy(arguments: Sequence[str], script: str) -> Work:
     return _to_neva(args.in_file, target, layout, args.tokenizer_model, args.precision, said, notes, base, args.config_file)
 
 
-def to_mcore(arguments: Sequence[str], script: str) -> Work:
+def llava_to_mcore(arguments: Sequence[str], script: str) -> Work:
     """The script of NeMo 2.0, which reads HuggingFace's own form of LLaVA."""
     parser = script_parser(script, "HuggingFace's LLaVA to a .nemo file of NeVA.")
     add = parser.add_argument
@@ -128,9 +128,3 @@ def _rows(plan: Plan, notes: list[str]) -> int | None:
         "them as the model was initialised"
     )  # fmt: skip
     return rows
-
-
-TRANSLATORS: dict[str, Callable[[Sequence[str], str], Work]] = {
-    "convert_hf_llava_to_neva": to_legacy,
-    "convert_llava_hf_to_nemo": to_mcore,
-}

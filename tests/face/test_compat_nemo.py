@@ -359,7 +359,7 @@ def test_what_cannot_be_is_refused_in_a_sentence(words, sentence, here, ckptc):
 
 def test_llama_back_to_huggingface(here, ckptc):
     write_nemo(Path("two.nemo"), nemo(here, tp=2))
-    words = "--input_name_or_path two.nemo --output_path out/weights.bin --hf_input_path HF --hf_output_path whole --cpu-only --input_tokenizer x"
+    words = "--input_name_or_path two.nemo --output_path out/weights.bin --hf_input_path HF --hf_output_path whole --cpu-only"
     done = ckptc("compat", "convert_llama_nemo_to_hf", *words.split())
     assert done.code == 0, done.err
     for there in (torch.load("out/weights.bin", weights_only=True), load_file("whole/model.safetensors")):
@@ -372,6 +372,32 @@ def test_llama_back_to_huggingface(here, ckptc):
     assert done.code == 0, done.err
     there = torch.load("more.bin", weights_only=True)
     assert all(torch.equal(there[name], here[name].bfloat16()) for name in here)
+
+
+def test_the_tokenizer_goes_along_to_huggingface(here, ckptc):
+    """The archive's own, or one that is named; settings that are there stay."""
+    words = "--input_name_or_path source.nemo --output_path out/weights.bin --hf_input_path HF --hf_output_path whole --hf_output_tokenizer whole/tokenizer"
+    done = ckptc("compat", "convert_llama_nemo_to_hf", *words.split())
+    assert done.code == 0, done.err
+    assert "tokenizer.model is written to whole/tokenizer" in done.err
+    assert Path("whole/tokenizer/tokenizer.model").read_bytes() == PIECES
+    assert json.loads(Path("whole/tokenizer/tokenizer_config.json").read_text()) == {"tokenizer_class": "LlamaTokenizer", "legacy": False}
+    Path("whole/tokenizer/tokenizer_config.json").write_text("{}")
+    Path("new.model").write_bytes(b"other")
+    for named, content in (("new.model", b"other"), ("HF", PIECES)):
+        words = f"--in-file source.nemo --out-file out/weights.bin --hf-in-path HF --hf_output_tokenizer whole/tokenizer --input_tokenizer {named}"
+        done = ckptc("compat", "convert_llama_nemo_to_hf", *words.split())
+        assert done.code == 0, done.err
+        assert Path("whole/tokenizer/tokenizer.model").read_bytes() == content
+    assert Path("whole/tokenizer/tokenizer_config.json").read_text() == "{}"
+
+    done = ckptc("compat", "convert_llama_nemo_to_hf", *words.replace("tokenizer HF", "tokenizer nowhere").split())
+    assert (done.code, "no file `nowhere`" in done.err) == (1, True)
+    write_nemo(Path("source.nemo"), nemo(here), tokenizer={"library": "huggingface", "type": "HF", "model": None})
+    done = ckptc("compat", "convert_llama_nemo_to_hf", *words.replace("--input_tokenizer HF", "").replace("whole/", "more/").split())
+    assert done.code == 0, done.err
+    assert "--hf_output_tokenizer is not written: source.nemo holds no SentencePiece model" in done.err
+    assert not Path("more").exists()
 
 
 def write_run(weights: Tensors, tp: int, pp: int, legacy: bool) -> None:
