@@ -5,25 +5,27 @@ from __future__ import annotations
 import os
 from argparse import Namespace
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any
 
 from . import nemo_edit
 from .compat import Work
+from .compat_nemo_to_hf import nemo_to_hf
 from .compat_nemo_work import (
     LEGACY,
     archive,
     check_degrees,
     dtype_of,
     plan_alike,
+    say_degrees,
+    say_shared_heads,
     say_unneeded,
     script_parser,
     tokens_of,
     work_of,
 )
+from .compat_neva import llava_to_legacy, llava_to_mcore
 from .failure import UsageError
 from .nemo_config import DTYPES
-from .runtime.checkpoint import open_checkpoint
 from .runtime.fault import Fault
 
 GPT = ("gpt", "sft")
@@ -66,18 +68,15 @@ def change_num_partitions(arguments: Sequence[str], script: str) -> Work:
         notes.append(f"the tokenizer has {tokens} pieces, and padded they are the rows that {source} has: what is above is padding")
         said["vocab"] = tokens
         plan = plan_alike(source, source_settings=blocks, **options, **said)
-    if tp > 0:
-        check_degrees(plan, source, tp, pp)
+    notes += say_degrees(plan, source, tp, pp) if tp > 0 else []
     if args.tp_conversion_only and dict(plan.data.source.ranks).get("pp", 1) > 1:
         raise Fault("stages", f"{source} has pipeline stages, which --tp_conversion_only excludes", help="leave --tp_conversion_only out")
-    plan = nemo_edit.settings(plan, nemo_edit.batch_size(plan, to_tp * to_pp) | {"precision": args.precision})
+    plan = nemo_edit.edit(plan, nemo_edit.batch_size(plan, to_tp * to_pp) | {"precision": args.precision}, notes)
     for key, file in (("model", args.tokenizer_model_path), ("vocab_file", args.tokenizer_vocab_file)):
         if file:
             plan = nemo_edit.artifact(plan, ("tokenizer", key), file)
             notes.append(f"the archive's tokenizer.{key} is {file}")
-    work = work_of(source, target, plan, notes, **options)
-    words = [word for key, value in said.items() for word in ("--set", f"{key}={value}")]
-    return replace(work, arguments=(*work.arguments, *words, *(["--from-set", "qkv_order=blocks"] if blocks else [])))
+    return work_of(source, target, plan, notes, said=said, source_said=blocks, **options)
 
 
 def _partitions(args: Namespace, notes: list[str]) -> tuple[int, int, int, int]:
@@ -124,49 +123,15 @@ def hf_to_nemo(arguments: Sequence[str], script: str) -> Work:
     if base is not None:
         plan = nemo_edit.onto(plan, base)
         notes.append(f"what the HuggingFace config does not say is as {args.hparams_file} says")
+        notes += nemo_edit.say_not_taken(plan, base, args.hparams_file)
     sizes = dict(plan.data.axes)
-    if plan.data.target.layout == LEGACY and sizes.get("share", 1) > 1:
-        notes.append("NeMo's own modules have no shared key/value heads: NeMo will not load the result (mcore_gpt: true has them)")
+    notes += say_shared_heads(plan)
     if family == "qwen2":
-        plan = nemo_edit.settings(plan, {"override_vocab_size": sizes["vocab"]})
+        plan = nemo_edit.edit(plan, {"override_vocab_size": sizes["vocab"]}, notes)
     if family == "qwen2" or not nemo_edit.holds_tokenizer(plan):
         plan = nemo_edit.hf_tokenizer(plan, args.source, **({"trust_remote_code": True} if family == "qwen2" else {}))
         notes.append(f"the config's tokenizer is that of HuggingFace at {args.source}")
-    return work_of(args.source, target, nemo_edit.settings(plan, {"precision": args.precision}), notes, **options)
-
-
-def nemo_to_hf(arguments: Sequence[str], script: str) -> Work:
-    parser = script_parser(script, "A .nemo file to HuggingFace's weights in one .bin file, and to a folder.")
-    add = parser.add_argument
-    add("--input_name_or_path", "--in-file", dest="source", required=True, help="the .nemo file to read")
-    add("--output_path", "--out-file", dest="target", required=True, help="the .bin file to write")
-    add("--hf_input_path", "--hf-in-path", dest="hf_source", help="a HuggingFace folder, whose config the result has")
-    add("--hf_output_path", "--hf-out-path", dest="hf_target", help="the HuggingFace folder to write, too")
-    add("--input_tokenizer", help="not needed")
-    add("--hf_output_tokenizer", help="not written: the HuggingFace folder holds the tokenizer's files")
-    add("--precision", help="default: as the tensors are")
-    add("--cpu-only", action="store_true", help="not needed")
-    args, notes = parser.parse_args(list(arguments)), list[str]()
-    say_unneeded(args, ("input_tokenizer", "cpu-only"), notes)
-    if args.hf_output_tokenizer:
-        notes.append("--hf_output_tokenizer is not written: the HuggingFace folder holds the tokenizer's files")
-    if args.hf_target and not args.hf_source:
-        raise UsageError("--hf_output_path needs --hf_input_path, whose config the folder gets")
-    from . import api
-    from .single_file import into_single_file
-
-    config = args.hf_source and (os.path.join(args.hf_source, "config.json") if os.path.isdir(args.hf_source) else args.hf_source)
-    options: dict[str, Any] = {"dtype": dtype_of(args.precision) if args.precision else None, "config": config, "family": "llama"}
-    folder, name = os.path.split(args.target)
-    if not name or os.path.isdir(args.target):
-        raise UsageError(f"--output_path is a file to write, such as pytorch_model.bin, not the folder `{args.target}`")
-    source = open_checkpoint(args.source)
-    one = into_single_file(api.plan(source, to="hf", format="bin", **options), name)
-    work = work_of(args.source, folder or ".", one, notes, name, merge=True, format="bin", **options)
-    if not args.hf_target:
-        return work
-    whole = api.plan(source, to="hf", **options)
-    return replace(work, then=work_of(args.source, args.hf_target, whole, (), **options))
+    return work_of(args.source, target, nemo_edit.edit(plan, {"precision": args.precision}, notes), notes, **options)
 
 
 def ckpt_to_nemo(arguments: Sequence[str], script: str) -> Work:
@@ -222,8 +187,10 @@ def _family_of(model_type: str) -> str | None:
 TRANSLATORS: dict[str, Callable[[Sequence[str], str], Work]] = {
     "convert_ckpt_to_nemo": ckpt_to_nemo,
     "convert_hf_llama_to_nemo": hf_to_nemo,
+    "convert_hf_llava_to_neva": llava_to_legacy,
     "convert_llama_hf_to_nemo": hf_to_nemo,
     "convert_llama_nemo_to_hf": nemo_to_hf,
+    "convert_llava_hf_to_nemo": llava_to_mcore,
     "convert_qwen2_hf_to_nemo": hf_to_nemo,
     "megatron_change_num_partitions": change_num_partitions,
     "megatron_ckpt_to_nemo": ckpt_to_nemo,

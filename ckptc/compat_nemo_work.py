@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from .compat import ScriptParser, Work
@@ -29,10 +30,15 @@ def script_parser(script: str, about: str) -> ScriptParser:
     return ScriptParser(prog=f"ckptc compat {script}", description=about, allow_abbrev=False)
 
 
-def work_of(src: str, dst: str, plan: Plan, notes: Sequence[str], single_file: str = "", merge: bool = False, **options: Any) -> Work:
-    """The plan as work to do, with the native command that comes nearest to it."""
+def work_of(
+    src: str, dst: str, plan: Plan, notes: Sequence[str], single_file: str = "", merge: bool = False,
+    said: Mapping[str, Any] = MappingProxyType({}), source_said: Mapping[str, Any] = MappingProxyType({}), **options: Any,
+) -> Work:  # fmt: skip
+    """The plan as work to do, with the native command that comes nearest to it. `said` and `source_said` are settings."""
     native = ["convert", src, dst, "--to", plan.data.target.layout]
     native += [word for key, option in OPTIONS.items() if options.get(key) is not None for word in (option, str(options[key]))]
+    native += [word for key, value in said.items() for word in ("--set", f"{key}={value}")]
+    native += [word for key, value in source_said.items() for word in ("--from-set", f"{key}={value}")]
     native += ["--single-file", single_file] if single_file else []
     place = os.path.join(dst, single_file) if single_file else dst
     taken = [f"{place} exists; the script replaces it, and so does this"] if (single_file or not merge) and os.path.exists(place) else []
@@ -65,15 +71,28 @@ def say_unneeded(args: Namespace, names: Sequence[str], notes: list[str]) -> Non
     notes += [f"--{name} is not needed" for name in names if getattr(args, name.replace("-", "_")) not in (None, False)]
 
 
+def say_shared_heads(plan: Plan) -> list[str]:
+    if plan.data.target.layout != LEGACY or dict(plan.data.axes).get("share", 1) == 1:
+        return []
+    return ["NeMo's own modules have no shared key/value heads: NeMo will not load the result (mcore_gpt: true has them)"]
+
+
+def say_degrees(plan: Plan, path: str, tp: int, pp: int) -> list[str]:
+    """A note for each degree that was given and that the files do not have."""
+    there = dict(plan.data.source.ranks)
+    return [
+        f"--{option}_model_parallel_size is {given}, but {path} holds files of {there.get(name, 1)}: the files decide"
+        for name, option, given in (("tp", "tensor", tp), ("pp", "pipeline", pp))
+        if there.get(name, 1) != given
+    ]
+
+
 def check_degrees(plan: Plan, path: str, tp: int, pp: int) -> None:
-    """That the files are of the degrees that were given."""
-    for name, option, given in (("tp", "tensor", tp), ("pp", "pipeline", pp)):
-        there = dict(plan.data.source.ranks).get(name, 1)
-        if there != given:
-            raise Fault(
-                "degree-disagrees", f"--{option}_model_parallel_size is {given}, but {path} holds files of {there}",
-                help=f"give {there}, or -1 with megatron_change_num_partitions, or leave out files that do not belong there",
-            )  # fmt: skip
+    """That a training run's files are of the degrees that were given: of too few ranks it may be incomplete."""
+    if notes := say_degrees(plan, path, tp, pp):
+        raise Fault(
+            "degree-disagrees", notes[0].removesuffix(": the files decide"), help="give the degree of the files, or leave out files that do not belong there"
+        )  # fmt: skip
 
 
 def plan_alike(path: str, config: str | None, **options: Any) -> Plan:
@@ -93,10 +112,14 @@ def tokens_of(plan: Plan, tokenizer: str | None) -> int | None:
     ]  # fmt: skip
     if len(models) != 1:
         return None
-    model = models[0]
-    pieces = count_pieces(bytes(read_at(model.path, model.at, model.nbytes)))
+    pieces = pieces_of(models[0])
     if pieces is None:
         return None
     sizes = dict(plan.data.axes)
     unit = sizes.get("vocab_multiple", 1) * dict(plan.data.source.ranks).get("tp", 1)
     return pieces if pieces < sizes.get("vocab", 0) == -(-pieces // unit) * unit else None
+
+
+def pieces_of(model: SideFile) -> int | None:
+    """How many pieces a SentencePiece model has; None where the file is none."""
+    return count_pieces(bytes(read_at(model.path, model.at, model.nbytes)))

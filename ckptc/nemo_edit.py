@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping
 from dataclasses import replace
@@ -25,6 +26,14 @@ FOLLOWS = (
     "normalization", "activation", "bias", "qkv_bias", "rotary_base", "rotary_percentage", "position_embedding_type",
     "seq_len_interpolation_factor", "scale_positional_embedding", "window_size", "share_embeddings_and_output_weights",
     "make_vocab_size_divisible_by", "override_vocab_size", "precision", "tokenizer",
+)  # fmt: skip
+
+TOKENIZER = ("library", "type", "model")
+
+# The same below a top key, of models that have it.
+FOLLOWS_WITHIN = (
+    ("mm_cfg", "mm_mlp_adapter_type"), ("mm_cfg", "model_type"), ("mm_cfg", "llm", "model_type"), ("mm_cfg", "vision_encoder", "from_pretrained"),
+    ("mm_cfg", "vision_encoder", "hidden_size"), ("data", "image_token_len"), ("data", "conv_template"),
 )  # fmt: skip
 
 
@@ -60,6 +69,15 @@ def settings(plan: Plan, values: Mapping[str, Any]) -> Plan:
         if key not in config or config[key] != value:
             text = set_scalar(text, (key,), value)
     return _with(plan, text)
+
+
+def edit(plan: Plan, values: Mapping[str, Any], notes: list[str]) -> Plan:
+    """`settings`, with a note of those that change, as the native command leaves them as they are."""
+    edited = settings(plan, values)
+    old, new = _config(plan), _config(edited)
+    changed = [f"{key} is {json.dumps(new[key])}" for key in values if key not in old or old[key] != new[key]]
+    notes += [f"the config is edited, which the printed command does not do: {', '.join(changed)}"] if changed else []
+    return edited
 
 
 def batch_size(plan: Plan, ranks: int) -> dict[str, Any]:
@@ -107,15 +125,40 @@ def onto(plan: Plan, base: Mapping[str, Any]) -> Plan:
     """The config with the base's settings, but for those that follow from the model."""
     own = _config(plan)
     merged = {**own, **{key: value for key, value in base.items() if key not in FOLLOWS}}
+    for keys in FOLLOWS_WITHIN:
+        if value_at(own, keys) is not None:
+            merged = _put(merged, keys, value_at(own, keys))
     tokenizer = base.get("tokenizer")
     if isinstance(tokenizer, dict):
-        named = {key: own["tokenizer"].get(key) for key in ("library", "type", "model")}
+        named = {key: own["tokenizer"].get(key) for key in TOKENIZER}
         merged["tokenizer"] = {**own["tokenizer"], **tokenizer, **named}
     return _with(plan, _dump(merged))
 
 
+def _put(config: Mapping[str, Any], keys: tuple[str, ...], value: Any) -> dict[str, Any]:
+    """The config with the value at a path, which need not be there yet."""
+    if len(keys) == 1:
+        return {**config, keys[0]: value}
+    inner = config.get(keys[0])
+    return {**config, keys[0]: _put(inner if isinstance(inner, Mapping) else {}, keys[1:], value)}
+
+
+def say_not_taken(plan: Plan, base: Mapping[str, Any], path: str) -> list[str]:
+    """A note that names the settings of the base that the config does not have, as they follow from the model."""
+    config = _config(plan)
+    keys = [(key,) for key in FOLLOWS if key not in ("tokenizer", "precision")] + [*FOLLOWS_WITHIN, *(("tokenizer", key) for key in TOKENIZER)]
+    differing = [".".join(each) for each in keys if value_at(base, each) not in (None, value_at(config, each))]
+    return [f"not taken from {path}, as they follow from the model: {', '.join(differing)}"] if differing else []
+
+
+def tokenizer_name(plan: Plan) -> str:
+    """The name in the archive of the config's tokenizer model; empty where it holds none."""
+    said = str(value_at(_config(plan), ("tokenizer", "model")) or "")
+    return said.removeprefix(REFERENCE) if said.startswith(REFERENCE) else ""
+
+
 def holds_tokenizer(plan: Plan) -> bool:
-    return str(value_at(_config(plan), ("tokenizer", "model")) or "").startswith(REFERENCE)
+    return bool(tokenizer_name(plan))
 
 
 def hf_tokenizer(plan: Plan, place: str, **more: Any) -> Plan:

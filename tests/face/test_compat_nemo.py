@@ -276,6 +276,21 @@ def test_partitions_and_back(tp, pp, here, ckptc):
         assert torch.equal(there[name][: len(tensor)], tensor.bfloat16())
 
 
+@pytest.mark.parametrize(("given", "said"), [((-1, -1), ""), ((-1, 3), "degree 3 is not looked at"), ((4, 1), "--tensor_model_parallel_size is 4, but source.nemo holds files of 2"), ((2, 1), "")])
+def test_the_files_decide_which_degrees_the_source_has(given, said, here, ckptc):
+    """Whatever the command and the archive's own config say."""
+    write_nemo(Path("source.nemo"), nemo(here, tp=2), tensor_model_parallel_size=8, pipeline_model_parallel_size=2)
+    degrees = [f"--{name}_model_parallel_size={degree}" for name, degree in zip(("tensor", "pipeline"), given, strict=True)]
+    done = ckptc(*change("--model_file=source.nemo", "--precision=32", *degrees, "--target_tensor_model_parallel_size=1", "--target_pipeline_model_parallel_size=2"))
+    assert done.code == 0, done.err
+    padded = {name: torch.nn.functional.pad(here[name], (0, 0, 0, 1)) for name in ("model.embed_tokens.weight", "lm_head.weight")}
+    check("target.nemo", nemo(here | padded, pp=2), torch.float32)
+    assert said in done.err
+    assert ("holds files of" in done.err) == ("holds files of" in said)
+    assert done.out.startswith("ckptc convert source.nemo target.nemo --to nemo --dtype float32 --tp 1 --pp 2\n")
+    assert "the config is edited, which the printed command does not do: global_batch_size is 8\n" in done.err
+
+
 @pytest.mark.parametrize(("pieces", "left"), [(33, 33), (32, 34)])
 def test_padding_goes_where_the_tokenizer_and_the_rows_prove_it(pieces, left, here, ckptc):
     """34 rows at TP 2: 33 tokens are padded to that many; 32 would not be, so of these two rows none is known to be padding."""
@@ -322,7 +337,6 @@ def test_a_tied_model_of_stages_keeps_its_copy_of_the_embedding(here, ckptc):
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["--model_file=source.nemo", "--tensor_model_parallel_size=2", "--pipeline_model_parallel_size=1", *ONE], "--tensor_model_parallel_size is 2, but source.nemo holds files of 1"),
         (["--model_file=source.nemo", "--target_tensor_model_parallel_size=2", "--target_pipeline_model_parallel_size=2", "--tp_conversion_only"], "excludes pipeline stages"),
         (["--model_file=source.nemo", "--target_pipeline_model_parallel_split_rank=1", *ONE], "encoder-decoder"),
         (["--model_file=source.nemo", "--virtual_pipeline_model_parallel_size=2", *ONE], "virtual pipeline"),
@@ -345,7 +359,7 @@ def test_what_cannot_be_is_refused_in_a_sentence(words, sentence, here, ckptc):
 
 def test_llama_back_to_huggingface(here, ckptc):
     write_nemo(Path("two.nemo"), nemo(here, tp=2))
-    words = "--input_name_or_path two.nemo --output_path out/weights.bin --hf_input_path HF --hf_output_path whole --cpu-only --input_tokenizer x"
+    words = "--input_name_or_path two.nemo --output_path out/weights.bin --hf_input_path HF --hf_output_path whole --cpu-only"
     done = ckptc("compat", "convert_llama_nemo_to_hf", *words.split())
     assert done.code == 0, done.err
     for there in (torch.load("out/weights.bin", weights_only=True), load_file("whole/model.safetensors")):
@@ -358,6 +372,32 @@ def test_llama_back_to_huggingface(here, ckptc):
     assert done.code == 0, done.err
     there = torch.load("more.bin", weights_only=True)
     assert all(torch.equal(there[name], here[name].bfloat16()) for name in here)
+
+
+def test_the_tokenizer_goes_along_to_huggingface(here, ckptc):
+    """The archive's own, or one that is named; settings that are there stay."""
+    words = "--input_name_or_path source.nemo --output_path out/weights.bin --hf_input_path HF --hf_output_path whole --hf_output_tokenizer whole/tokenizer"
+    done = ckptc("compat", "convert_llama_nemo_to_hf", *words.split())
+    assert done.code == 0, done.err
+    assert "tokenizer.model is written to whole/tokenizer" in done.err
+    assert Path("whole/tokenizer/tokenizer.model").read_bytes() == PIECES
+    assert json.loads(Path("whole/tokenizer/tokenizer_config.json").read_text()) == {"tokenizer_class": "LlamaTokenizer", "legacy": False}
+    Path("whole/tokenizer/tokenizer_config.json").write_text("{}")
+    Path("new.model").write_bytes(b"other")
+    for named, content in (("new.model", b"other"), ("HF", PIECES)):
+        words = f"--in-file source.nemo --out-file out/weights.bin --hf-in-path HF --hf_output_tokenizer whole/tokenizer --input_tokenizer {named}"
+        done = ckptc("compat", "convert_llama_nemo_to_hf", *words.split())
+        assert done.code == 0, done.err
+        assert Path("whole/tokenizer/tokenizer.model").read_bytes() == content
+    assert Path("whole/tokenizer/tokenizer_config.json").read_text() == "{}"
+
+    done = ckptc("compat", "convert_llama_nemo_to_hf", *words.replace("tokenizer HF", "tokenizer nowhere").split())
+    assert (done.code, "no file `nowhere`" in done.err) == (1, True)
+    write_nemo(Path("source.nemo"), nemo(here), tokenizer={"library": "huggingface", "type": "HF", "model": None})
+    done = ckptc("compat", "convert_llama_nemo_to_hf", *words.replace("--input_tokenizer HF", "").replace("whole/", "more/").split())
+    assert done.code == 0, done.err
+    assert "--hf_output_tokenizer is not written: source.nemo holds no SentencePiece model" in done.err
+    assert not Path("more").exists()
 
 
 def write_run(weights: Tensors, tp: int, pp: int, legacy: bool) -> None:
