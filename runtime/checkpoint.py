@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from .distributed import KIND, read_distributed
 from .fault import Fault
 from .find_files import CONTAINER_OF, Found, find, is_hidden
 from .nemo_archive import CONFIG, plain_name, unwrap
@@ -22,6 +23,9 @@ from .xser import read_references
 
 if TYPE_CHECKING:
     import torch
+
+
+CONTEXT = "context/"  # what NeMo 2 keeps beside its weights
 
 
 @dataclass(frozen=True)
@@ -54,10 +58,10 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """`format` is the container as found: safetensors, bin, pt, xser or nemo. `others` are (file, key) of what is no tensor.
+    """`format` is the container as found: safetensors, bin, pt, xser, nemo, torch_dist or zarr. `others` are (file, key) of what is no tensor.
 
-    `tag` is the folder in `path` that is the checkpoint, where a training run keeps several. `held` keeps what `path`
-    was decompressed to, where it was, and `notes` say so.
+    `tag` is the folder in `path` that is the checkpoint, where a training run keeps several. `held` is the
+    archive that `path` is, if it is one: it keeps what it was decompressed to, and `notes` say so.
     """
 
     path: str
@@ -101,7 +105,7 @@ class Checkpoint:
         """The content of the JSON or YAML file `name` beside the tensors, or None if there is none."""
         place = os.path.join(self.path, name)
         try:
-            if self.format == "nemo":
+            if self.held is not None:
                 if name not in self.side_files:
                     return None
                 text = self.artifact(name).decode()
@@ -161,20 +165,24 @@ def open_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     entries: list[Entry] = []
     others: list[tuple[str, str]] = []
     container = found.container
+    if found.distributed is not None:
+        held = read_distributed(found.source, container, found.distributed)
+        entries = held.entries
+        others = [(found.distributed, key) for key in held.others]
     for file in found.files:
         at, begin, nbytes = found.place(file)
         if found.container == "safetensors":
-            held = list(read_safetensors(at, file).entries)
+            inside = list(read_safetensors(at, file).entries)
         else:
             content = read_torch_file(at, file, begin, nbytes)
-            held = content.entries
+            inside = content.entries
             others += [(file, key) for key in content.others]
             if content.references:
                 container = "xser"
-                held += read_references(at, file, content.references)
+                inside += read_references(at, file, content.references)
         if found.index:
-            _compare(place, file, found.index[file], held)
-        entries += held
+            _compare(place, file, found.index[file], inside)
+        entries += inside
     if container == "pt" and found.container == "pt" and _of_training(found, others):
         entries = [replace(entry, file=called_as_in_archives(entry.file)) for entry in entries]
     if not entries:
@@ -218,13 +226,19 @@ def _beside(found: Found) -> tuple[SideFile, ...]:
     if found.one:
         return ()
     if found.archive is not None:
-        members = [m for m in found.archive.members.values() if m.name not in found.files and not is_hidden(m.name.rsplit("/", 1)[-1])]
+        members = [
+            m for m in found.archive.members.values()
+            if m.name not in found.files and not is_hidden(m.name.rsplit("/", 1)[-1]) and not (found.distributed and m.name.startswith(found.distributed))
+        ]  # fmt: skip
         return tuple(SideFile(m.name, found.archive.path, m.at, m.nbytes) for m in members)
+    folders = ("", CONTEXT) if found.distributed else ("",)
+    names = [folder + name for folder in folders if os.path.isdir(os.path.join(path, folder)) for name in sorted(os.listdir(os.path.join(path, folder)))]
     return tuple(
         SideFile(name, os.path.join(path, name), 0, os.stat(os.path.join(path, name)).st_size)
-        for name in sorted(os.listdir(path))
-        if not is_hidden(name)
+        for name in names
+        if not is_hidden(name.rsplit("/", 1)[-1])
         and name not in found.files
+        and not (found.distributed == "" and name == KIND)
         and os.path.splitext(name)[1] not in CONTAINER_OF
         and not name.endswith(".index.json")
         and os.path.isfile(os.path.join(path, name))

@@ -15,6 +15,7 @@ from .boxes import BoxT, LoopT, join, onto_strides
 from .chunk import Class, Recipe, Way
 from .fault import Fault
 from .fill import Filler, Sources, buffer
+from .gather import place_of
 from .kernels import FLOATING, ITEMS, Array, cast
 from .open_files import room
 from .progress import EVERY_SECONDS, OnProgress, Progress
@@ -115,7 +116,7 @@ class _Recipes:
         key = (step, *((w.dtype, w.shape, w.strides, at) for w, at in ends))
         if key not in self._known:
             self._known[key] = self._recipe(step, ends)
-        places = tuple((window.path, window.at) for window, _ in ends)
+        places = tuple(place_of(window) for window, _ in ends)
         return Job(self._known[key], places, ((one,), *((row[2],) for row in group)))
 
     def _window(self, number: int) -> Window:

@@ -24,6 +24,7 @@ from .open_files import room
 from .progress import EVERY_SECONDS, OnProgress, Progress
 from .put import put
 from .schedule import Budget, Recipes, Schedule, budget, schedule, scratch
+from .window import paths_of
 from .writing import Cancelled, Targets
 
 MEMORY = 512 << 20
@@ -62,7 +63,7 @@ def run(
     archive = bound.files[0].name if bound.around else ""
     if archive and merge:
         raise Fault("not-merged", f"{out} is one file, which nothing is written beside", help="leave --merge out")
-    sources = (bound.path, *dict.fromkeys(w.path for w in bound.windows if w is not None))
+    sources = (bound.path, *dict.fromkeys(path for w in bound.windows if w is not None for path in paths_of(w)))
     destination.sweep(out)
     destination.check(out, bound.disk_need, sources, overwrite=overwrite, merge=merge, names=bound.names)
     plan = schedule(bound, memory, workers)
@@ -103,7 +104,7 @@ def _work(
     kernels: Mapping[int, Kernel] | None,
     began: float,
 ) -> tuple[int, int]:
-    most = room(max(len(bound.files), len({w.path for w in bound.windows if w is not None})))
+    most = room(max(len(bound.files), len({path for w in bound.windows if w is not None for path in paths_of(w)})))
     sources = Sources(most)
     copier = Copier(sources, not any(file.layout.needs_crc for file in bound.files))
     targets = Targets(bound, root, plan.tasks, copier, most)

@@ -12,6 +12,7 @@ import numpy as np
 
 from .chunk import Chunk, Copy
 from .fault import Fault
+from .gather import Gather
 from .kernels import ITEMS, Array, Kernel, cast, copy, fill
 from .plan import Step
 from .schedule import Job
@@ -25,8 +26,11 @@ class Sources:
         self._lock = threading.Lock()
         self._most = most
 
-    def read(self, path: str, into: memoryview, at: int) -> None:
+    def read(self, path: str | Gather, into: memoryview, at: int) -> None:
         """Fills `into` from the bytes at `at`."""
+        if isinstance(path, Gather):
+            path.read(self.read, into, at)
+            return
         number = self._open.get(path)
         if number is not None:
             self._read(number, path, into, at)

@@ -6,10 +6,11 @@ import json
 import os
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+from .distributed import Folder, Members, find_distributed
 from .fault import Fault
-from .nemo_archive import CONFIG, SUFFIX, Archive, distributed, open_archive, weights_of
+from .nemo_archive import CONFIG, SUFFIX, Archive, open_archive, weights_of
 from .training_run import RUN_SUFFIX, rank_files, refuse_several
 
 DEPTH = 3  # how many folders deep rank files are looked for, the last one holding them
@@ -22,7 +23,8 @@ _NUMBERED = re.compile(r"(.+)-(\d+)-of-(\d+)(\.\w+)$")
 @dataclass(frozen=True)
 class Found:
     """`files` are relative to `root`, with `/`. `index` says which tensors each must hold. `flat`: one namespace.
-    `one`: a file was named, not a folder. In an `archive`, `root` is the archive and `files` are members."""
+    `one`: a file was named, not a folder. In an `archive`, `root` is the archive and `files` are members. Of a
+    `distributed` checkpoint, in that folder of it ("" or ending in `/`), the files are not listed."""
 
     root: str
     container: str
@@ -31,6 +33,7 @@ class Found:
     index: Mapping[str, frozenset[str]] = field(default_factory=dict)
     one: bool = False
     archive: Archive | None = None
+    distributed: str | None = None
 
     def place(self, file: str) -> tuple[str, int, int | None]:
         """Where a file's bytes are: the path, the first one, and how many if they are not all from there."""
@@ -38,6 +41,13 @@ class Found:
             member = self.archive.members[file]
             return self.archive.path, member.at, member.nbytes
         return os.path.join(self.root, *file.split("/")), 0, None
+
+    @property
+    def source(self) -> Members | Folder:
+        """All the files that are there."""
+        if self.archive is None:
+            return Folder(self.root)
+        return Members(self.archive.path, {name: (m.at, m.nbytes) for name, m in self.archive.members.items()})
 
 
 def find(path: str) -> Found:
@@ -52,6 +62,9 @@ def find(path: str) -> Found:
         raise Fault("no-checkpoint", f"`{path}` does not exist")
     if path.endswith(SUFFIX):
         archive = open_archive(path)
+        found = _distributed(path, archive)
+        if found is not None:
+            return found
         files = weights_of(path, archive.members)
         if not files:
             raise Fault("no-checkpoint", f"`{path}` holds no `model_weights.ckpt`", notes=few_names(archive.members))
@@ -74,6 +87,9 @@ def _in_folder(root: str) -> Found:
     except OSError as problem:
         raise Fault("unreadable-file", f"`{root}` cannot be listed: {problem.strerror}") from None
     plain = [name for name in names if os.path.isfile(os.path.join(root, name))]
+    found = _distributed(root)
+    if found is not None:
+        return found
     for container, stem in (("safetensors", "model"), ("bin", "pytorch_model")):
         index = f"{stem}.{container}.index.json"
         if index in plain:
@@ -82,8 +98,6 @@ def _in_folder(root: str) -> Found:
         if flat:
             _refuse_missing_numbers(root, flat)
             return Found(root, container, tuple(flat), flat=True)
-    if {"metadata.json", "common.pt"} <= set(plain):
-        raise distributed(root)
     if CONFIG in plain:
         unpacked = weights_of(root, _two_deep(root, names))
         if unpacked:
@@ -94,6 +108,12 @@ def _in_folder(root: str) -> Found:
         raise _nothing(root)
     refuse_several(root, ranks)
     return Found(root, "pt", tuple(ranks), flat=False)
+
+
+def _distributed(path: str, archive: Archive | None = None) -> Found | None:
+    found = Found(path, "", (), flat=True, archive=archive)
+    place = find_distributed(found.source, path)
+    return replace(found, container=place[0], distributed=place[1]) if place else None
 
 
 def few_names(names: Iterable[str]) -> tuple[str, ...]:
@@ -174,6 +194,6 @@ def _nothing(path: str) -> Fault:
         f"`{path}` holds no checkpoint that is known here",
         notes=(
             "looked for: model.safetensors.index.json, *.safetensors, pytorch_model.bin.index.json, *.bin, "
-            "model/**/*.pt, *.pt, *.pth, *.ckpt, *.nemo",
+            "model/**/*.pt, *.pt, *.pth, *.ckpt, *.nemo, .metadata, metadata.json",
         ),
     )

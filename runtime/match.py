@@ -13,7 +13,7 @@ from .families import Family, further_copies, spelled
 from .fault import Fault
 from .indexed import by_index
 from .plan import Side, Stored, made_name
-from .window import ITEM_BYTES, Entry, SideFile, Window
+from .window import ITEM_BYTES, Entry, SideFile, Window, parts_of
 
 SHOWN = 5
 MOST_SPARE = 100_000
@@ -244,9 +244,7 @@ def check_extents(windows: list[Window | None]) -> None:
     """Refuses files that end before the windows in them do."""
     sizes: dict[str, int] = {}
     short: dict[str, str] = {}
-    for window in windows:
-        if window is None:
-            continue
+    for window in (part for each in windows if each is not None for part in parts_of(each)):
         size = sizes.get(window.path)
         if size is None:
             try:

@@ -5,7 +5,7 @@
     model_weights.ckpt                               the weights, or of each rank
     mp_rank_01/model_weights.ckpt                    where only tensor parallel ranks divide them
     tp_rank_01_pp_rank_002/model_weights.ckpt        where stages do too
-    model_weights/metadata.json                      or a distributed checkpoint, which is not read here
+    model_weights/metadata.json                      or a distributed checkpoint
 
 Archives of old releases are compressed: they are decompressed to a temporary file, which goes when nobody holds it.
 """
@@ -27,7 +27,6 @@ SUFFIX, CONFIG, WEIGHTS = ".nemo", "model_config.yaml", "model_weights.ckpt"
 WRAPPERS = ("model", "cfg")
 _RANK = re.compile(r"(?:(?:mp_rank_\d+|tp_rank_\d+_pp_rank_\d+)/)?model_weights\.ckpt")
 _SHARDED = re.compile(r"(?:\w+_)?fsdp_shard_\d+/model_weights\.ckpt")
-_DISTRIBUTED = "model_weights/metadata.json"
 _NUMBER = re.compile(r"[0-9a-f]{32}_(?=.)")
 
 
@@ -72,16 +71,7 @@ def weights_of(path: str, names: Iterable[str]) -> tuple[str, ...]:
             "fsdp-checkpoint", f"`{path}` holds `{sharded}`, a shard of FSDP, which does not hold whole tensors",
             help="save it with NeMo as a full checkpoint first",
         )  # fmt: skip
-    if not found and _DISTRIBUTED in every:
-        raise distributed(path)
     return found
-
-
-def distributed(path: str) -> Fault:
-    return Fault(
-        "distributed-checkpoint", f"`{path}` holds a distributed checkpoint (metadata.json, common.pt), which is not read yet",
-        help="save it with NeMo without distributed checkpointing, as one model_weights.ckpt per rank",
-    )  # fmt: skip
 
 
 def plain_name(name: str) -> str:

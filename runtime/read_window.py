@@ -7,6 +7,7 @@ from math import prod
 from typing import TYPE_CHECKING
 
 from .fault import Fault
+from .gather import Gather
 from .window import ITEM_BYTES, Window, row_major
 
 if TYPE_CHECKING:
@@ -53,8 +54,16 @@ def read_window(window: Window) -> torch.Tensor:
     dtype: torch.dtype = getattr(torch, window.dtype)
     if prod(window.shape) == 0:
         return torch.empty(window.shape, dtype=dtype)
+    if window.tiles:
+        data = bytearray(prod(window.shape) * ITEM_BYTES[window.dtype])
+        Gather(window).read(_read_into, memoryview(data), 0)
+        return torch.frombuffer(data, dtype=torch.uint8).view(dtype).view(window.shape)
     data = read_at(window.path, window.at, span(window.shape, window.strides) * ITEM_BYTES[window.dtype])
     flat = torch.frombuffer(data, dtype=torch.uint8).view(dtype)
     if window.strides == row_major(window.shape):
         return flat.view(window.shape)
     return flat.as_strided(window.shape, window.strides).contiguous()
+
+
+def _read_into(path: str, into: memoryview, at: int) -> None:
+    into[:] = read_at(path, at, len(into))

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from .bind import Bound, bundles
-from .boxes import BoxT, onto_strides
+from .boxes import BoxT, onto_strides, source_span
 from .chunk import ALIGN, Class, Recipe, Way
 from .fault import Fault
+from .gather import Gather, place_of_range
 from .kernels import scratch_bytes
 from .window import ITEM_BYTES, Window, row_major
 
@@ -28,10 +29,10 @@ class Budget:
 
 @dataclass(frozen=True)
 class Job:
-    """A recipe with its places: (path, byte offset) of every slot, target numbers of every class."""
+    """A recipe with its places: (path or tiles, byte offset) of every slot, target numbers of every class."""
 
     recipe: Recipe
-    slots: tuple[tuple[str, int], ...]
+    slots: tuple[tuple[str | Gather, int], ...]
     members: tuple[tuple[int, ...], ...]
 
     @property
@@ -84,6 +85,7 @@ class Recipes:
         self._loops = [
             tuple((loop.extent, loop.source, loop.target) for loop in step.loops) for step in bound.plan.steps
         ]
+        self._spans = [source_span(loops) for loops in self._loops]
         moves = bound.moves
         self._rows = list(
             zip(moves.step.tolist(), moves.source.tolist(), moves.source_at.tolist(), moves.target_at.tolist(),
@@ -99,13 +101,15 @@ class Recipes:
         """One job for targets that read the same sources."""
         rows = [self.rows(target) for target in targets]
         firsts: dict[int, int] = {}
+        ends: dict[int, int] = {}
         for group in rows:
-            for _, source, source_at, _ in group:
+            for step, source, source_at, _ in group:
                 if source >= 0:
                     at = firsts.get(source)
                     firsts[source] = source_at if at is None or source_at < at else at
+                    ends[source] = max(ends.get(source, 0), source_at + self._spans[step])
         slots: dict[int, int] = {}
-        places: list[tuple[str, int]] = []
+        places: list[tuple[str | Gather, int]] = []
         forms: list[tuple[Any, ...]] = []
         windows = self.bound.windows
         for source in firsts:
@@ -113,7 +117,10 @@ class Recipes:
             assert window is not None
             item = ITEM_BYTES[window.dtype]
             slots[source] = len(places)
-            if window.strides == row_major(window.shape):
+            if window.tiles:
+                places.append(place_of_range(window, firsts[source], ends[source] - firsts[source]))
+                forms.append((window.dtype, item))
+            elif window.strides == row_major(window.shape):
                 places.append((window.path, window.at + firsts[source] * item))
                 forms.append((window.dtype, item))
             else:

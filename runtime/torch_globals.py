@@ -33,11 +33,14 @@ class Opaque:
 class Stray:
     """A name that is not on the list, or what a pickle makes with it. It is never imported, called or looked up.
 
-    `items` are the keys and values that the pickle gives it, as it would a dict of another class.
+    `items` are the keys and values that the pickle gives it, as it would a dict of another class; `args` and `state` what
+    it is made from and its attributes.
     """
 
     name: str
     items: dict[Any, Any] = field(default_factory=dict)
+    args: tuple[Any, ...] = ()
+    state: Any = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +113,7 @@ def unsafe(name: str, file: str) -> Fault:
 def call(function: Any, args: Any) -> Any:
     """What `function(*args)` stands for."""
     if isinstance(function, Stray):
-        return Stray(function.name)
+        return Stray(function.name, args=args if isinstance(args, tuple) else ())
     if not isinstance(function, Token) or not isinstance(args, tuple):
         raise Malformed("a call of something that is not a function")
     make = _CALLS.get(function.name)

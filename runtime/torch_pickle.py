@@ -129,7 +129,9 @@ class _Machine:
                 state = self.pop()
                 if isinstance(self.top(), Reference):
                     self.top().point(state)
-                elif not isinstance(self.top(), (dict, TensorRef, Stray, Opaque)):  # theirs are of no interest
+                elif isinstance(self.top(), Stray):
+                    self.top().state = state
+                elif not isinstance(self.top(), (dict, TensorRef, Opaque)):  # theirs are of no interest
                     raise Malformed("attributes for something that has none")
             case b"Q":
                 stack.append(storage(self.pop()))

@@ -73,6 +73,16 @@ def row_major(shape: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(strides)
 
 
+def parts_of(window: Window) -> tuple[Window, ...]:
+    """The windows of its tiles, or itself."""
+    return tuple(tile.window for tile in window.tiles) or (window,)
+
+
+def paths_of(window: Window) -> tuple[str, ...]:
+    """The files that it lies in."""
+    return tuple(dict.fromkeys(part.path for part in parts_of(window)))
+
+
 def tiled(shape: tuple[int, ...], dtype: str, tiles: Sequence[Tile]) -> Window:
     """The window of a tensor of `shape` that `tiles` cover; where one covers all, its own."""
     if len(tiles) == 1 and tiles[0].window.shape == shape:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from .bind import Bound
 from .crc import combine, crc32
 from .fault import Fault
+from .gather import Gather
 from .in_kernel import Copier
 from .schedule import Job, Task
 from .target import FileLayout
@@ -37,7 +38,7 @@ class _Run:
 
     start: int
     size: int
-    path: str
+    path: str | Gather
     at: int
 
 
@@ -153,7 +154,9 @@ class Targets:
         out.flush()
         if self.stopped:
             raise Cancelled
-        done = self._copier.copy(run.path, run.at, out.number, at + run.start, run.size)
+        done = 0
+        if isinstance(run.path, str):
+            done = self._copier.copy(run.path, run.at, out.number, at + run.start, run.size)
         out.done += done
         out.end = at + run.start + done
         if done < run.size:

@@ -1,0 +1,103 @@
+"""Which distributed checkpoint a folder or an archive holds, and its tensors.
+
+    metadata.json, .metadata, ...                    Megatron-core, also within a run's iter_0000010/
+    weights/...     and context/                     NeMo 2
+    model_weights/... and model_config.yaml          NeMo 1, in an archive or unpacked
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable
+from typing import Any, Protocol
+
+from .fault import Fault
+from .read_window import read_at
+from .torch_dist import METADATA, Distributed, Place, read_torch_dist
+from .zarr_files import read_zarr
+
+FOLDERS = ("", "weights/", "model_weights/")
+KIND = "metadata.json"
+BACKENDS = ("torch_dist", "zarr")
+
+
+class Files(Protocol):
+    """A folder, or an archive: the names of its files, and where one's bytes are."""
+
+    def has(self, name: str) -> bool: ...
+    def names(self, folder: str) -> Iterable[str]: ...
+    def place(self, name: str) -> tuple[str, int, int]: ...
+
+
+class Folder:
+    """The files in and below `root`."""
+
+    def __init__(self, root: str) -> None:
+        self.root = root
+
+    def has(self, name: str) -> bool:
+        return os.path.isfile(os.path.join(self.root, name))
+
+    def names(self, folder: str) -> Iterable[str]:
+        start = os.path.join(self.root, folder)
+        for inner, _, files in os.walk(start):
+            for name in files:
+                yield os.path.relpath(os.path.join(inner, name), start).replace(os.sep, "/")
+
+    def place(self, name: str) -> tuple[str, int, int]:
+        path = os.path.join(self.root, *name.split("/"))
+        return path, 0, os.stat(path).st_size
+
+
+class Members:
+    """The members of an archive at `path`, which `places` has by name: the first byte, and how many."""
+
+    def __init__(self, path: str, places: dict[str, tuple[int, int]]) -> None:
+        self.path, self.places = path, places
+
+    def has(self, name: str) -> bool:
+        return name in self.places
+
+    def names(self, folder: str) -> Iterable[str]:
+        return (name.removeprefix(folder) for name in self.places if name.startswith(folder))
+
+    def place(self, name: str) -> tuple[str, int, int]:
+        return self.path, *self.places[name]
+
+
+def find_distributed(files: Files, path: str) -> tuple[str, str] | None:
+    """The backend and the folder of the distributed checkpoint that there is, or None. `path` is what faults name."""
+    for folder in FOLDERS:
+        backend = _backend(files, folder, path)
+        if backend is not None:
+            return backend, folder
+    return None
+
+
+def _backend(files: Files, folder: str, path: str) -> str | None:
+    if files.has(folder + KIND):
+        said = _content(files.place, folder + KIND)
+        backend = said.get("sharded_backend") if isinstance(said, dict) else None
+        if backend in BACKENDS:
+            return str(backend)
+        if backend is not None:
+            raise Fault("unknown-format", f"`{folder}{KIND}` of `{path}` says that its format is {backend!r}; {' and '.join(BACKENDS)} are read here")
+    return "torch_dist" if files.has(folder + METADATA) else None
+
+
+def _content(place: Place, name: str) -> Any:
+    path, at, nbytes = place(name)
+    try:
+        return json.loads(bytes(read_at(path, at, min(nbytes, 1 << 20))))
+    except (ValueError, RecursionError):
+        return None
+
+
+def read_distributed(files: Files, backend: str, folder: str) -> Distributed:
+    """The tensors of the distributed checkpoint in `folder`."""
+    if backend == "zarr":
+        return read_zarr(files.place, folder, files.names(folder))
+    if not files.has(folder + METADATA):
+        raise Fault("missing-file", f"`{folder}{METADATA}` is not there, which says where each tensor is", help="download or copy it again")
+    return read_torch_dist(files.place, folder)

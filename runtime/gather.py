@@ -1,0 +1,100 @@
+"""A tensor that lies in several places, read as if it were one run of bytes: its tiles' rows are put where they belong."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import prod
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .window import ITEM_BYTES, Tile, Window, row_major
+
+SCRATCH_BYTES = 1 << 20  # how much of a tile is read at once where its rows are short
+_LONG_BYTES = 64 << 10  # from here on a row is read to its place
+
+Rows: TypeAlias = NDArray[np.int64]
+Read: TypeAlias = Callable[[str, memoryview, int], None]  # a path, where to, from which byte
+
+
+@dataclass(frozen=True)
+class Gather:
+    """Stands where the path of a file would: `read` fills a buffer from an offset in the contiguous tensor's bytes."""
+
+    window: Window
+
+    def read(self, read: Read, into: memoryview, at: int) -> None:
+        """Fills `into` with the tensor's bytes from `at`; both are whole elements."""
+        item = ITEM_BYTES[self.window.dtype]
+        begin, end = at // item, (at + len(into)) // item
+        for tile in self.window.tiles:
+            _copy_rows(tile, self.window.shape, item, begin, end, into, read)
+
+
+def place_of(window: Window) -> tuple[str | Gather, int]:
+    """What a window's first element is read from: a file and a byte of it, or its tiles."""
+    return (Gather(window), 0) if window.tiles else (window.path, window.at)
+
+
+def place_of_range(window: Window, first: int, count: int) -> tuple[str | Gather, int]:
+    """The same for `count` elements from `first` of a tiled window: of a file, where they lie in it in one run."""
+    item = ITEM_BYTES[window.dtype]
+    for tile in window.tiles:
+        starts, run, places = _rows(tile, window.shape, first, first + count)
+        for k in np.flatnonzero((starts <= first) & (starts + run >= first + count)).tolist():
+            return tile.window.path, tile.window.at + (int(places[k]) + first - int(starts[k])) * item
+    return Gather(window), first * item
+
+
+def _rows(tile: Tile, shape: tuple[int, ...], begin: int, end: int) -> tuple[Rows, int, Rows]:
+    """Rows of the tile that may meet the elements [begin, end) of the tensor: where each begins in the tensor, how many
+    elements each has, and where each begins in the tile."""
+    inner, whole, own = tile.window.shape, row_major(shape), tile.window.strides
+    if not prod(inner):
+        return np.zeros(0, dtype=np.int64), 1, np.zeros(0, dtype=np.int64)
+    run, left = 1, len(shape)
+    while left and (inner[left - 1] == 1 or (whole[left - 1] == run and own[left - 1] == run)):
+        run *= inner[left - 1]
+        left -= 1
+    outer = [d for d in range(left) if inner[d] > 1]
+    base = sum(first * stride for first, stride in zip(tile.first, whole, strict=True))
+    starts, places = np.array([base], dtype=np.int64), np.zeros(1, dtype=np.int64)
+    for number, d in enumerate(outer):
+        low, high = 0, inner[d]
+        if number == 0:  # what lies within one index of this axis ends before the next begins
+            past = base - sum(tile.first[k] * whole[k] for k in range(d + 1, len(shape)))
+            low, high = max(0, (begin - past) // whole[d]), min(high, -(-(end - past) // whole[d]))
+        steps = np.arange(low, max(low, high), dtype=np.int64)
+        starts = (starts[:, None] + steps * whole[d]).ravel()
+        places = (places[:, None] + steps * own[d]).ravel()
+    return starts, run, places
+
+
+def _copy_rows(tile: Tile, shape: tuple[int, ...], item: int, begin: int, end: int, into: memoryview, read: Read) -> None:
+    starts, run, places = _rows(tile, shape, begin, end)
+    meets = (starts < end) & (starts + run > begin)
+    starts, places = starts[meets], places[meets]
+    low, high = np.maximum(starts, begin), np.minimum(starts + run, end)
+    froms = (places + low - starts) * item + tile.window.at
+    _read_rows(tile.window.path, froms.tolist(), ((low - begin) * item).tolist(), ((high - low) * item).tolist(), into, read)
+
+
+def _read_rows(path: str, froms: list[int], tos: list[int], sizes: list[int], into: memoryview, read: Read) -> None:
+    """Rows to their places: long ones one by one, short ones as many at once as fit the scratch buffer."""
+    i = 0
+    while i < len(froms):
+        if sizes[i] >= _LONG_BYTES or i + 1 == len(froms):
+            read(path, into[tos[i] : tos[i] + sizes[i]], froms[i])
+            i += 1
+            continue
+        j = i + 1
+        while j < len(froms) and froms[j] >= froms[j - 1] and froms[j] + sizes[j] - froms[i] <= SCRATCH_BYTES:
+            j += 1
+        scratch = memoryview(bytearray(froms[j - 1] + sizes[j - 1] - froms[i]))
+        read(path, scratch, froms[i])
+        for k in range(i, j):
+            at = froms[k] - froms[i]
+            into[tos[k] : tos[k] + sizes[k]] = scratch[at : at + sizes[k]]
+        i = j

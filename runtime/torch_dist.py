@@ -1,0 +1,216 @@
+"""A torch_dist checkpoint in, where its tensors' bytes lie out: `.metadata` says which chunk of which tensor is where.
+
+    .metadata            a pickle of torch.distributed.checkpoint.metadata.Metadata
+    __0_0.distcp         blobs, back to back: each a whole torch file of one chunk, or of some object
+    common.pt            what is neither tensor nor sharded object (an entry of a .distcp from Megatron-core 0.19 on)
+    metadata.json        which format this is
+
+Sources: torch.distributed.checkpoint (metadata.py, filesystem.py), megatron.core.dist_checkpointing. The pickle is read by
+an interpreter that makes nothing of what it names, so classes of any release may stand in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from math import prod
+from typing import Any, TypeAlias
+
+from .fault import Fault
+from .read_window import read_at
+from .torch_file import read_torch_file
+from .torch_globals import Malformed, Stray, Token
+from .torch_pickle import read_pickle
+from .torch_zip import LOCAL
+from .window import ITEM_BYTES, Entry, Tile, Window, row_major, tiled
+
+METADATA = ".metadata"
+NOT_WEIGHTS = ("optimizer.", "rng_state", "rerun_state_machine_state", "common_state")
+Place: TypeAlias = Callable[[str], tuple[str, int, int]]  # a file's name: the path, the first byte and how many
+
+
+@dataclass(frozen=True)
+class _Chunk:
+    offsets: tuple[int, ...]
+    sizes: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class _Blob:
+    file: str
+    at: int
+    nbytes: int
+
+
+@dataclass(frozen=True)
+class _Described:
+    """What `.metadata` says: tensors with their chunks, objects, and where each lies."""
+
+    tensors: Mapping[str, tuple[str, tuple[int, ...], tuple[_Chunk, ...]]]
+    objects: tuple[str, ...]
+    blobs: Mapping[tuple[str, tuple[int, ...] | None], _Blob]
+
+
+@dataclass
+class Distributed:
+    """The tensors of a distributed checkpoint, and the keys of what is not one of the model's."""
+
+    entries: list[Entry] = field(default_factory=list)
+    others: list[str] = field(default_factory=list)
+
+
+def read_torch_dist(place: Place, folder: str) -> Distributed:
+    """The tensors of the checkpoint in `folder` ("" or ending in `/`), and what else is there."""
+    path, at, nbytes = place(folder + METADATA)
+    described = _describe(bytes(read_at(path, at, nbytes)), folder + METADATA)
+    found = Distributed(others=list(described.objects))
+    finder = _Payloads(place, folder)
+    for name, (dtype, shape, chunks) in described.tensors.items():
+        if name.startswith(NOT_WEIGHTS):
+            found.others.append(name)
+            continue
+        _check_cover(name, shape, chunks, folder + METADATA)
+        tiles = []
+        for chunk in chunks:
+            blob = described.blobs.get((name, chunk.offsets))
+            if blob is None:
+                raise Fault("bad-metadata", f"`{folder}{METADATA}` does not say where the part of `{name}` at {list(chunk.offsets)} is")
+            tiles.append(Tile(chunk.offsets, finder.window(name, dtype, chunk.sizes, blob)))
+        window = tiled(shape, dtype, tiles) if tiles else Window(path, at, shape, row_major(shape), dtype)
+        found.entries.append(Entry(name, folder, window))
+    return found
+
+
+def _check_cover(name: str, shape: tuple[int, ...], chunks: tuple[_Chunk, ...], file: str) -> None:
+    """The chunks lie within the tensor, and hold each element once."""
+    held = 0
+    for chunk in chunks:
+        inside = all(at + n <= extent for at, n, extent in zip(chunk.offsets, chunk.sizes, shape, strict=False))
+        if not len(chunk.offsets) == len(chunk.sizes) == len(shape) or not inside:
+            raise Fault("bad-metadata", f"`{file}` has a part of `{name}` that does not lie within its shape {list(shape)}")
+        held += prod(chunk.sizes)
+    if held != prod(shape) or len({chunk.offsets for chunk in chunks if prod(chunk.sizes)}) != sum(prod(c.sizes) > 0 for c in chunks):
+        raise Fault(
+            "incomplete-tensor", f"the parts of `{name}` in `{file}` hold {held:,} elements, its shape {list(shape)} has {prod(shape):,}",
+            help="copy or save the checkpoint again: a rank's part is missing or there twice",
+        )  # fmt: skip
+
+
+class _Payloads:
+    """Where in its blob a chunk's elements are. Blobs of one make are alike: the first is read in full, of others the
+    header before the elements is compared."""
+
+    def __init__(self, place: Place, folder: str) -> None:
+        self._place, self._folder = place, folder
+        self._places: dict[str, tuple[str, int, int]] = {}
+        # Where the elements begin in a blob, and how long the header before them is.
+        self._known: dict[tuple[str, int, str, tuple[int, ...]], tuple[int, int]] = {}
+
+    def window(self, name: str, dtype: str, shape: tuple[int, ...], blob: _Blob) -> Window:
+        path, begin, nbytes = self._file(blob.file, name)
+        if blob.at + blob.nbytes > nbytes:
+            raise Fault(
+                "truncated-file", f"`{self._folder}{blob.file}` has {nbytes:,} bytes, `{name}` in it ends at byte {blob.at + blob.nbytes:,}",
+                help="download or copy it again",
+            )  # fmt: skip
+        form = (blob.file, blob.nbytes, dtype, shape)
+        known = self._known.get(form)
+        if known is None or not self._as_before(path, begin + blob.at, *known, prod(shape) * ITEM_BYTES[dtype]):
+            known = self._known[form] = self._find(name, dtype, shape, blob, path, begin)
+        return Window(path, begin + blob.at + known[0], shape, row_major(shape), dtype)
+
+    def _file(self, file: str, name: str) -> tuple[str, int, int]:
+        if file not in self._places:
+            try:
+                self._places[file] = self._place(self._folder + file)
+            except (KeyError, OSError):
+                raise Fault("missing-file", f"`{self._folder}{file}` is not there, and holds a part of `{name}`", help="download or copy it again") from None
+        return self._places[file]
+
+    def _as_before(self, path: str, begin: int, start: int, header: int, nbytes: int) -> bool:
+        """Whether the record of the elements begins where that of a like blob does."""
+        head = read_at(path, begin + start - header, header)
+        mark, _, flags, method, _, _, _, packed, size, named, extra = LOCAL.unpack_from(head)
+        return (
+            mark == b"PK\3\4" and not method and not flags & 0x2041 and LOCAL.size + named + extra == header
+            and head[LOCAL.size : LOCAL.size + named].endswith(b"/data/0")
+            and (flags & 8 != 0 or all(n in (nbytes, 0xFFFFFFFF) for n in (packed, size)))
+        )  # fmt: skip
+
+    def _find(self, name: str, dtype: str, shape: tuple[int, ...], blob: _Blob, path: str, begin: int) -> tuple[int, int]:
+        content = read_torch_file(path, f"{self._folder}{blob.file}", begin + blob.at, blob.nbytes)
+        window = content.entries[0].window if len(content.entries) == 1 else None
+        if window is None or (window.dtype, window.shape, window.strides) != (dtype, shape, row_major(shape)):
+            has = f"{window.dtype} {list(window.shape)}" if window is not None else "no single tensor"
+            raise Fault(
+                "bad-metadata", f"`{name}` is said to have a part of {dtype} {list(shape)} in `{self._folder}{blob.file}`, and there is {has}",
+                help="the files are not of one checkpoint: copy it again",
+            )  # fmt: skip
+        return window.at - begin - blob.at, _header_bytes(path, begin + blob.at, window.at)
+
+
+def _header_bytes(path: str, begin: int, at: int) -> int:
+    """How long the local header is that ends at `at`: alignment fills it up, so it is searched backwards."""
+    back = min(at - begin, 4096)
+    head = bytes(read_at(path, at - back, back))
+    return back - head.rfind(b"PK\3\4")
+
+
+def _describe(data: bytes, file: str) -> _Described:
+    top = read_pickle(data, file, [])
+    try:
+        said = _state(top, "Metadata")
+        tensors: dict[str, tuple[str, tuple[int, ...], tuple[_Chunk, ...]]] = {}
+        objects: list[str] = []
+        for name, kind in said["state_dict_metadata"].items():
+            if _is(kind, "BytesStorageMetadata"):
+                objects.append(name)
+            else:
+                tensors[name] = _tensor(_state(kind, "TensorStorageMetadata"))
+        blobs = dict(_located(key, info) for key, info in said["storage_data"].items())
+        return _Described(tensors, tuple(objects), blobs)
+    except (Malformed, KeyError, TypeError, ValueError, AttributeError, IndexError) as problem:
+        reason = str(problem) if isinstance(problem, Malformed) else f"{type(problem).__name__}"
+        raise Fault("bad-metadata", f"`{file}` is damaged, or of a release that is not known here: {reason}") from None
+
+
+def _is(value: Any, kind: str) -> bool:
+    return isinstance(value, Stray) and value.name.rpartition(".")[2].endswith(kind)
+
+
+def _state(value: Any, kind: str) -> dict[str, Any]:
+    """The attributes of an instance of the class `kind`, of whatever module."""
+    if not _is(value, kind) or not isinstance(value.state, dict):
+        raise Malformed(f"{kind} expected")
+    return value.state
+
+
+def _tensor(said: dict[str, Any]) -> tuple[str, tuple[int, ...], tuple[_Chunk, ...]]:
+    properties = said["properties"].state
+    kind = properties[0] if isinstance(properties, tuple) else properties["dtype"]
+    if not isinstance(kind, Token) or kind.name.removeprefix("torch.") not in ITEM_BYTES:
+        raise Malformed("a tensor without a dtype that is known here")
+    chunks = tuple(
+        _Chunk(_numbers(c["offsets"]), _numbers(c["sizes"])) for c in (_state(chunk, "ChunkStorageMetadata") for chunk in said["chunks"])
+    )
+    return kind.name.removeprefix("torch."), _numbers(said["size"]), chunks
+
+
+def _located(key: Any, info: Any) -> tuple[tuple[str, tuple[int, ...] | None], _Blob]:
+    index, where = _state(key, "MetadataIndex"), _state(info, "_StorageInfo")
+    offset = index.get("offset")
+    file = where["relative_path"]
+    if not isinstance(file, str) or not isinstance(index["fqn"], str):
+        raise Malformed("a part without a file")
+    if file.startswith("/") or ".." in file.split("/") or "\0" in file or not file:
+        raise Malformed(f"a part lies in {file!r}, which is not a file beside it")
+    if where.get("transform_descriptors"):
+        raise Malformed("parts are compressed or encrypted")
+    at, nbytes = _numbers((where["offset"], where["length"]))
+    return (index["fqn"], None if offset is None else _numbers(offset)), _Blob(file, at, nbytes)
+
+
+def _numbers(values: Any) -> tuple[int, ...]:
+    if not isinstance(values, tuple) or not all(type(n) is int and 0 <= n < 1 << 63 for n in values):
+        raise Malformed("a size or an offset that is no whole number")
+    return tuple(values)
