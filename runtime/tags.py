@@ -2,6 +2,8 @@
 
 A tag is a folder with `model/` and markers: `checkpoint` is written when saving begins, `done` when it has ended
 (neuronx_distributed/trainer/checkpoint.py). Older releases wrote the newest tag's name to a file `newest` instead.
+Megatron-LM's tags are `iter_0000010` and `release`; `latest_checkpointed_iteration.txt` says which is the one, and is
+written when it is whole (megatron/training/checkpointing.py).
 """
 
 from __future__ import annotations
@@ -13,12 +15,17 @@ from .fault import Fault
 from .match import count, few
 
 BEGUN, DONE, NEWEST = "checkpoint", "done", "newest"
+TRACKER = "latest_checkpointed_iteration.txt"
+_ITERATION = re.compile(r"iter_\d{7,}|release")
 
 
 def choose_tag(path: str) -> str:
     """The newest tag that is complete; "" where `path` is not a folder of tags. Raises `Fault` if none is complete."""
     if not os.path.isdir(path) or os.path.isdir(os.path.join(path, "model")):
         return ""
+    iteration = _iteration(path)
+    if iteration:
+        return iteration
     try:
         names = [name for name in sorted(os.listdir(path), key=_natural) if not name.startswith(".")]
     except OSError:
@@ -40,13 +47,32 @@ def choose_tag(path: str) -> str:
     )  # fmt: skip
 
 
+def _iteration(path: str) -> str:
+    """The folder of a Megatron-LM run that its tracker names; without a tracker, the last one. "" for other folders."""
+    tracker = os.path.join(path, TRACKER)
+    if not os.path.isfile(tracker):
+        there = [name for name in os.listdir(path) if _ITERATION.fullmatch(name) and _has(path, name, "", os.path.isdir)]
+        return max(there, key=lambda name: (name != "release", _natural(name)), default="")
+    said = _text(tracker)
+    tag = "release" if said == "release" else f"iter_{int(said):07}" if said.isdecimal() and len(said) < 19 else ""
+    if not tag:
+        raise Fault("bad-tracker", f"`{tracker}` says {said[:40]!r}, which is neither an iteration nor `release`", help="name the folder of the iteration itself")
+    if not _has(path, tag, "", os.path.isdir):
+        raise Fault("missing-file", f"`{tracker}` names `{tag}`, which is not there", help="name the folder of another iteration")
+    return tag
+
+
 def _has(path: str, tag: str, name: str, kind: object = os.path.isfile) -> bool:
     return bool(kind(os.path.join(path, tag, name)))  # type: ignore[operator]
 
 
 def _newest(path: str) -> str:
+    return _text(os.path.join(path, NEWEST))
+
+
+def _text(path: str) -> str:
     try:
-        with open(os.path.join(path, NEWEST), encoding="utf-8") as file:
+        with open(path, encoding="utf-8") as file:
             return file.read(4096).strip()
     except (OSError, UnicodeDecodeError):
         return ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import tempfile
 import zlib
 from dataclasses import dataclass
@@ -22,7 +23,9 @@ from ckptc.runtime.window import ITEM_BYTES, Entry, SideFile, Window, row_major
 
 from .random_plans import Drawn, box, plans, side
 from .reference_plan import coords, execute
+from .tiles import laid_out
 
+FORMS = st.sampled_from(["plain", "turned", "tiled"])
 LAX = settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 
 
@@ -35,8 +38,9 @@ class Raw:
     beside: tuple[SideFile, ...] = ()
 
 
-def put(folder: Path, plan: Plan, dtypes: list[str], seed: int = 0, turned: bool = False) -> tuple[Raw, dict[Any, Any]]:
-    """A random checkpoint of the plan's source; `turned` stores every matrix with its dimensions reversed."""
+def put(folder: Path, plan: Plan, dtypes: list[str], seed: int = 0, form: str = "plain") -> tuple[Raw, dict[Any, Any]]:
+    """A random checkpoint of the plan's source; `form` is `turned` for every matrix with its
+    dimensions reversed, `tiled` for tensors in blocks in several files."""
     rng = np.random.default_rng(seed)
     path = folder / "source.raw"
     entries: list[Entry] = []
@@ -46,6 +50,13 @@ def put(folder: Path, plan: Plan, dtypes: list[str], seed: int = 0, turned: bool
             for place in coords(stored):
                 name = stored.name.format(**dict(zip(stored.coords, place, strict=True)))
                 data = rng.integers(0, 250, stored.shape)
+                if form == "tiled" and data.size:
+                    items = np.frombuffer(as_type(data, dtype), f"V{ITEM_BYTES[dtype]}").reshape(data.shape)
+                    tiles = laid_out(folder, items, random.Random(len(entries)), len(entries) % 2, dtype)
+                    entries.append(Entry(name, "source.raw", tiles))
+                    values[number, place] = data.reshape(-1).tolist()
+                    continue
+                turned = form == "turned"
                 flat = data.T if turned else data
                 kept = as_type(flat, dtype)
                 file.write(b"#" * int(rng.integers(0, 5)))
@@ -93,13 +104,13 @@ def written(bound: Bound, out: Path) -> dict[Any, list[float]]:
 
 
 @LAX
-@given(plans(), st.integers(150, 4000), st.integers(1, 3), st.booleans())
-def test_a_plan_gives_what_the_reference_gives(drawn: Drawn, memory: int, workers: int, turned: bool) -> None:
+@given(plans(), st.integers(150, 4000), st.integers(1, 3), FORMS)
+def test_a_plan_gives_what_the_reference_gives(drawn: Drawn, memory: int, workers: int, form: str) -> None:
     memory *= workers
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "in").mkdir()
-        checkpoint, values = put(folder / "in", drawn.plan, drawn.dtypes, turned=turned)
+        checkpoint, values = put(folder / "in", drawn.plan, drawn.dtypes, form=form)
         bound = bind(drawn.plan, checkpoint)
         assert bound.peak_buffer_bytes(memory, workers) <= memory
         report = engine.run(bound, folder / "out", memory=memory, workers=workers)
@@ -115,12 +126,12 @@ def test_a_plan_gives_what_the_reference_gives(drawn: Drawn, memory: int, worker
 
 
 @settings(LAX, max_examples=40)
-@given(plans(("float32", "bfloat16", "float16", "float64")), st.booleans())
-def test_casts_and_arithmetic_follow_the_reference(drawn: Drawn, turned: bool) -> None:
+@given(plans(("float32", "bfloat16", "float16", "float64")), FORMS)
+def test_casts_and_arithmetic_follow_the_reference(drawn: Drawn, form: str) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "in").mkdir()
-        checkpoint, values = put(folder / "in", drawn.plan, drawn.dtypes, turned=turned)
+        checkpoint, values = put(folder / "in", drawn.plan, drawn.dtypes, form=form)
         bound = bind(drawn.plan, checkpoint)
         engine.run(bound, folder / "out", memory=8 << 20, workers=2)
 
