@@ -27,7 +27,7 @@ def strategy_args(
     ],
     as_json: options.Json = False,
 ) -> None:
-    """Print MegatronStrategy's arguments for dist_ckpt_* settings."""
+    """Print MegatronStrategy's arguments for a NeMo 1 config."""
     from .nemo_strategy import as_data, read_strategy, shown
 
     strategy = read_strategy(file)

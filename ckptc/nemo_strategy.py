@@ -77,7 +77,13 @@ SETTINGS = (
 def read_strategy(path: str) -> Strategy:
     """The arguments for a model_config.yaml, an archive that holds one, or the folder that it was unpacked to."""
     folder = Path(path).is_dir()
-    return strategy_of(unwrap(dict(read_config(Path(path) / CONFIG if folder else path))), path)
+    try:
+        config = read_config(Path(path) / CONFIG if folder else path)
+    except Fault as fault:
+        if fault.code != "no-config":
+            raise
+        raise Fault(fault.code, fault.title, help="name a model_config.yaml, or an archive or a folder that holds one") from None
+    return strategy_of(unwrap(dict(config)), path)
 
 
 def strategy_of(config: Mapping[str, Any], path: str) -> Strategy:

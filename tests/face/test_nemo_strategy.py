@@ -137,5 +137,7 @@ def test_a_setting_that_is_not_known_is_said(ckptc) -> None:
 def test_a_file_that_is_not_there(ckptc) -> None:
     done = ckptc("nemo", "strategy-args", "no.yaml")
     assert (done.code, done.out) == (1, "")
+    assert "name a model_config.yaml" in done.err
+    assert "--config" not in done.err
     with pytest.raises(Fault, match=r"no\.yaml"):
         read_strategy("no.yaml")
