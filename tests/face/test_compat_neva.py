@@ -28,6 +28,7 @@ from tests.face.test_compat_nemo import (
     made,
     nemo,
     opened,
+    settings,
     write_hf,
 )
 
@@ -260,3 +261,26 @@ def test_from_llama_to_neva_of_two_ranks(tokenizer, ckptc):
         assert config_in(path)["tensor_model_parallel_size"] == tp
     before, after = (yaml.safe_load(opened(path)["model_config.yaml"]) for path in ("neva-llava.nemo", "one.nemo"))
     assert after | {"tokenizer": None} == before | {"tokenizer": None}
+
+
+@pytest.mark.parametrize("model_type", [[], ["--model_type=neva"]])
+@pytest.mark.parametrize(("tp", "legacy"), [(1, True), (2, True), (2, False)])
+def test_a_training_run_of_neva_to_nemo(tp, legacy, model_type, tmp_path, monkeypatch, ckptc):
+    """By the page's own command, which does not say what model it is."""
+    monkeypatch.chdir(tmp_path)
+    ranks = neva(llama(), 40, legacy, tp)
+    config = settings(tp, 1) | {
+        "mcore_gpt": not legacy, "transformer_engine": not legacy, "num_query_groups": HEADS, "make_vocab_size_divisible_by": 4,
+        "mm_cfg": {"mm_mlp_adapter_type": "mlp2x_gelu"}, "tokenizer": {"library": "sentencepiece", "model": None},
+    }  # fmt: skip
+    for (rank, _), tensors in ranks.items():
+        path = Path("run") / (f"mp_rank_{rank:02}" if tp > 1 else "") / "neva--step=3.ckpt"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.save({"state_dict": tensors, "hyper_parameters": {"cfg": config}, "epoch": 1, "pytorch-lightning_version": "2.0.7"}, path)
+    done = ckptc(
+        "compat", "examples/multimodal/convert_ckpt_to_nemo.py", "--checkpoint_folder", "run", "--checkpoint_name", "neva--step=3.ckpt", "--nemo_file_path",
+        "x.nemo", "--tensor_model_parallel_size", tp, "--pipeline_model_parallel_size", 1, *model_type,
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    check("x.nemo", ranks, torch.float32)
+    assert config_in("x.nemo")["mm_cfg"] == {"mm_mlp_adapter_type": "mlp2x_gelu"}
