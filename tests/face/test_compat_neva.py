@@ -162,6 +162,10 @@ def test_huggingface_llava_to_neva(image, name, patches, tokenizer, ckptc):
     assert (config["data"]["conv_template"], config["mm_cfg"]["llm"]["model_type"], config["precision"]) == ("v1", "v1", "bf16")
     assert (config["mcore_gpt"], config["num_query_groups"], config["make_vocab_size_divisible_by"]) == (True, GROUPS, 128)
     assert "--skip_verification is not needed" in done.err
+    assert "44 pieces, padded 128 rows; the 92 that LLaVA does not have are zeros" in done.err
+    done = ckptc(*done.out.splitlines()[0].replace("x.nemo", "y.nemo").split()[1:])  # as printed
+    assert done.code == 0, done.err
+    check("y.nemo", neva(llama(GROUPS), 128, False, groups=GROUPS), torch.bfloat16)
 
 
 def test_hparams_of_huggingface_llava(tokenizer, ckptc):
@@ -177,6 +181,15 @@ def test_hparams_of_huggingface_llava(tokenizer, ckptc):
     assert (config["seed"], config["hidden_size"], config["make_vocab_size_divisible_by"], config["tokenizer"]["delimiter"]) == (42, HIDDEN, 5, ";")
     assert config["data"]["conv_template"] == "nvgpt"
     assert "not taken from base.yaml, as they follow from the model: hidden_size, tokenizer.model\n" in done.err
+
+
+@pytest.mark.parametrize("multiple", [0, -3, 2.5, "many", True, [4]])
+def test_a_multiple_that_is_none_is_refused_by_the_name_of_its_file(multiple, tokenizer, ckptc):
+    write_hf_llava(Path("HF"), llama(GROUPS))
+    base = hparams(make_vocab_size_divisible_by=multiple)
+    done = ckptc("compat", "convert_llava_hf_to_nemo", "--input_name_or_path=HF", "--output_path=x.nemo", f"--hparams_file={base}")
+    assert done.code == 1
+    assert done.err.splitlines()[0] == f"error[bad-config]: make_vocab_size_divisible_by of base.yaml is {multiple!r}, and must be a whole number from 1"
 
 
 def test_a_folder_of_huggingfaces_tokenizer_is_named(tokenizer, ckptc):
