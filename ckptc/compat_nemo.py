@@ -142,7 +142,7 @@ def ckpt_to_nemo(arguments: Sequence[str], script: str) -> Work:
     add("--checkpoint_name", required=True, help="the file's name in each")
     add("--nemo_file_path", required=True, help="the .nemo file to write")
     add("--hparams_file", help="the run's settings, in the place of those in the checkpoint")
-    add("--model_type", required=own, default=None if own else "megatron_clip", help="gpt, sft, ...")
+    add("--model_type", required=own, help="gpt, sft, neva, ...; default: as the files are")
     for name in ("tensor", "pipeline"):
         add(f"--{name}_model_parallel_size", type=int, required=own, default=1)
     add("--pipeline_model_parallel_split_rank", type=int, help="of encoder-decoder models, which are not converted")
@@ -169,11 +169,11 @@ def ckpt_to_nemo(arguments: Sequence[str], script: str) -> Work:
     return work_of(source, archive(args.nemo_file_path, "--nemo_file_path"), plan, notes, **options)
 
 
-def _family_of(model_type: str) -> str | None:
+def _family_of(model_type: str | None) -> str | None:
     """The family that a model type means, None where the files tell."""
     from .library import families
 
-    if model_type in GPT:
+    if model_type is None or model_type in GPT:
         return None
     model_type = {"vit_classification": "vit"}.get(model_type, model_type)
     if model_type not in {family.name for family in families(None)}:

@@ -62,7 +62,7 @@ def llava_to_mcore(arguments: Sequence[str], script: str) -> Work:
     say_unneeded(args, ("skip_verification",), notes)
     _say_precision(arguments, "bf16", notes)
     base = nemo_edit.read_base(args.hparams_file) if args.hparams_file else None
-    said = {"conversation": args.conv_template, "vocab_multiple": (base or {}).get("make_vocab_size_divisible_by") or MULTIPLE}
+    said = {"conversation": args.conv_template, "vocab_multiple": _multiple(base or {}, args.hparams_file)}
     target = archive(args.output_path, "--output_path")
     return _to_neva(args.input_name_or_path, target, "nemo", args.tokenizer_path, args.precision, said, notes, base, args.hparams_file)
 
@@ -70,6 +70,14 @@ def llava_to_mcore(arguments: Sequence[str], script: str) -> Work:
 def _say_precision(arguments: Sequence[str], usual: str, notes: list[str]) -> None:
     if "--precision" not in {word.split("=")[0] for word in arguments}:
         notes.append(f"tensors are cast to {dtype_of(usual)}, as the script does without --precision")
+
+
+def _multiple(base: Mapping[str, Any], path: str | None) -> int:
+    """To what multiple the script pads the rows of the vocabulary."""
+    multiple = base.get("make_vocab_size_divisible_by", MULTIPLE)
+    if type(multiple) is not int or multiple < 1:
+        raise Fault("bad-config", f"make_vocab_size_divisible_by of {path} is {multiple!r}, and must be a whole number from 1", help="set it to 128, say")
+    return multiple
 
 
 def _to_neva(
@@ -121,10 +129,9 @@ def _rows(plan: Plan, notes: list[str]) -> int | None:
             "small-tokenizer", f"the tokenizer {model.path} has {pieces} pieces, padded {rows}, and the checkpoint has {vocab} rows: NeMo would not load it",
             help="name a tokenizer with all tokens of the model; `ckptc tokenizer add-special-tokens` adds those of NeVA",
         )  # fmt: skip
-    if rows == -(-vocab // multiple) * multiple:
-        return None
-    notes.append(
-        f"the tokenizer has {pieces} pieces, padded {rows} rows; the {rows - vocab} that LLaVA does not have are zeros, where the script leaves "
-        "them as the model was initialised"
-    )  # fmt: skip
-    return rows
+    if rows > vocab:
+        notes.append(
+            f"the tokenizer has {pieces} pieces, padded {rows} rows; the {rows - vocab} that LLaVA does not have are zeros, where the script "
+            "leaves them as the model was initialised"
+        )
+    return None if rows == -(-vocab // multiple) * multiple else rows

@@ -438,7 +438,7 @@ def test_sft_and_hparams_and_no_archive(here, ckptc):
 
 def test_other_models_and_other_degrees_are_not_converted(here, ckptc):
     write_run(here, 2, 1, False)
-    done = ckptc(*run_words("examples/multimodal/convert_ckpt_to_nemo.py", 2, 1, "--nemo_file_path=x.nemo", "--hparams_file=nowhere.yaml"))
+    done = ckptc(*run_words("examples/multimodal/convert_ckpt_to_nemo.py", 2, 1, "--nemo_file_path=x.nemo", "--model_type=megatron_clip"))
     assert done.err.startswith("error[not-yet]: models of type megatron_clip")
     done = ckptc(*run_words("megatron_ckpt_to_nemo", 1, 1, "--nemo_file_path=x.nemo", "--gpus_per_node=2", "--model_type=gpt"))
     assert done.err.startswith("error[degree-disagrees]")
@@ -446,6 +446,9 @@ def test_other_models_and_other_degrees_are_not_converted(here, ckptc):
     done = ckptc(*run_words("convert_ckpt_to_nemo", 2, 1, "--nemo_file_path=x.nemo", "--model_type=gpt"))
     assert done.code == 0, done.err
     check("x.nemo", nemo(here, tp=2), torch.float32)
+    done = ckptc(*run_words("examples/multimodal/convert_ckpt_to_nemo.py", 2, 1, "--nemo_file_path=y.nemo"))  # as the files are
+    assert done.code == 0, done.err
+    check("y.nemo", nemo(here, tp=2), torch.float32)
 
 
 def test_a_cast_is_said_in_the_config(here, ckptc):

@@ -28,6 +28,7 @@ from tests.face.test_compat_nemo import (
     made,
     nemo,
     opened,
+    settings,
     write_hf,
 )
 
@@ -161,6 +162,10 @@ def test_huggingface_llava_to_neva(image, name, patches, tokenizer, ckptc):
     assert (config["data"]["conv_template"], config["mm_cfg"]["llm"]["model_type"], config["precision"]) == ("v1", "v1", "bf16")
     assert (config["mcore_gpt"], config["num_query_groups"], config["make_vocab_size_divisible_by"]) == (True, GROUPS, 128)
     assert "--skip_verification is not needed" in done.err
+    assert "44 pieces, padded 128 rows; the 92 that LLaVA does not have are zeros" in done.err
+    done = ckptc(*done.out.splitlines()[0].replace("x.nemo", "y.nemo").split()[1:])  # as printed
+    assert done.code == 0, done.err
+    check("y.nemo", neva(llama(GROUPS), 128, False, groups=GROUPS), torch.bfloat16)
 
 
 def test_hparams_of_huggingface_llava(tokenizer, ckptc):
@@ -176,6 +181,15 @@ def test_hparams_of_huggingface_llava(tokenizer, ckptc):
     assert (config["seed"], config["hidden_size"], config["make_vocab_size_divisible_by"], config["tokenizer"]["delimiter"]) == (42, HIDDEN, 5, ";")
     assert config["data"]["conv_template"] == "nvgpt"
     assert "not taken from base.yaml, as they follow from the model: hidden_size, tokenizer.model\n" in done.err
+
+
+@pytest.mark.parametrize("multiple", [0, -3, 2.5, "many", True, [4]])
+def test_a_multiple_that_is_none_is_refused_by_the_name_of_its_file(multiple, tokenizer, ckptc):
+    write_hf_llava(Path("HF"), llama(GROUPS))
+    base = hparams(make_vocab_size_divisible_by=multiple)
+    done = ckptc("compat", "convert_llava_hf_to_nemo", "--input_name_or_path=HF", "--output_path=x.nemo", f"--hparams_file={base}")
+    assert done.code == 1
+    assert done.err.splitlines()[0] == f"error[bad-config]: make_vocab_size_divisible_by of base.yaml is {multiple!r}, and must be a whole number from 1"
 
 
 def test_a_folder_of_huggingfaces_tokenizer_is_named(tokenizer, ckptc):
@@ -260,3 +274,26 @@ def test_from_llama_to_neva_of_two_ranks(tokenizer, ckptc):
         assert config_in(path)["tensor_model_parallel_size"] == tp
     before, after = (yaml.safe_load(opened(path)["model_config.yaml"]) for path in ("neva-llava.nemo", "one.nemo"))
     assert after | {"tokenizer": None} == before | {"tokenizer": None}
+
+
+@pytest.mark.parametrize("model_type", [[], ["--model_type=neva"]])
+@pytest.mark.parametrize(("tp", "legacy"), [(1, True), (2, True), (2, False)])
+def test_a_training_run_of_neva_to_nemo(tp, legacy, model_type, tmp_path, monkeypatch, ckptc):
+    """By the page's own command, which does not say what model it is."""
+    monkeypatch.chdir(tmp_path)
+    ranks = neva(llama(), 40, legacy, tp)
+    config = settings(tp, 1) | {
+        "mcore_gpt": not legacy, "transformer_engine": not legacy, "num_query_groups": HEADS, "make_vocab_size_divisible_by": 4,
+        "mm_cfg": {"mm_mlp_adapter_type": "mlp2x_gelu"}, "tokenizer": {"library": "sentencepiece", "model": None},
+    }  # fmt: skip
+    for (rank, _), tensors in ranks.items():
+        path = Path("run") / (f"mp_rank_{rank:02}" if tp > 1 else "") / "neva--step=3.ckpt"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.save({"state_dict": tensors, "hyper_parameters": {"cfg": config}, "epoch": 1, "pytorch-lightning_version": "2.0.7"}, path)
+    done = ckptc(
+        "compat", "examples/multimodal/convert_ckpt_to_nemo.py", "--checkpoint_folder", "run", "--checkpoint_name", "neva--step=3.ckpt", "--nemo_file_path",
+        "x.nemo", "--tensor_model_parallel_size", tp, "--pipeline_model_parallel_size", 1, *model_type,
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    check("x.nemo", ranks, torch.float32)
+    assert config_in("x.nemo")["mm_cfg"] == {"mm_mlp_adapter_type": "mlp2x_gelu"}

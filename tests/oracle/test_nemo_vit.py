@@ -90,8 +90,9 @@ def test_pipeline_stages_are_refused(weights, tmp_path: Path) -> None:
         ckptc.plan(source(tmp_path / "one.nemo", weights), to="nemo", pp=2)
 
 
+@pytest.mark.parametrize("model_type", [[], ["--model_type", "vit_classification"]])
 @pytest.mark.parametrize("tp", [1, 2])
-def test_a_training_run_becomes_an_archive(tp: int, weights, tmp_path: Path) -> None:
+def test_a_training_run_becomes_an_archive(tp: int, model_type: list[str], weights, tmp_path: Path) -> None:
     """The files of PyTorch Lightning, with the model's settings in them, by the vision script's command."""
     model = source(tmp_path / "one.nemo", weights)
     if tp > 1:
@@ -106,8 +107,7 @@ def test_a_training_run_becomes_an_archive(tp: int, weights, tmp_path: Path) -> 
         torch.save({"state_dict": state, "hyper_parameters": {"cfg": config}, "pytorch-lightning_version": "2.0.7", "optimizer_states": [{"m": torch.ones(3)}]}, run)
     words = [
         "examples/vision/convert_ckpt_to_nemo.py", "--checkpoint_folder", tmp_path / "run", "--checkpoint_name", "vit.ckpt", "--nemo_file_path",
-        tmp_path / "again.nemo", "--tensor_model_parallel_size", tp, "--pipeline_model_parallel_size", 1, "--gpus_per_node", 1, "--model_type",
-        "vit_classification",
+        tmp_path / "again.nemo", "--tensor_model_parallel_size", tp, "--pipeline_model_parallel_size", 1, "--gpus_per_node", 1, *model_type,
     ]  # fmt: skip
     with pytest.raises(SystemExit) as stopped:
         main(["compat", *map(str, words)])
