@@ -18,13 +18,14 @@ from typing import Any, TypeAlias
 
 from .fault import Fault
 from .read_window import read_at
-from .torch_file import read_torch_file
+from .torch_file import read_torch_file, read_value
 from .torch_globals import Malformed, Stray, Token
 from .torch_pickle import read_pickle
 from .torch_zip import LOCAL
 from .window import ITEM_BYTES, Entry, Tile, Window, row_major, tiled
 
 METADATA = ".metadata"
+COMMON, COMMON_ENTRY = "common.pt", "common_state/shard_0_1"
 NOT_WEIGHTS = ("optimizer.", "rng_state", "rerun_state_machine_state", "common_state")
 Place: TypeAlias = Callable[[str], tuple[str, int, int]]  # a file's name: the path, the first byte and how many
 
@@ -214,3 +215,23 @@ def _numbers(values: Any) -> tuple[int, ...]:
     if not isinstance(values, tuple) or not all(type(n) is int and 0 <= n < 1 << 63 for n in values):
         raise Malformed("a size or an offset that is no whole number")
     return tuple(values)
+
+
+def read_common(place: Place, folder: str) -> Any:
+    """What the checkpoint in `folder` holds beside its tensors: `common.pt`, or its entry among the blobs. None if neither
+    is there. Objects of classes are `Stray`: nothing is made of them."""
+    try:
+        path, at, nbytes = place(folder + COMMON)
+        return read_value(path, folder + COMMON, at, nbytes, [])[1]
+    except (KeyError, OSError):
+        pass
+    try:
+        path, at, nbytes = place(folder + METADATA)
+        blob = _describe(bytes(read_at(path, at, nbytes)), folder + METADATA).blobs.get((COMMON_ENTRY, None))
+        if blob is None:
+            return None
+        path, at, _ = place(folder + blob.file)
+    except (KeyError, OSError):
+        return None
+    held = read_value(path, folder + blob.file, at + blob.at, blob.nbytes, [])[1]
+    return held[0] if isinstance(held, list) and len(held) == 1 else held
