@@ -192,13 +192,17 @@ def test_a_multiple_that_is_none_is_refused_by_the_name_of_its_file(multiple, to
     assert done.err.splitlines()[0] == f"error[bad-config]: make_vocab_size_divisible_by of base.yaml is {multiple!r}, and must be a whole number from 1"
 
 
-def test_a_folder_of_huggingfaces_tokenizer_is_named(tokenizer, ckptc):
+def test_a_folder_of_huggingfaces_tokenizer_and_another_tower_are_named(tokenizer, ckptc):
     write_llava(Path("LLAVA"), llama())
     Path("LLAVA/tokenizer.model").unlink()
-    done = ckptc("compat", "convert_hf_llava_to_neva", "--in-file=LLAVA", "--out-file=x.nemo")
+    more = ["--mm_vision_tower=openai/clip-vit-large-patch14-336", "--conv-template", 'a: "b']
+    done = ckptc("compat", "convert_hf_llava_to_neva", "--in-file=LLAVA", "--out-file=x.nemo", *more)
     assert done.code == 0, done.err
     check("x.nemo", neva(llama(), VOCAB, True), torch.float32)
-    assert (config_in("x.nemo")["tokenizer"]["library"], config_in("x.nemo")["tokenizer"]["type"]) == ("huggingface", "LLAVA")
+    config = config_in("x.nemo")
+    assert (config["tokenizer"]["library"], config["tokenizer"]["type"]) == ("huggingface", "LLAVA")
+    assert (config["mm_cfg"]["vision_encoder"]["from_pretrained"], config["data"]["image_token_len"]) == ("openai/clip-vit-large-patch14-336", 576)
+    assert (config["data"]["conv_template"], config["mm_cfg"]["model_type"]) == ('a: "b', 'a: "b')
 
 
 @pytest.mark.parametrize(
