@@ -102,7 +102,7 @@ def test_layers_in_tensors_of_their_own_are_read(tmp_path: Path, path: Path) -> 
     wanted = ends(stored)
     for i in range(4):
         layer = {name.removeprefix(f"decoder.layers.{i}."): tensor for name, tensor in stored.items() if name.startswith(f"decoder.layers.{i}.")}
-        gate, up = layer["mlp.linear_fc1.weight"].chunk(2)
+        gate, up = layer["mlp.linear_fc1.weight_w"], layer["mlp.linear_fc1.weight_v"]
         mlp = f"model.layers.{i}.mlp."
         wanted |= attention(layer, i)
         wanted |= {f"{mlp}gate_proj.weight": gate, f"{mlp}up_proj.weight": up, f"{mlp}down_proj.weight": layer["mlp.linear_fc2.weight"]}
