@@ -118,6 +118,45 @@ def test_a_layout_without_rules_is_only_there_to_be_extended() -> None:
 DERIVED = MODEL + BASE + "model n extends m {}\n"
 
 
+def test_several_bases_each_under_its_prefix() -> None:
+    text = MODEL + """
+    base layout modules of m { "w" = w [layer, a]  under "in." { "v" = v [layer, a] }  ignore "old"  let rows = a }
+    base layout files of m { files "x.pt"  format pt  let rows = (a 1) }
+    layout full of m extends modules under "model.", files { "model.w" = w [a, layer] }
+    layout bare of m extends modules {}
+    """
+    (family,) = link([parse(text)])
+    full, bare = family.layouts  # what is only there to be extended is none
+    assert (full.name, bare.name) == ("full", "bare")
+    assert [show(flat.rule) for flat in full.rules] == ['"model.w" = w [a, layer]', '"model.in.v" = v [layer, a]']
+    assert [show(flat.rule) for flat in bare.rules] == ['"w" = w [layer, a]', '"in.v" = v [layer, a]']
+    assert [show(x) for x in full.ignores] == ['ignore "model.old"']
+    assert [show(x) for x in full.items] == ['files "x.pt"', "format pt", "let rows = (a 1)"]
+
+
+def test_what_two_bases_share_is_there_once() -> None:
+    text = MODEL + """
+    base layout top of m { carry "x" }
+    base layout one of m extends top { "w" = w [layer, a] }
+    base layout two of m extends top { "v" = v [layer, a] }
+    layout full of m extends one, two {}
+    """
+    (family,) = link([parse(text)])
+    assert [show(x) for x in family.layout("full").items] == ['carry "x"']
+    assert len(family.layout("full").rules) == 2
+
+
+def test_a_parameter_that_is_fixed_leaves_its_other_words_known() -> None:
+    text = MODEL + """
+    base layout one of m (form = ranks | whole) { "w" = w [layer, a] when form != whole  "v" = v [layer, a] }
+    layout two of m extends one (form = ranks) { format pt }
+    """
+    (family,) = link([parse(text)])
+    (form,) = family.layout("two").params
+    assert form.choices == ()
+    assert family.layout("two").words == {"ranks", "whole"}
+
+
 def test_a_layout_that_extends_its_own_name_extends_the_one_it_replaces() -> None:
     base, own = link([parse(DERIVED + 'layout base of n extends base { "w" = w [a, layer] }')])
     assert rules(own.layout("base")) == ['"w" = w [a, layer]', '"v" = v [layer, rows]']
