@@ -12,13 +12,13 @@ from itertools import product
 
 from .window import Entry, at_index
 
-_INDEX = re.compile(r"\[(\d+)\]")
+INDEX = re.compile(r"\[(\d+)\]")
 _PLACE = re.compile(r"\[\{[^{}]*\}\]")
 
 
 def stacked_name(name: str) -> tuple[str, tuple[int, ...]]:
     """The name of the tensor that holds a part, and the part's index in it; `()` for a tensor that is not stacked."""
-    return _INDEX.sub("", name), tuple(int(i) for i in _INDEX.findall(name))
+    return INDEX.sub("", name), tuple(int(i) for i in INDEX.findall(name))
 
 
 def has_indices(pattern: str) -> bool:

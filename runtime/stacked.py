@@ -5,16 +5,15 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 from math import prod
 
 from .fault import Fault
+from .indexed import INDEX, stacked_name
 
 DISTRIBUTED = ("torch_dist", "zarr")  # the formats that stack tensors; `Stored.file` is a folder in them
-_INDEX = re.compile(r"\[(\d+)\]")
 
 
 @dataclass(frozen=True)
@@ -32,18 +31,18 @@ def stacks(names: Sequence[str]) -> list[Stack]:
     """The stacks of `names`, by their first part. Faults where parts are missing, or there twice."""
     positions: dict[str, list[int]] = {}
     for i, name in enumerate(names):
-        positions.setdefault(_INDEX.sub("", name), []).append(i)
+        positions.setdefault(stacked_name(name)[0], []).append(i)
     return [_stack(stored, [names[i] for i in members], tuple(members)) for stored, members in positions.items()]
 
 
 def _stack(stored: str, names: list[str], positions: tuple[int, ...]) -> Stack:
-    forms = dict.fromkeys(_INDEX.sub("[]", name) for name in names)
+    forms = dict.fromkeys(INDEX.sub("[]", name) for name in names)
     if len(forms) > 1:
         raise Fault(
             "mixed-stack", f"the parts of `{stored}` have their indices at different places, and would be one tensor",
             notes=tuple(forms)[:5], help="give them names that differ in more than their brackets",
         )  # fmt: skip
-    indices = tuple(tuple(int(digits) for digits in _INDEX.findall(name)) for name in names)
+    indices = tuple(stacked_name(name)[1] for name in names)
     seen: set[tuple[int, ...]] = set()
     for name, index in zip(names, indices, strict=True):
         if index in seen:
