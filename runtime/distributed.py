@@ -14,12 +14,12 @@ from typing import Any, Protocol
 
 from .fault import Fault
 from .read_window import read_at
+from .stacked import DISTRIBUTED
 from .torch_dist import METADATA, Distributed, Place, read_torch_dist
 from .zarr_files import read_zarr
 
 FOLDERS = ("", "weights/", "model_weights/")
 KIND = "metadata.json"
-BACKENDS = ("torch_dist", "zarr")
 
 
 class Files(Protocol):
@@ -79,10 +79,10 @@ def _backend(files: Files, folder: str, path: str) -> str | None:
     if files.has(folder + KIND):
         said = _content(files.place, folder + KIND)
         backend = said.get("sharded_backend") if isinstance(said, dict) else None
-        if backend in BACKENDS:
+        if backend in DISTRIBUTED:
             return str(backend)
         if backend is not None:
-            raise Fault("unknown-format", f"`{folder}{KIND}` of `{path}` says that its format is {backend!r}; {' and '.join(BACKENDS)} are read here")
+            raise Fault("unknown-format", f"`{folder}{KIND}` of `{path}` says that its format is {backend!r}; {' and '.join(DISTRIBUTED)} are read here")
     return "torch_dist" if files.has(folder + METADATA) else None
 
 
