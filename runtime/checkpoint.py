@@ -16,6 +16,7 @@ from .nemo_archive import CONFIG, plain_name, unwrap
 from .read_window import read_at, read_window
 from .safetensors_file import read_safetensors
 from .tags import choose_tag
+from .torch_dist import BLOBS
 from .torch_file import read_torch_file
 from .training_run import MADE_BY, NEURON_NAME, RUN_SUFFIX, SETTINGS, called_as_in_archives, read_settings
 from .window import Entry, SideFile
@@ -231,18 +232,22 @@ def _beside(found: Found) -> tuple[SideFile, ...]:
             if m.name not in found.files and not is_hidden(m.name.rsplit("/", 1)[-1]) and not (found.distributed and m.name.startswith(found.distributed))
         ]  # fmt: skip
         return tuple(SideFile(m.name, found.archive.path, m.at, m.nbytes) for m in members)
-    folders = ("", CONTEXT) if found.distributed else ("",)
-    names = [folder + name for folder in folders if os.path.isdir(os.path.join(path, folder)) for name in sorted(os.listdir(os.path.join(path, folder)))]
+    names = [*sorted(os.listdir(path)), *(_below(path, CONTEXT) if found.distributed else ())]
     return tuple(
         SideFile(name, os.path.join(path, name), 0, os.stat(os.path.join(path, name)).st_size)
         for name in names
         if not is_hidden(name.rsplit("/", 1)[-1])
         and name not in found.files
-        and not (found.distributed == "" and name == KIND)
+        and not (found.distributed == "" and (name == KIND or name.endswith(BLOBS)))
         and os.path.splitext(name)[1] not in CONTAINER_OF
         and not name.endswith(".index.json")
         and os.path.isfile(os.path.join(path, name))
     )
+
+
+def _below(root: str, folder: str) -> list[str]:
+    """The files in `folder` and in the folders of it, such as a tokenizer's, relative to `root`."""
+    return sorted(os.path.relpath(os.path.join(inner, name), root) for inner, _, names in os.walk(os.path.join(root, folder)) for name in names)
 
 
 def _yaml(text: str) -> Any:
