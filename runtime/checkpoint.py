@@ -9,15 +9,25 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from .distributed import KIND, read_distributed
+from .distributed import KIND, around, read_distributed
 from .fault import Fault
 from .find_files import CONTAINER_OF, Found, find, is_hidden
 from .nemo_archive import CONFIG, plain_name, unwrap
 from .read_window import read_at, read_window
 from .safetensors_file import read_safetensors
+from .stacked import DISTRIBUTED
 from .tags import choose_tag
+from .torch_dist import COMMON
 from .torch_file import read_torch_file
-from .training_run import MADE_BY, NEURON_NAME, RUN_SUFFIX, SETTINGS, called_as_in_archives, read_settings
+from .training_run import (
+    MADE_BY,
+    NEURON_NAME,
+    RUN_SUFFIX,
+    SETTINGS,
+    called_as_in_archives,
+    holds_settings,
+    read_settings,
+)
 from .window import Entry, SideFile
 from .xser import read_references
 
@@ -78,6 +88,11 @@ class Checkpoint:
         """The names of the files beside the tensors."""
         return tuple(each.name for each in self.beside)
 
+    @property
+    def archive(self) -> bool:
+        """Whether `path` is a .nemo archive."""
+        return self.held is not None
+
     def __iter__(self) -> Iterator[Tensor]:
         return (Tensor(entry, self.held) for entry in self.entries)
 
@@ -130,7 +145,10 @@ class Checkpoint:
 
     @property
     def settings_file(self) -> str:
-        """The first of the tensors' files, if it holds settings."""
+        """The first of the tensors' files, or what a distributed checkpoint has beside them, if it holds settings."""
+        if self.format in DISTRIBUTED and not self.archive:
+            common = os.path.join(self.path, self.tag, COMMON)
+            return common if os.path.isfile(common) and holds_settings(common) else ""
         held = {key for _, key in self.others}
         plain = self.format == "pt" and self.entries and {SETTINGS, MADE_BY} <= held
         return self.entries[0].window.path if plain else ""
@@ -159,7 +177,7 @@ class Checkpoint:
 
 def open_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     """The checkpoint at `path`: a file, or a folder of shards or rank files. Reads headers only."""
-    place = os.fspath(path)
+    place = around(os.fspath(path))
     tag = choose_tag(place)
     found = find(os.path.join(place, tag) if tag else place)
     entries: list[Entry] = []
