@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from . import library
 from .arguments import at_least_one, check_dtype, parse_size, stage_lists
-from .artifacts import say_absent
 from .choose import as_source, choose, config_layout, found_in, route, sizes_of, with_indices
 from .compiler.detect import fit_source
 from .compiler.explain import describe, explain
@@ -18,15 +17,16 @@ from .compiler.resolve import Side, resolve
 from .compiler.sizes import Scalar
 from .dsl.nearest import nearest
 from .hub import open_source
+from .nemo2_side import LAYOUT as NEMO_2
+from .nemo2_side import Wanted, family_of
 from .optimizer_state import add_state, state_folder
 from .runtime.checkpoint import Checkpoint
 from .runtime.fault import Fault
-from .runtime.nemo_archive import CONFIG
 from .runtime.plan import Plan as PlanData
 from .runtime.plan_file import load_plan as read_plan_file
 from .runtime.plan_file import save_plan
 from .runtime.window import SideFile
-from .side_files import side_files, target_config
+from .side_files import side_files, target_side
 
 if TYPE_CHECKING:
     import torch
@@ -67,6 +67,8 @@ class Plan:
     def save(self, path: str | Path) -> None:
         """Write the plan to a small file that `load_plan` and `ckptc run` read."""
         self._refuse_trees()
+        if self.extra and self.data.target.layout == NEMO_2:
+            raise Fault("not-saved", "a plan with a context folder's files is of one checkpoint, and is not saved", help="run it where it is made")
         save_plan(self.data, path)
 
     def _refuse_trees(self) -> None:
@@ -182,6 +184,8 @@ def plan(
     source_settings: Mapping[str, Scalar] | None = None,
     optimizer: bool = False,
     dp: int | None = None,
+    model_id: str | None = None,
+    tokenizer: str | Path | None = None,
     **settings: Scalar,
 ) -> Plan:
     """Plan a conversion of the checkpoint at `src` to layout `to`, from headers alone.
@@ -190,10 +194,12 @@ def plan(
     `settings` are the target's degrees and parameters (`tp=8, pp=2, kv_multiplier=4`), or axes and settings
     of the model; what only the source has goes there. Where both sides are of one layout, what is not given stays as
     it is in the source. The family, the source's layout and its parameters are found from the files unless given.
-    `optimizer` takes zero1 optimizer state along, for `dp` data parallel ranks (as many as the source has). Raises
-    `MappingError` or `Fault`, each with diagnostics.
+    `optimizer` takes zero1 optimizer state along, for `dp` data parallel ranks (as many as the source has). `model_id` and
+    `tokenizer` (a file or a folder) are for the context of NeMo 2. Raises `MappingError` or `Fault`, each with diagnostics.
     """
     check_dtype(dtype)
+    wanted = Wanted(model_id, None if tokenizer is None else str(tokenizer))
+    family = family_of(wanted, to, family)
     checkpoint = src if isinstance(src, Checkpoint) else open_source(src, revision)
     checkpoint = with_indices(checkpoint, mapping)
     found = found_in(checkpoint)
@@ -206,9 +212,9 @@ def plan(
     if to == source.layout:
         targets, owned = as_source(source, layout, targets, owned)
     target = resolve(family_, to, sizes, targets, stages=owned, format=format, makes=to != source.layout)
-    files, extra = side_files(checkpoint, source, target, family_, keys_layout, config_path, dtype)
-    compiled = compile_sides(source, target, found=found, compare_all=compare_all, dtype=dtype, files=files)
-    notes = (*checkpoint.notes, *(say_absent(dict(files).get(CONFIG, ""), extra) if target.format == "nemo" else ()))
+    side = side_files(checkpoint, source, target, family_, keys_layout, config_path, dtype, wanted)
+    compiled = compile_sides(source, target, found=found, compare_all=compare_all, dtype=dtype, files=side.texts)
+    extra, notes = side.carried, (*checkpoint.notes, *side.notes)
     asked = str(src) if revision is None and not isinstance(src, Checkpoint) else None
     if not optimizer:
         return Plan(compiled.plan, checkpoint, extra, asked, notes=(*notes, *_left_out(checkpoint, target, dp)))
@@ -235,6 +241,7 @@ def compile(
     dtype: str | None = None,
     stages: Sequence[Sequence[int]] | None = None,
     source_settings: Mapping[str, Scalar] | None = None,
+    model_id: str | None = None,
     **settings: Scalar,
 ) -> Plan:
     """Compile and prove a plan from a mapping and a config alone, with no checkpoint at hand.
@@ -242,6 +249,8 @@ def compile(
     Optional tensors are taken to be absent. Raises `MappingError` or `Fault`.
     """
     check_dtype(dtype)
+    wanted = Wanted(model_id)
+    family = family_of(wanted, to, family)
     choices = [f for f in library.families(mapping) if family in (None, f.name)]
     if not choices:
         raise Fault("unknown-family", f"{mapping} has no family `{family}`")
@@ -253,8 +262,9 @@ def compile(
     sizes = sizes_of(family_, keys_layout, Path(config) if config else None, model, None, left)
     source = resolve(family_, from_, sizes, sources)
     target = resolve(family_, to, sizes, targets, stages=stage_lists(stages, family_.layout(to)), format=format, makes=to != from_)
-    text = target_config(target, family_, keys_layout, Path(config) if config else None)
-    return Plan(compile_sides(source, target, dtype=dtype, files=text).plan)
+    place = Path(config) if config else None
+    side = target_side(target, family_, keys_layout, place, dtype, wanted)
+    return Plan(compile_sides(source, target, dtype=dtype, files=side.texts).plan, notes=side.notes)
 
 
 def convert(src: str | Path, dst: str | Path, *, to: str, **options: Any) -> Report:

@@ -182,7 +182,7 @@ def config_path(checkpoint: Checkpoint, layout: FlatLayout | None, config: str |
     block = config_of(layout) if layout else None
     if block is None:
         return None
-    if checkpoint.format == "nemo" and block.file in checkpoint.side_files:
+    if checkpoint.archive and block.file in checkpoint.side_files:
         return Path(checkpoint.path) / block.file
     root = root_of(checkpoint)
     ranks = root.name == "model" and checkpoint.format in ("pt", "xser")

@@ -11,6 +11,7 @@ from typing import Any
 from .runtime.fault import Fault
 from .runtime.nemo_archive import CONFIG, SUFFIX, open_archive
 from .runtime.read_window import read_at
+from .runtime.torch_dist import COMMON
 from .runtime.training_run import RUN_SUFFIX, read_settings
 
 
@@ -36,9 +37,10 @@ def within_archive(path: Path) -> Path:
 
 def read_text(path: Path) -> str:
     """The text of a config: of a file, or from within an archive or a training run's file, named as if that were a folder."""
-    if path.parent.suffix not in (SUFFIX, RUN_SUFFIX) or not path.parent.is_file():
+    of_run = path.parent.suffix == RUN_SUFFIX or path.parent.name == COMMON
+    if not (of_run or path.parent.suffix == SUFFIX) or not path.parent.is_file():
         return path.read_text(encoding="utf-8")
-    if path.parent.suffix == RUN_SUFFIX:
+    if of_run:
         import yaml
 
         settings = read_settings(str(path.parent), str(path.parent))

@@ -11,12 +11,13 @@ from .yaml_text import has_scalar, set_scalar, value_at
 DTYPES = {"32": "float32", "32-true": "float32", "16": "float16", "16-mixed": "float16", "16-true": "float16",
           "bf16": "bfloat16", "bf16-mixed": "bfloat16", "bf16-true": "bfloat16"}  # fmt: skip
 PRECISIONS: dict[str, str | int] = {"float32": 32, "float16": 16, "bfloat16": "bf16"}
+DISTRIBUTED_FORMAT = "dist_ckpt_format"
 DEGREES = {"tp": "tensor_model_parallel_size", "pp": "pipeline_model_parallel_size"}
 
 
-def of_model(text: str, degrees: Mapping[str, int], dtype: str | None = None) -> str:
-    """The model's settings alone, where the text has more, with the degrees of the files, and the precision of the dtype
-    that tensors are cast to; else byte for byte as it is."""
+def of_model(text: str, degrees: Mapping[str, int], dtype: str | None = None, distributed: str | None = None) -> str:
+    """The model's settings alone, where the text has more, with the degrees of the files, the precision of the dtype
+    that tensors are cast to, and the format of distributed files; else byte for byte as it is."""
     import yaml
 
     config = yaml.safe_load(text)
@@ -30,4 +31,6 @@ def of_model(text: str, degrees: Mapping[str, int], dtype: str | None = None) ->
             text = set_scalar(text, (key,), degrees[rank])
     if dtype in PRECISIONS and DTYPES.get(str(config.get("precision"))) != dtype:
         text = set_scalar(text, ("precision",), PRECISIONS[dtype])
+    if distributed is not None and config.get(DISTRIBUTED_FORMAT) != distributed:
+        text = set_scalar(text, (DISTRIBUTED_FORMAT,), distributed)
     return text

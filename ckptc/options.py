@@ -42,6 +42,14 @@ Format = Annotated[
 Dtype = Annotated[
     str | None, typer.Option("--dtype", metavar="DTYPE", help="Cast floating tensors: bfloat16, float16, float32, ...")
 ]
+ModelId = Annotated[
+    str | None,
+    typer.Option("--model-id", metavar="ID", help="The model for NeMo 2, by its id or its family (default: the family)."),
+]
+Tokenizer = Annotated[
+    str | None,
+    typer.Option("--tokenizer", metavar="PATH", help="The tokenizer for NeMo 2, a file or a folder (default: the source's)."),
+]
 Tp = Annotated[
     int | None,
     typer.Option(

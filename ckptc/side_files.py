@@ -2,48 +2,74 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from . import library
-from .artifacts import name_artifacts
+from .artifacts import name_artifacts, say_absent
 from .choose import root_of
 from .compiler.link import Family, FlatLayout
 from .compiler.resolve import Side
 from .compiler.sizes import config_of
 from .compiler.write_config import config_text
 from .config_file import read_text
+from .nemo2_context import FOLDER as CONTEXT
+from .nemo2_side import HF_FOLDER, Wanted, copied_context, dtype_of, made_context
+from .nemo2_side import LAYOUT as NEMO_2
 from .nemo_config import of_model
-from .runtime.carry import choose, named
+from .runtime.carry import as_in_archives, choose, named
 from .runtime.checkpoint import Checkpoint
 from .runtime.nemo_archive import CONFIG
+from .runtime.stacked import DISTRIBUTED
 from .runtime.window import SideFile
 
 Texts = tuple[tuple[str, str], ...]
+NOTHING_WANTED = Wanted()
+USUAL_DTYPE = "bfloat16"
+
+
+@dataclass(frozen=True)
+class SideFiles:
+    """Texts to write, files to carry over, and what there is to say about them."""
+
+    texts: Texts
+    carried: tuple[SideFile, ...]
+    notes: tuple[str, ...] = ()
 
 
 def side_files(
-    checkpoint: Checkpoint, source: Side, target: Side, family: Family, keys_layout: FlatLayout | None, config: Path | None, dtype: str | None
-) -> tuple[Texts, tuple[SideFile, ...]]:
+    checkpoint: Checkpoint, source: Side, target: Side, family: Family, keys_layout: FlatLayout | None, config: Path | None,
+    dtype: str | None, wanted: Wanted = NOTHING_WANTED,
+) -> SideFiles:  # fmt: skip
     """The target's config as text, and the files to carry over: from the source, or from beside the config."""
     files = target_config(target, family, keys_layout, config, dtype)
     written = {name for name, _ in files}
+    archived = as_in_archives(target.format, written)
     there: dict[str, SideFile] = {}
-    for each in named(beside(checkpoint, config), target.format):
+    for each in named(beside(checkpoint, config), archived or target.layout == NEMO_2):
         there.setdefault(each.name, each)
     carried = tuple(each for each in choose(there.values(), target.carry) if each.name not in written)
-    if target.format != "nemo":
-        return files, carried
+    if target.layout == NEMO_2:
+        if source.layout == NEMO_2:
+            context = copied_context(checkpoint, wanted, dtype)
+        else:
+            context = made_context(target, family, keys_layout, config, wanted, dtype or dtype_of(checkpoint), there.values())
+        return SideFiles((*files, *context.texts), (*carried, *context.carried), context.notes)
+    if not archived:
+        return SideFiles(files, carried)
     texts = dict(files)
     if CONFIG in texts:
         texts[CONFIG], carried = name_artifacts(texts[CONFIG], carried, there.values())
-    return tuple(texts.items()), carried
+    return SideFiles(tuple(texts.items()), carried, say_absent(texts.get(CONFIG, ""), carried))
 
 
 def beside(checkpoint: Checkpoint, config: Path | None) -> list[SideFile]:
     """The files beside the tensors, and those beside the config."""
-    found = list(checkpoint.beside) if checkpoint.format == "nemo" else []
+    found = list(checkpoint.beside) if checkpoint.archive else []
     folders = [root_of(checkpoint)] if Path(checkpoint.path).is_dir() else []
     folders += [config.parent] if config and config.parent.is_dir() else []
+    contexts = [folder / CONTEXT for folder in folders]
+    folders += [place for context in contexts for place in (context, context / HF_FOLDER) if place.is_dir()]
     for folder in dict.fromkeys(folders):
         files = (path for path in sorted(folder.iterdir()) if path.is_file())
         found += [SideFile(path.name, str(path), 0, path.stat().st_size) for path in files]
@@ -60,4 +86,19 @@ def target_config(
         return ()
     own = keys_layout is not None and keys_layout.name == layout.name and config is not None
     text = read_text(config) if own and config else config_text(block, target, library.read_template(block))
-    return ((block.file, of_model(text, target.ranks, dtype) if Path(block.file).name == CONFIG else text),)
+    if Path(block.file).name != CONFIG:
+        return ((block.file, text),)
+    # A distributed checkpoint is for any degrees, and the config's stay as they are.
+    degrees, format = ({}, target.format) if target.format in DISTRIBUTED else (target.ranks, None)
+    return ((block.file, of_model(text, degrees, dtype, format)),)
+
+
+def target_side(
+    target: Side, family: Family, keys_layout: FlatLayout | None, config: Path | None, dtype: str | None, wanted: Wanted
+) -> SideFiles:
+    """The same without a checkpoint at hand: texts alone, as sizes and config have them."""
+    texts = target_config(target, family, keys_layout, config)
+    if target.layout != NEMO_2:
+        return SideFiles(texts, ())
+    context = made_context(target, family, keys_layout, config, wanted, dtype or USUAL_DTYPE, ())
+    return SideFiles((*texts, *context.texts), (), context.notes)

@@ -78,9 +78,12 @@ class Scope:
     def key(self, path: str) -> Any:
         value: Any = self.keys
         for part in path.split("."):
-            if not isinstance(value, Mapping) or part not in value:
+            if isinstance(value, list) and part.isdecimal() and int(part) < len(value):
+                value = value[int(part)]
+            elif isinstance(value, Mapping) and part in value:
+                value = value[part]
+            else:
                 return None
-            value = value[part]
         return value
 
     def origin_of(self, expr: Expr) -> str:

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import os
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import replace
 from fnmatch import fnmatch
 
-from .nemo_archive import plain_name
+from .nemo_archive import CONFIG, plain_name
 from .plan import Plan
 from .read_window import read_at
+from .stacked import DISTRIBUTED
 from .window import SideFile
 
 
 def carried(plan: Plan, beside: Sequence[SideFile], extra: Sequence[SideFile]) -> tuple[SideFile, ...]:
     """Of what stands beside a source's tensors, and the `extra` files that were chosen before; the source's go first."""
     written = {name for name, _ in plan.files}
-    chosen = choose(named(beside, plan.target.format), plan.target.carry)
-    taken = {(each.path, each.at) for each in extra}
-    found = {**{each.name: each for each in extra}, **{each.name: each for each in chosen if (each.path, each.at) not in taken}}
+    chosen = choose(named(beside, as_in_archives(plan.target.format, written)), plan.target.carry)
+    taken = {(os.path.abspath(each.path), each.at) for each in extra}
+    found = {**{each.name: each for each in extra}, **{each.name: each for each in chosen if (os.path.abspath(each.path), each.at) not in taken}}
     return tuple(each for name, each in found.items() if name not in written)
 
 
@@ -26,9 +28,14 @@ def choose(files: Iterable[SideFile], globs: Sequence[str]) -> list[SideFile]:
     return [each for each in files if any(fnmatch(name, glob) for name in (each.name, plain_name(each.name)) for glob in globs)]
 
 
-def named(files: Iterable[SideFile], format: str) -> list[SideFile]:
+def as_in_archives(format: str, written: Container[str]) -> bool:
+    """Whether files in `format`, beside the texts that are `written`, are the content of a .nemo archive."""
+    return format == "nemo" or (format in DISTRIBUTED and CONFIG in written)
+
+
+def named(files: Iterable[SideFile], numbered: bool) -> list[SideFile]:
     """The files under their own names; only archives keep the numbers of artifacts, and files that differ keep theirs."""
-    if format == "nemo":
+    if numbered:
         return list(files)
     found: dict[str, SideFile] = {}
     for each in files:

@@ -9,24 +9,31 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from .distributed import KIND, read_distributed
+from .beside import beside
+from .distributed import around, read_distributed
 from .fault import Fault
-from .find_files import CONTAINER_OF, Found, find, is_hidden
+from .find_files import Found, find
 from .nemo_archive import CONFIG, plain_name, unwrap
 from .read_window import read_at, read_window
 from .safetensors_file import read_safetensors
+from .stacked import DISTRIBUTED
 from .tags import choose_tag
-from .torch_dist import BLOBS
+from .torch_dist import COMMON
 from .torch_file import read_torch_file
-from .training_run import MADE_BY, NEURON_NAME, RUN_SUFFIX, SETTINGS, called_as_in_archives, read_settings
+from .training_run import (
+    MADE_BY,
+    NEURON_NAME,
+    RUN_SUFFIX,
+    SETTINGS,
+    called_as_in_archives,
+    holds_settings,
+    read_settings,
+)
 from .window import Entry, SideFile
 from .xser import read_references
 
 if TYPE_CHECKING:
     import torch
-
-
-CONTEXT = "context/"  # what NeMo 2 keeps beside its weights
 
 
 @dataclass(frozen=True)
@@ -78,6 +85,11 @@ class Checkpoint:
     def side_files(self) -> tuple[str, ...]:
         """The names of the files beside the tensors."""
         return tuple(each.name for each in self.beside)
+
+    @property
+    def archive(self) -> bool:
+        """Whether `path` is a .nemo archive."""
+        return self.held is not None
 
     def __iter__(self) -> Iterator[Tensor]:
         return (Tensor(entry, self.held) for entry in self.entries)
@@ -131,7 +143,10 @@ class Checkpoint:
 
     @property
     def settings_file(self) -> str:
-        """The first of the tensors' files, if it holds settings."""
+        """The first of the tensors' files, or what a distributed checkpoint has beside them, if it holds settings."""
+        if self.format in DISTRIBUTED and not self.archive:
+            common = os.path.join(self.path, self.tag, COMMON)
+            return common if os.path.isfile(common) and holds_settings(common) else ""
         held = {key for _, key in self.others}
         plain = self.format == "pt" and self.entries and {SETTINGS, MADE_BY} <= held
         return self.entries[0].window.path if plain else ""
@@ -160,7 +175,7 @@ class Checkpoint:
 
 def open_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     """The checkpoint at `path`: a file, or a folder of shards or rank files. Reads headers only."""
-    place = os.fspath(path)
+    place = around(os.fspath(path))
     tag = choose_tag(place)
     found = find(os.path.join(place, tag) if tag else place)
     entries: list[Entry] = []
@@ -190,9 +205,8 @@ def open_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
         raise Fault("no-tensors", f"`{place}` holds no tensors", notes=tuple(f"looked in {f}" for f in found.files[:6]))
     if found.flat:
         _refuse_twice(place, entries)
-    beside = _beside(found)
     notes = found.archive.notes if found.archive else ()
-    return Checkpoint(place, container, tuple(entries), beside, tuple(others), tag, notes, found.archive)
+    return Checkpoint(place, container, tuple(entries), beside(found), tuple(others), tag, notes, found.archive)
 
 
 def _of_training(found: Found, others: list[tuple[str, str]]) -> bool:
@@ -219,35 +233,6 @@ def _refuse_twice(path: str, entries: list[Entry]) -> None:
         first = file_of.setdefault(entry.name, entry.file)
         if first != entry.file:
             raise Fault("duplicate-tensor", f"`{entry.name}` of `{path}` is in `{first}` and in `{entry.file}`")
-
-
-def _beside(found: Found) -> tuple[SideFile, ...]:
-    """Files directly in the folder, or anywhere in the archive, that hold no weights and do not say where weights are."""
-    path = found.root
-    if found.one:
-        return ()
-    if found.archive is not None:
-        members = [
-            m for m in found.archive.members.values()
-            if m.name not in found.files and not is_hidden(m.name.rsplit("/", 1)[-1]) and not (found.distributed and m.name.startswith(found.distributed))
-        ]  # fmt: skip
-        return tuple(SideFile(m.name, found.archive.path, m.at, m.nbytes) for m in members)
-    names = [*sorted(os.listdir(path)), *(_below(path, CONTEXT) if found.distributed else ())]
-    return tuple(
-        SideFile(name, os.path.join(path, name), 0, os.stat(os.path.join(path, name)).st_size)
-        for name in names
-        if not is_hidden(name.rsplit("/", 1)[-1])
-        and name not in found.files
-        and not (found.distributed == "" and (name == KIND or name.endswith(BLOBS)))
-        and os.path.splitext(name)[1] not in CONTAINER_OF
-        and not name.endswith(".index.json")
-        and os.path.isfile(os.path.join(path, name))
-    )
-
-
-def _below(root: str, folder: str) -> list[str]:
-    """The files in `folder` and in the folders of it, such as a tokenizer's, relative to `root`."""
-    return sorted(os.path.relpath(os.path.join(inner, name), root) for inner, _, names in os.walk(os.path.join(root, folder)) for name in names)
 
 
 def _yaml(text: str) -> Any:

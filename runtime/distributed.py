@@ -19,6 +19,7 @@ from .torch_dist import METADATA, Distributed, Place, read_torch_dist
 from .zarr_files import read_zarr
 
 FOLDERS = ("", "weights/", "model_weights/")
+BESIDE = {"weights": "context", "model_weights": "model_config.yaml"}  # what says that such a folder is a part of the one around it
 KIND = "metadata.json"
 
 
@@ -64,6 +65,15 @@ class Members:
 
     def place(self, name: str) -> tuple[str, int, int]:
         return self.path, *self.places[name]
+
+
+def around(path: str) -> str:
+    """The folder of the whole checkpoint, where `path` is the folder that NeMo has its distributed files in."""
+    folder, name = os.path.split(os.path.abspath(path))
+    other = BESIDE.get(name)
+    if other is None or os.path.exists(os.path.join(path, other)) or not os.path.exists(os.path.join(folder, other)):
+        return path
+    return os.path.dirname(path.rstrip(os.sep)) or folder
 
 
 def find_distributed(files: Files, path: str) -> tuple[str, str] | None:

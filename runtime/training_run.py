@@ -3,6 +3,7 @@
     DIR/NAME.ckpt                              the whole model
     DIR/mp_rank_01/NAME.ckpt                   where only tensor parallel ranks divide it
     DIR/tp_rank_01_pp_rank_002/NAME.ckpt       where stages do too
+    DIR/NAME/common.pt                         beside a distributed checkpoint, all but the tensors
 
 A file holds a dict: `state_dict`, `hyper_parameters`, and what training needs besides.
 """
@@ -50,6 +51,15 @@ def called_as_in_archives(file: str) -> str:
     """The name of a rank's file with `model_weights.ckpt` in place of its own, by which layouts know it."""
     folder, slash, _ = file.rpartition("/")
     return f"{folder}{slash}{WEIGHTS}"
+
+
+def holds_settings(path: str) -> bool:
+    """Whether the file at `path` is one that holds a model's settings."""
+    try:
+        _, top = read_value(path, path, strays=[])
+    except Fault:
+        return False
+    return isinstance(top, dict) and SETTINGS in top
 
 
 def read_settings(path: str, file: str) -> dict[str, Any] | None:
