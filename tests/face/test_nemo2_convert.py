@@ -24,7 +24,7 @@ Tensors = dict[str, torch.Tensor]
 def model(family: str) -> Tensors:
     """HuggingFace's tensors of a model of the family."""
     torch.manual_seed(11)
-    shapes: dict[str, tuple[int, ...]] = {name: (VOCAB, HIDDEN) for name in ("model.embed_tokens.weight", "lm_head.weight")}
+    shapes: dict[str, tuple[int, ...]] = dict.fromkeys(("model.embed_tokens.weight", "lm_head.weight"), (VOCAB, HIDDEN))
     norms = ["model.norm"]
     for i in range(LAYERS):
         at = f"model.layers.{i}."
