@@ -96,6 +96,18 @@ def _nemo(script: str) -> Callable[[Sequence[str]], Work]:
     return translate
 
 
+def _nemo2(arguments: Sequence[str]) -> Work:
+    from .compat_nemo2 import nemo1_to_nemo2
+
+    return nemo1_to_nemo2(arguments)
+
+
+def _zarr_to_torch_dist(arguments: Sequence[str]) -> Work:
+    from .compat_nemo2 import zarr_to_torch_dist
+
+    return zarr_to_torch_dist(arguments)
+
+
 SCRIPTS: dict[str, Callable[[Sequence[str]], Work]] = {
     "add_special_tokens_to_sentencepiece": _special_tokens,
     "checkpoint_converter": _nxdt,
@@ -109,7 +121,9 @@ SCRIPTS: dict[str, Callable[[Sequence[str]], Work]] = {
     "convert_llama_hf_to_nemo": _nemo("convert_llama_hf_to_nemo"),
     "convert_llama_nemo_to_hf": _nemo("convert_llama_nemo_to_hf"),
     "convert_llava_hf_to_nemo": _nemo("convert_llava_hf_to_nemo"),
+    "convert_nemo1_to_nemo2": _nemo2,
     "convert_qwen2_hf_to_nemo": _nemo("convert_qwen2_hf_to_nemo"),
+    "convert_zarr_to_torch_dist": _zarr_to_torch_dist,
     "convert_zero_checkpoints": _zero1,
     "hf_nxdt_mixtral_ckpt_converter": _nxdt_mixtral,
     "megatron_change_num_partitions": _nemo("megatron_change_num_partitions"),

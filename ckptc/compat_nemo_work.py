@@ -31,17 +31,21 @@ def script_parser(script: str, about: str) -> ScriptParser:
 
 
 def work_of(
-    src: str, dst: str, plan: Plan, notes: Sequence[str], single_file: str = "", merge: bool = False,
+    src: str, dst: str, plan: Plan, notes: Sequence[str], single_file: str = "", merge: bool = False, replaces: bool = True,
     said: Mapping[str, Any] = MappingProxyType({}), source_said: Mapping[str, Any] = MappingProxyType({}), **options: Any,
 ) -> Work:  # fmt: skip
-    """The plan as work to do, with the native command that comes nearest to it. `said` and `source_said` are settings."""
+    """The plan as work to do, with the native command that comes nearest to it. `said` and `source_said` are settings.
+
+    `replaces`: whether the script writes over what is there.
+    """
     native = ["convert", src, dst, "--to", plan.data.target.layout]
     native += [word for key, option in OPTIONS.items() if options.get(key) is not None for word in (option, str(options[key]))]
     native += [word for key, value in said.items() for word in ("--set", f"{key}={value}")]
     native += [word for key, value in source_said.items() for word in ("--from-set", f"{key}={value}")]
     native += ["--single-file", single_file] if single_file else []
     place = os.path.join(dst, single_file) if single_file else dst
-    taken = [f"{place} exists; the script replaces it, and so does this"] if (single_file or not merge) and os.path.exists(place) else []
+    anew = replaces and (single_file or not merge)
+    taken = [f"{place} exists; the script replaces it, and so does this"] if anew and os.path.exists(place) else []
     native += ["--merge"] if merge else ["--overwrite"] if taken else []
 
     def do() -> None:
