@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from .fault import Fault
 from .read_window import read_at
 from .stacked import DISTRIBUTED
-from .torch_dist import METADATA, Distributed, Place, read_torch_dist
+from .torch_dist import BLOBS, METADATA, Distributed, Place, read_torch_dist
 from .zarr_files import read_zarr
 
 FOLDERS = ("", "weights/", "model_weights/")
@@ -27,6 +27,10 @@ class Files(Protocol):
     """A folder, or an archive: the names of its files, and where one's bytes are."""
 
     def has(self, name: str) -> bool: ...
+    def ends(self, folder: str, suffix: str) -> bool:
+        """Whether a file directly in `folder` has this suffix."""
+        ...
+
     def names(self, folder: str) -> Iterable[str]: ...
     def place(self, name: str) -> tuple[str, int, int]: ...
 
@@ -39,6 +43,12 @@ class Folder:
 
     def has(self, name: str) -> bool:
         return os.path.isfile(os.path.join(self.root, name))
+
+    def ends(self, folder: str, suffix: str) -> bool:
+        try:
+            return any(name.endswith(suffix) for name in os.listdir(os.path.join(self.root, folder)))
+        except OSError:
+            return False
 
     def names(self, folder: str) -> Iterable[str]:
         start = os.path.join(self.root, folder)
@@ -59,6 +69,9 @@ class Members:
 
     def has(self, name: str) -> bool:
         return name in self.places
+
+    def ends(self, folder: str, suffix: str) -> bool:
+        return any(name.endswith(suffix) and "/" not in name for name in self.names(folder))
 
     def names(self, folder: str) -> Iterable[str]:
         return (name.removeprefix(folder) for name in self.places if name.startswith(folder))
@@ -89,11 +102,24 @@ def _backend(files: Files, folder: str, path: str) -> str | None:
     if files.has(folder + KIND):
         said = _content(files.place, folder + KIND)
         backend = said.get("sharded_backend") if isinstance(said, dict) else None
+        if backend == "torch_dist" and not files.has(folder + METADATA):
+            raise _without_metadata(folder, path)
         if backend in DISTRIBUTED:
             return str(backend)
         if backend is not None:
             raise Fault("unknown-format", f"`{folder}{KIND}` of `{path}` says that its format is {backend!r}; {' and '.join(DISTRIBUTED)} are read here")
-    return "torch_dist" if files.has(folder + METADATA) else None
+    if files.has(folder + METADATA):
+        return "torch_dist"
+    if files.ends(folder, BLOBS):
+        raise _without_metadata(folder, path)
+    return None
+
+
+def _without_metadata(folder: str, path: str) -> Fault:
+    return Fault(
+        "missing-file", f"`{folder}{METADATA}` of `{path}` is not there, which says where each tensor is",
+        help="download or copy it again; patterns such as * leave out files whose names begin with a dot",
+    )  # fmt: skip
 
 
 def _content(place: Place, name: str) -> Any:
@@ -108,6 +134,4 @@ def read_distributed(files: Files, backend: str, folder: str) -> Distributed:
     """The tensors of the distributed checkpoint in `folder`."""
     if backend == "zarr":
         return read_zarr(files.place, folder, files.names(folder))
-    if not files.has(folder + METADATA):
-        raise Fault("missing-file", f"`{folder}{METADATA}` is not there, which says where each tensor is", help="download or copy it again")
     return read_torch_dist(files.place, folder)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from .distributed import Folder, Members, find_distributed
 from .fault import Fault
 from .nemo_archive import CONFIG, SUFFIX, Archive, open_archive, weights_of
+from .torch_dist import COMMON
 from .training_run import RUN_SUFFIX, rank_files, refuse_several
 
 DEPTH = 3  # how many folders deep rank files are looked for, the last one holding them
@@ -140,7 +141,8 @@ def _flat(names: list[str], stem: str, container: str) -> list[str]:
 
 
 def _rank_files(root: str, folder: str, depth: int) -> list[str]:
-    """Torch files in `folder` and below it, without those of optimizers, of xser tensors and of their infos."""
+    """Torch files in `folder` and below it, without those of optimizers, of xser tensors, of their infos and of what is
+    beside distributed tensors."""
     found: list[str] = []
     for name in sorted(os.listdir(os.path.join(root, folder))):
         file = f"{folder}/{name}" if folder else name
@@ -149,7 +151,7 @@ def _rank_files(root: str, folder: str, depth: int) -> list[str]:
         if os.path.isdir(os.path.join(root, file)):
             if depth < DEPTH and not name.endswith(".tensors") and name != "optim":
                 found += _rank_files(root, file, depth + 1)
-        elif _OLD_RANK.fullmatch(name) or (CONTAINER_OF.get(os.path.splitext(name)[1]) == "pt" and not name.endswith(".info.pt")):
+        elif _OLD_RANK.fullmatch(name) or (CONTAINER_OF.get(os.path.splitext(name)[1]) == "pt" and not name.endswith(".info.pt") and name != COMMON):
             found.append(file)
     return found
 

@@ -147,47 +147,6 @@ def test_a_tracker_that_names_no_iteration_is_refused(tmp_path: Path, said: str,
     assert caught.value.code == code
 
 
-def large(folder: Path) -> Path:
-    """A checkpoint of one tensor `w` of 10 GB in two halves of its columns, all of it holes in sparse files."""
-    folder.mkdir()
-    shape, half = torch.Size([4, 1 << 15, 40_000]), torch.Size([4, 1 << 15, 20_000])
-    chunks, stored = [], {}
-    for number in range(2):
-        offset, path = torch.Size([0, 0, number * half[2]]), folder / f"__{number}_0.distcp"
-        with torch.serialization.skip_data():
-            torch.save(torch.empty(half, dtype=torch.bfloat16), path)
-        chunks.append(ChunkStorageMetadata(offset, half))
-        stored[MetadataIndex("w", offset)] = _StorageInfo(path.name, 0, path.stat().st_size)
-    kind = TensorStorageMetadata(TensorProperties(dtype=torch.bfloat16), shape, chunks)
-    (folder / ".metadata").write_bytes(pickle.dumps(Metadata({"w": kind}, None, stored)))
-    return folder
-
-
-def test_a_region_of_10_gb_costs_its_own_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = large(tmp_path / "large")
-    if sum(f.stat().st_blocks for f in folder.iterdir()) * 512 > 1 << 20:
-        pytest.skip("this file system has no sparse files")
-    with (folder / "__1_0.distcp").open("r+b") as file:  # one element that is not 0: row [2, 5], column 20,003
-        file.seek(ckptc.open(folder).entries[0].window.tiles[1].window.at + ((2 * (1 << 15) + 5) * 20_000 + 3) * 2)
-        file.write(b"\x80\x3f")
-    read = 0
-
-    def counted(descriptor: int, path: str, at: int, nbytes: int) -> bytearray:
-        nonlocal read
-        read += nbytes
-        return original(descriptor, path, at, nbytes)
-
-    original = read_window.read_descriptor
-    monkeypatch.setattr(read_window, "read_descriptor", counted)
-    (entry,) = ckptc.open(folder).entries
-    assert read < 32 << 10
-    before, row = read, at_index(entry.window, (2, 5))
-    seen = read_window.read_window(row)
-    assert read - before == 40_000 * 2
-    assert seen.shape == (40_000,)
-    assert seen.nonzero().tolist() == [[20_003]]
-
-
 def test_many_parts_by_index_are_found_in_one_pass(tmp_path: Path) -> None:
     values = torch.arange(3 * 4 * 5 * 6, dtype=torch.int32).reshape(3, 4, 5, 6)
     chunks, stored = [], {}

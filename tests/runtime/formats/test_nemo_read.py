@@ -154,13 +154,16 @@ def test_too_little_room_to_decompress_is_said(tmp_path, temporary, monkeypatch)
     assert not list(temporary.iterdir())
 
 
-DISTRIBUTED = {"model_config.yaml": CONFIG.encode(), "model_weights/metadata.json": b"{}", "model_weights/common.pt": saved(n=torch.ones(1))}
-
-
 @pytest.mark.parametrize("folder", [False, True])
-def test_distributed_and_sharded_weights_are_refused(folder, tmp_path):
+def test_unfinished_and_sharded_weights_are_refused(folder, tmp_path):
+    """What is beside distributed weights is not taken for a rank's."""
+    beside = {"model_config.yaml": CONFIG.encode(), "model_weights/common.pt": saved(n=torch.ones(1))}
+    unfinished = {**beside, "model_weights/metadata.json": b"{}"}
+    undescribed = {**beside, "model_weights/metadata.json": b'{"sharded_backend": "torch_dist"}'}
+    blobs = {**beside, "model_weights/__0_0.distcp": b""}
     sharded = {"model_config.yaml": CONFIG.encode(), "mp_rank_00_fsdp_shard_00000/model_weights.ckpt": saved(n=torch.ones(1))}
-    for number, (members, code) in enumerate([(DISTRIBUTED, "distributed-checkpoint"), (sharded, "fsdp-checkpoint")]):
+    cases = [(unfinished, "no-checkpoint"), (undescribed, "missing-file"), (blobs, "missing-file"), (sharded, "fsdp-checkpoint")]
+    for number, (members, code) in enumerate(cases):
         place = pack(tmp_path / f"{number}.nemo", members)
         if folder:
             unpack(place, tmp_path / str(number))
@@ -168,7 +171,7 @@ def test_distributed_and_sharded_weights_are_refused(folder, tmp_path):
         with pytest.raises(Fault, match=code) as fault:
             open_checkpoint(place)
         assert place.name in fault.value.title
-    both = open_checkpoint(pack(tmp_path / "both.nemo", {**DISTRIBUTED, **contents()}))
+    both = open_checkpoint(pack(tmp_path / "both.nemo", {**unfinished, **contents()}))
     assert {t.file for t in both} == {"model_weights.ckpt"}
 
 
