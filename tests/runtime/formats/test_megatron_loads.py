@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -44,12 +45,10 @@ def test_sharded_tensors_and_objects_load_in_default_strict_mode(mcore: Any, tmp
     engine.run(bound_to(with_objects(copying(families, "torch_dist")), tensors, tmp_path, 5_000), tmp_path / "out", workers=2)
     asked: dict[str, Any] = {}
     for name, tensor in tensors.items():
-        key, index = name, []
-        for i, extent in ((name.partition("layers[")[2][:1], 4), (name.partition("experts[")[2][:1], 3)):
-            if i:
-                key, index = key.replace(f"[{i}]", "", 1), [*index, (len(index), int(i), extent)]
-        empty = torch.full_like(tensor, 7)
-        asked[name] = mcore.ShardedTensor.from_rank_offsets(key, empty, *index, prepend_axis_num=len(index))
+        indices = [int(i) for i in re.findall(r"\[(\d)\]", name)]
+        where = [(axis, i, extent) for axis, (i, extent) in enumerate(zip(indices, (4, 3), strict=False))]
+        key, empty = re.sub(r"\[\d\]", "", name), torch.full_like(tensor, 7)
+        asked[name] = mcore.ShardedTensor.from_rank_offsets(key, empty, *where, prepend_axis_num=len(where))
     objects = {key: mcore.mapping.ShardedObject.empty_from_unique_key(key) for key in OBJECT_KEYS}
     asked.update((key, replace(each, data=b"?")) for key, each in objects.items())
     loaded = mcore.load(asked, str(tmp_path / "out"))
