@@ -24,7 +24,7 @@ Tensors = dict[str, torch.Tensor]
 def model(family: str) -> Tensors:
     """HuggingFace's tensors of a model of the family."""
     torch.manual_seed(11)
-    shapes: dict[str, tuple[int, ...]] = {name: (VOCAB, HIDDEN) for name in ("model.embed_tokens.weight", "lm_head.weight")}
+    shapes: dict[str, tuple[int, ...]] = dict.fromkeys(("model.embed_tokens.weight", "lm_head.weight"), (VOCAB, HIDDEN))
     norms = ["model.norm"]
     for i in range(LAYERS):
         at = f"model.layers.{i}."
@@ -97,6 +97,7 @@ def test_a_distributed_archive_of_every_family(tmp_path: Path, family: str, form
     assert described(tmp_path / "nemo2")["_target_"].endswith(f"{family.capitalize()}Model")
     convert(tmp_path / "nemo2", tmp_path / "back", to="hf")
     check_is(tmp_path / "back", model(family))
+    assert (tmp_path / "back/tokenizer.json").read_text() == '{"a": 1}'
 
 
 @pytest.mark.parametrize(("layout", "degrees"), [("nemo", {"tp": 2, "pp": 3}), ("nemo", {}), ("nemo-legacy", {"tp": 2})])

@@ -154,13 +154,14 @@ def test_too_little_room_to_decompress_is_said(tmp_path, temporary, monkeypatch)
     assert not list(temporary.iterdir())
 
 
+# A distributed checkpoint of no format that it names.
 DISTRIBUTED = {"model_config.yaml": CONFIG.encode(), "model_weights/metadata.json": b"{}", "model_weights/common.pt": saved(n=torch.ones(1))}
 
 
 @pytest.mark.parametrize("folder", [False, True])
 def test_distributed_and_sharded_weights_are_refused(folder, tmp_path):
     sharded = {"model_config.yaml": CONFIG.encode(), "mp_rank_00_fsdp_shard_00000/model_weights.ckpt": saved(n=torch.ones(1))}
-    for number, (members, code) in enumerate([(DISTRIBUTED, "distributed-checkpoint"), (sharded, "fsdp-checkpoint")]):
+    for number, (members, code) in enumerate([(DISTRIBUTED, "no-checkpoint"), (sharded, "fsdp-checkpoint")]):
         place = pack(tmp_path / f"{number}.nemo", members)
         if folder:
             unpack(place, tmp_path / str(number))
