@@ -1,6 +1,7 @@
 """`python benchmarks/convert.py`: ckptc beside `cp -r` and beside a plain torch script, whole processes, in turns.
 
-A Llama checkpoint goes from HuggingFace to NxD Training rank files (tp 4, pp 2, replicated key/value heads) and back.
+A Llama checkpoint goes from HuggingFace to NxD Training rank files (tp 4, pp 2, replicated key/value heads) and back; with
+`--to megatron`, to a distributed checkpoint of Megatron-core and back.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import numpy as np
 from llama import layers_for, nbytes, shapes_of, write_llama
 
 import ckptc
+from ckptc.runtime.window import Window, at_index
 
 TP, PP, KV_MULTIPLIER = 4, 2, 2
 HERE = Path(__file__).resolve().parent
@@ -54,8 +56,27 @@ def measured(command: list[str], log: Path) -> Cost:
     return Cost(float(said[0]), float(said[1]), int(said[2]) * (1 if sys.platform == "darwin" else 1024))
 
 
-def commands(root: Path, layers: int) -> dict[str, tuple[Path, list[str]]]:
+Commands = dict[str, tuple[Path, list[str]]]
+
+
+def commands(root: Path, layers: int, to: str) -> Commands:
     """Name to (what it writes, the command), in the order of a turn."""
+    return {"cp": (root / "copy", ["cp", "-r", str(root / "hf"), str(root / "copy")])} | (to_megatron if to == "megatron" else to_nxdt)(root, layers)
+
+
+def to_megatron(root: Path, layers: int) -> Commands:
+    hf, dist = root / "hf", root / "ckptc-dist"
+    own = [sys.executable, "-m", "ckptc", "convert"]
+    plain = [sys.executable, str(HERE / "plain_dist.py")]
+    return {
+        "ckptc to dist": (dist, [*own, str(hf), str(dist), "--to", "megatron"]),
+        "torch to dist": (root / "torch-dist", [*plain, "to-dist", str(hf), str(root / "torch-dist"), str(layers)]),
+        "ckptc to HF": (root / "ckptc-hf", [*own, str(dist), str(root / "ckptc-hf"), "--to", "hf", "--config", str(hf / "config.json")]),
+        "torch to HF": (root / "torch-hf", [*plain, "to-hf", str(root / "torch-dist"), str(root / "torch-hf"), str(layers)]),
+    }
+
+
+def to_nxdt(root: Path, layers: int) -> Commands:
     hf, ranks = root / "hf", root / "ckptc-ranks"
     own = [sys.executable, "-m", "ckptc", "convert"]
     plain = [sys.executable, str(HERE / "plain_torch.py")]
@@ -63,7 +84,6 @@ def commands(root: Path, layers: int) -> dict[str, tuple[Path, list[str]]]:
     there = ["--to", "nxdt", "--tp", str(TP), "--pp", str(PP), "--set", f"kv_multiplier={KV_MULTIPLIER}"]
     back = ["--to", "hf", "--config", str(hf / "config.json"), "--from-set", f"kv_multiplier={KV_MULTIPLIER}"]
     return {
-        "cp": (root / "copy", ["cp", "-r", str(hf), str(root / "copy")]),
         "ckptc to ranks": (ranks, [*own, str(hf), str(ranks), *there]),
         "torch to ranks": (root / "torch-ranks", [*plain, "to-ranks", str(hf), str(root / "torch-ranks"), *numbers]),
         "ckptc to HF": (root / "ckptc-hf", [*own, str(ranks), str(root / "ckptc-hf"), *back]),
@@ -80,11 +100,16 @@ def equal(one: Path, two: Path) -> bool:
         other = sides[1][key]
         if (window.shape, window.dtype) != (other.shape, other.dtype):
             return False
-        size = nbytes(window.shape)
-        a, b = (np.memmap(w.path, np.uint8, "r", w.at, size) for w in (window, other))
-        if not np.array_equal(a, b):
+        if not np.array_equal(bytes_of(window), bytes_of(other)):
             return False
     return True
+
+
+def bytes_of(window: Window) -> np.ndarray:
+    """The elements' bytes, of a file where they are in one run, else gathered."""
+    if not window.tiles:
+        return np.memmap(window.path, np.uint8, "r", window.at, nbytes(window.shape))
+    return np.concatenate([bytes_of(at_index(window, (i,))) for i in range(window.shape[0])])
 
 
 def drop(path: Path) -> None:
@@ -92,13 +117,13 @@ def drop(path: Path) -> None:
         shutil.rmtree(path)
 
 
-def turns(root: Path, gigabytes: float, count: int) -> None:
+def turns(root: Path, gigabytes: float, count: int, to: str) -> None:
     layers = layers_for(gigabytes)
     size = write_llama(root / "hf", layers)
     print(f"Llama, {layers} layers, {len(shapes_of(layers))} tensors, {size / 1e9:.2f} GB of bfloat16; {root}")
     print(f"{platform.machine()}, {os.cpu_count()} processors; {count} turns, sync before each run\n", flush=True)
     costs: dict[str, list[Cost]] = {}
-    jobs = commands(root, layers)
+    jobs = commands(root, layers, to)
     for _, command in jobs.values():  # not counted: bytecode, caches
         measured(command, root / "log")
     for turn in range(count):
@@ -108,7 +133,8 @@ def turns(root: Path, gigabytes: float, count: int) -> None:
             costs.setdefault(name, []).append(measured(command, root / "log"))
         print(f"turn {turn + 1}: " + ", ".join(f"{name} {c[-1].seconds:.2f} s" for name, c in costs.items()), flush=True)
     show(costs, size)
-    pairs = [("ckptc-ranks", "torch-ranks"), ("ckptc-hf", "hf"), ("torch-hf", "hf")]
+    there = "dist" if to == "megatron" else "ranks"
+    pairs = [(f"ckptc-{there}", f"torch-{there}"), ("ckptc-hf", "hf"), ("torch-hf", "hf")]
     for left, right in pairs:
         same = equal(root / left, root / right)
         print(f"{left} {'equals' if same else 'DIFFERS FROM'} {right}")
@@ -135,14 +161,14 @@ def show(costs: dict[str, list[Cost]], size: int) -> None:
     print()
 
 
-def flat(root: Path) -> None:
+def flat(root: Path, to: str) -> None:
     """Peak memory over sizes."""
     print("peak memory, whole process")
     for gigabytes in (0.5, 1, 2, 4):
         layers = layers_for(gigabytes)
         size = write_llama(root / "hf", layers)
         peaks = {}
-        for name, (_, command) in commands(root, layers).items():
+        for name, (_, command) in commands(root, layers, to).items():
             if name.startswith("ckptc"):
                 peaks[name] = measured(command, root / "log").peak
         print(f"{size / 1e9:6.2f} GB: " + ", ".join(f"{n} {peak / 2**20:.0f} MiB" for n, peak in peaks.items()), flush=True)
@@ -152,6 +178,7 @@ def flat(root: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--to", choices=("nxdt", "megatron"), default="nxdt", help="the framework (default: nxdt)")
     parser.add_argument("--gb", type=float, default=2.0, help="size of the checkpoint (default: 2)")
     parser.add_argument("--turns", type=int, default=5, help="runs of each command (default: 5)")
     parser.add_argument("--dir", type=Path, default=None, help="where to work, five times the size (default: the temporary folder)")
@@ -159,7 +186,7 @@ def main() -> None:
     asked = parser.parse_args()
     root = Path(tempfile.mkdtemp(prefix="ckptc-bench-", dir=asked.dir))
     try:
-        flat(root) if asked.flat else turns(root, asked.gb, asked.turns)
+        flat(root, asked.to) if asked.flat else turns(root, asked.gb, asked.turns, asked.to)
     finally:
         shutil.rmtree(root, ignore_errors=True)
 

@@ -28,7 +28,7 @@ from .training_run import (
     holds_settings,
     read_settings,
 )
-from .window import Entry, SideFile
+from .window import Entry, SideFile, at_index
 from .xser import read_references
 
 if TYPE_CHECKING:
@@ -64,6 +64,12 @@ class Tensor:
     def read(self) -> torch.Tensor:
         """The elements, contiguous, on the CPU."""
         return read_window(self.entry.window)
+
+    def at(self, *index: int) -> Tensor:
+        """The part at `index` of the first axes, as of one layer of a stacked tensor; nothing else is read for it."""
+        if len(index) > len(self.shape) or not all(0 <= i < extent for i, extent in zip(index, self.shape, strict=False)):
+            raise Fault("no-such-index", f"`{self.name}` has the shape {list(self.shape)}, and no part at {list(index)}")
+        return replace(self, entry=replace(self.entry, window=at_index(self.entry.window, index)))
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,200 @@
+"""Each HuggingFace family to Megatron-core's distributed checkpoints, against a plain torch account of the framework.
+
+Sizes are pairwise distinct and no weight is square: a wrong order or transpose cannot hide.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import ckptc
+
+Weights = dict[str, torch.Tensor]
+Shapes = dict[str, tuple[int, ...]]
+LAYERS, HIDDEN, FFN, GROUPS, SHARE, DIM, VOCAB, EXPERTS, SHARED, PLACES = 3, 40, 36, 4, 2, 7, 31, 5, 22, 13
+HEADS = GROUPS * SHARE
+COMMON = {
+    "num_hidden_layers": LAYERS, "hidden_size": HIDDEN, "intermediate_size": FFN, "num_attention_heads": HEADS,
+    "num_key_value_heads": GROUPS, "head_dim": DIM, "vocab_size": VOCAB, "tie_word_embeddings": False,
+}  # fmt: skip
+
+
+def make(shapes: Shapes) -> Weights:
+    at, out = 0, {}
+    for name, shape in shapes.items():
+        count = torch.Size(shape).numel()
+        out[name] = torch.arange(at, at + count, dtype=torch.float32).reshape(shape)
+        at += count
+    return out
+
+
+def layers(prefix: str, *shapes: Shapes) -> Shapes:
+    return {f"{prefix}{i}.{name}": shape for i in range(LAYERS) for each in shapes for name, shape in each.items()}
+
+
+def gated(prefix: str, inner: int) -> Shapes:
+    return {f"{prefix}gate_proj.weight": (inner, HIDDEN), f"{prefix}up_proj.weight": (inner, HIDDEN), f"{prefix}down_proj.weight": (HIDDEN, inner)}
+
+
+ENDS: Shapes = {"model.embed_tokens.weight": (VOCAB, HIDDEN), "model.norm.weight": (HIDDEN,), "lm_head.weight": (VOCAB, HIDDEN)}
+NORMS: Shapes = {"input_layernorm.weight": (HIDDEN,), "post_attention_layernorm.weight": (HIDDEN,)}
+ATTENTION: Shapes = NORMS | {
+    "self_attn.q_proj.weight": (HEADS * DIM, HIDDEN), "self_attn.k_proj.weight": (GROUPS * DIM, HIDDEN),
+    "self_attn.v_proj.weight": (GROUPS * DIM, HIDDEN), "self_attn.o_proj.weight": (HIDDEN, HEADS * DIM),
+}  # fmt: skip
+BIASES: Shapes = {"self_attn.q_proj.bias": (HEADS * DIM,), "self_attn.k_proj.bias": (GROUPS * DIM,), "self_attn.v_proj.bias": (GROUPS * DIM,)}
+QK_NORMS: Shapes = {"self_attn.q_norm.weight": (DIM,), "self_attn.k_norm.weight": (DIM,)}
+MIXTRAL: Shapes = {"block_sparse_moe.gate.weight": (EXPERTS, HIDDEN)} | {
+    f"block_sparse_moe.experts.{e}.{w}.weight": (HIDDEN, FFN) if w == "w2" else (FFN, HIDDEN) for e in range(EXPERTS) for w in ("w1", "w2", "w3")
+}
+QWEN_MOE: Shapes = {"mlp.gate.weight": (EXPERTS, HIDDEN)}
+for _e in range(EXPERTS):
+    QWEN_MOE |= gated(f"mlp.experts.{_e}.", FFN)
+SHARED_EXPERT: Shapes = gated("mlp.shared_expert.", SHARED) | {"mlp.shared_expert_gate.weight": (1, HIDDEN)}
+PLAIN: Shapes = {"mlp.up_proj.weight": (FFN, HIDDEN), "mlp.down_proj.weight": (HIDDEN, FFN)}
+NORM_BIASES: Shapes = {"input_layernorm.bias": (HIDDEN,), "post_attention_layernorm.bias": (HIDDEN,)}
+OF_EXPERTS = {"num_experts": EXPERTS, "moe_intermediate_size": FFN}
+AT = "model.layers."
+
+FAMILIES: dict[str, tuple[Shapes, dict[str, Any]]] = {
+    "llama": (ENDS | layers(AT, ATTENTION, gated("mlp.", FFN)), {}),
+    "mistral": (ENDS | layers(AT, ATTENTION, gated("mlp.", FFN)), {"sliding_window": 17}),
+    "qwen2": (ENDS | layers(AT, ATTENTION, BIASES, gated("mlp.", FFN)), {}),
+    "qwen3": (ENDS | layers(AT, ATTENTION, QK_NORMS, gated("mlp.", FFN)), {}),
+    "mixtral": (ENDS | layers(AT, ATTENTION, MIXTRAL), {"num_local_experts": EXPERTS}),
+    "qwen3_moe": (ENDS | layers(AT, ATTENTION, QK_NORMS, QWEN_MOE), OF_EXPERTS | {"intermediate_size": 99}),
+    "qwen2_moe": (
+        ENDS | layers(AT, ATTENTION, BIASES, QWEN_MOE, SHARED_EXPERT),
+        OF_EXPERTS | {"intermediate_size": 99, "shared_expert_intermediate_size": SHARED},
+    ),
+    "nemotron": (ENDS | {"model.norm.bias": (HIDDEN,)} | layers(AT, ATTENTION, PLAIN, NORM_BIASES), {"norm_eps": 1e-5, "hidden_act": "relu2"}),
+}
+
+
+def account(hf: Weights) -> Weights:
+    """What Megatron-core stores, with Transformer Engine's modules."""
+    out = {
+        "embedding.word_embeddings.weight": hf["model.embed_tokens.weight"], "output_layer.weight": hf["lm_head.weight"],
+        "decoder.final_layernorm.weight": hf["model.norm.weight"],
+    }  # fmt: skip
+    if "model.norm.bias" in hf:
+        out["decoder.final_layernorm.bias"] = hf["model.norm.bias"]
+    found = [layer({n.removeprefix(f"{AT}{i}."): x for n, x in hf.items() if n.startswith(f"{AT}{i}.")}) for i in range(LAYERS)]
+    return out | {f"decoder.layers.{name}": torch.stack([each[name] for each in found]) for name in found[0]}
+
+
+def layer(h: Weights) -> Weights:
+    experts = [n for n in h if n.endswith(("mlp.gate.weight", "block_sparse_moe.gate.weight"))]
+    out: Weights = {"self_attention.linear_proj.weight": h["self_attn.o_proj.weight"]}
+    for kind in ("weight", "bias"):
+        if f"self_attn.q_proj.{kind}" in h:
+            parts = [h[f"self_attn.{p}_proj.{kind}"].reshape(GROUPS, -1, *h[f"self_attn.{p}_proj.{kind}"].shape[1:]) for p in "qkv"]
+            out[f"self_attention.linear_qkv.{kind}"] = torch.cat(parts, 1).flatten(0, 1)
+        if f"input_layernorm.{kind}" in h:
+            out[f"self_attention.linear_qkv.layer_norm_{kind}"] = h[f"input_layernorm.{kind}"]
+            out[f"{'pre_mlp_layernorm.' if experts else 'mlp.linear_fc1.layer_norm_'}{kind}"] = h[f"post_attention_layernorm.{kind}"]
+    for one in "qk":
+        if f"self_attn.{one}_norm.weight" in h:
+            out[f"self_attention.{one}_layernorm.weight"] = h[f"self_attn.{one}_norm.weight"]
+    if not experts:
+        up, down = h["mlp.up_proj.weight"], h["mlp.down_proj.weight"]
+        fc1 = torch.cat([h["mlp.gate_proj.weight"], up]) if "mlp.gate_proj.weight" in h else up
+        return out | {"mlp.linear_fc1.weight": fc1, "mlp.linear_fc2.weight": down}
+    out["mlp.router.weight"] = h[experts[0]]
+    mixtral = experts[0].startswith("block")
+    at, (gate, up_, down_) = ("block_sparse_moe.experts.{}.{}.weight", ("w1", "w3", "w2")) if mixtral else ("mlp.experts.{}.{}_proj.weight", ("gate", "up", "down"))
+    out["mlp.experts.experts.linear_fc1.weight"] = torch.stack([torch.cat([h[at.format(e, gate)], h[at.format(e, up_)]]) for e in range(EXPERTS)])
+    out["mlp.experts.experts.linear_fc2.weight"] = torch.stack([h[at.format(e, down_)] for e in range(EXPERTS)])
+    if "mlp.shared_expert_gate.weight" in h:
+        out["mlp.shared_experts.gate_weight"] = h["mlp.shared_expert_gate.weight"]
+        out["mlp.shared_experts.linear_fc1.weight"] = torch.cat([h["mlp.shared_expert.gate_proj.weight"], h["mlp.shared_expert.up_proj.weight"]])
+        out["mlp.shared_experts.linear_fc2.weight"] = h["mlp.shared_expert.down_proj.weight"]
+    return out
+
+
+def same(found: Weights, wanted: Weights) -> bool:
+    assert found.keys() == wanted.keys()
+    assert [n for n in wanted if found[n].dtype != wanted[n].dtype or not torch.equal(found[n], wanted[n])] == []
+    return True
+
+
+def read(path: Path) -> Weights:
+    return {tensor.name: tensor.read() for tensor in ckptc.open(path)}
+
+
+def saved(folder: Path, family: str, hf: Weights, keys: dict[str, Any]) -> Path:
+    folder.mkdir()
+    save_file(hf, folder / "model.safetensors")
+    (folder / "config.json").write_text(json.dumps({"model_type": family, **COMMON, **keys}))
+    return folder
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_family_becomes_what_megatron_core_stores_and_comes_back(family: str, tmp_path: Path) -> None:
+    shapes, keys = FAMILIES[family]
+    hf = make(shapes)
+    source = saved(tmp_path / "hf", family, hf, keys)
+    made = ckptc.plan(source, to="megatron")
+    assert made.data.mapping == family
+    made.run(tmp_path / "dist")
+    assert same(read(tmp_path / "dist"), account(hf))
+    ckptc.convert(tmp_path / "dist", tmp_path / "back", to="hf", config=source / "config.json")
+    assert same(load_file(tmp_path / "back/model.safetensors"), hf)
+
+
+NEOX: Shapes = {"gpt_neox.embed_in.weight": (VOCAB, HIDDEN), "embed_out.weight": (VOCAB, HIDDEN), "gpt_neox.final_layer_norm.weight": (HIDDEN,), "gpt_neox.final_layer_norm.bias": (HIDDEN,)} | layers("gpt_neox.layers.", NORMS, NORM_BIASES, {
+    "attention.query_key_value.weight": (3 * HIDDEN, HIDDEN), "attention.query_key_value.bias": (3 * HIDDEN,),
+    "attention.dense.weight": (HIDDEN, HIDDEN), "attention.dense.bias": (HIDDEN,), "mlp.dense_h_to_4h.weight": (FFN, HIDDEN),
+    "mlp.dense_h_to_4h.bias": (FFN,), "mlp.dense_4h_to_h.weight": (HIDDEN, FFN), "mlp.dense_4h_to_h.bias": (HIDDEN,),
+})  # fmt: skip
+NEOX_NAMES = {
+    "input_layernorm": "self_attention.linear_qkv.layer_norm_", "post_attention_layernorm": "mlp.linear_fc1.layer_norm_",
+    "attention.query_key_value": "self_attention.linear_qkv.", "attention.dense": "self_attention.linear_proj.",
+    "mlp.dense_h_to_4h": "mlp.linear_fc1.", "mlp.dense_4h_to_h": "mlp.linear_fc2.",
+}  # fmt: skip
+
+
+def test_gpt_neox_has_heads_in_megatrons_own_order(tmp_path: Path) -> None:
+    """Both hold each head's query, key and value side by side: only names differ."""
+    hf = make(NEOX)
+    source = saved(tmp_path / "hf", "gpt_neox", hf, {"use_parallel_residual": False, "num_attention_heads": 8})
+    ckptc.convert(source, tmp_path / "dist", to="megatron")
+    wanted = {
+        "embedding.word_embeddings.weight": hf["gpt_neox.embed_in.weight"], "output_layer.weight": hf["embed_out.weight"],
+        "decoder.final_layernorm.weight": hf["gpt_neox.final_layer_norm.weight"], "decoder.final_layernorm.bias": hf["gpt_neox.final_layer_norm.bias"],
+    }  # fmt: skip
+    for old, new in NEOX_NAMES.items():
+        for kind in ("weight", "bias"):
+            wanted[f"decoder.layers.{new}{kind}"] = torch.stack([hf[f"gpt_neox.layers.{i}.{old}.{kind}"] for i in range(LAYERS)])
+    assert same(read(tmp_path / "dist"), wanted)
+    ckptc.convert(tmp_path / "dist", tmp_path / "back", to="hf", config=source / "config.json")
+    assert same(load_file(tmp_path / "back/model.safetensors"), hf)
+
+
+def test_what_megatron_cannot_say_is_refused(tmp_path: Path) -> None:
+    source = saved(tmp_path / "hf", "gpt_neox", make(NEOX), {"num_attention_heads": 8})
+    with pytest.raises(ckptc.MappingError, match="unmet-requirement"):
+        ckptc.plan(source, to="megatron")
+
+
+def test_experts_in_some_layers_alone_are_refused(tmp_path: Path) -> None:
+    shapes, keys = FAMILIES["qwen3_moe"]
+    source = saved(tmp_path / "hf", "qwen3_moe", make(shapes), {**keys, "decoder_sparse_step": 2})
+    with pytest.raises(ckptc.MappingError, match="decoder_sparse_step"):
+        ckptc.plan(source, to="megatron")
+
+
+def test_no_family_restates_what_the_frameworks_share() -> None:
+    """Names of Megatron-core's modules are written in the decoder's layouts alone."""
+    own = re.compile(r"linear_(qkv|proj|fc1|fc2)|embedding\.word_embeddings|final_layernorm|local_experts\.|output_layer")
+    folder = Path(ckptc.__file__).parent / "mappings"
+    families = [path for path in folder.glob("*.ckmap") if path.stem not in ("decoder", "vit", "neva", "dbrx")]
+    assert len(families) >= 10
+    assert [path.name for path in families if own.search(path.read_text())] == []
