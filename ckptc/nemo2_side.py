@@ -36,7 +36,7 @@ HF_FOLDER = "nemo_tokenizer"  # where NeMo 2 puts HuggingFace's files in the con
 TOKENIZERS = ("tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt", "chat_template*", "*.model")
 HF_MARKS = ("tokenizer.json", "tokenizer_config.json")
 # What HuggingFace's configs say and the sizes and settings of a model do not, in NeMo 1's words.
-FROM_HF = {"partial_rotary_factor": "rotary_percentage", "num_experts_per_tok": "moe_router_topk"}
+FROM_HF = {"partial_rotary_factor": "rotary_percentage"}
 
 
 @dataclass(frozen=True)
