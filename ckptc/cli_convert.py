@@ -150,6 +150,8 @@ def compile(
         raise typer.BadParameter(f"`{emit}` cannot be emitted, only `python`", param_hint="--emit")
     plan = compiled(mapping, from_, to, family, config, settings=options.settings(set_, "--set", tp=tp, pp=pp, vpp=vpp, ep=ep),
                     source_settings=options.settings(from_set, "--from-set"), stages=stages, format=format, dtype=dtype, model_id=model_id)  # fmt: skip
+    for note in plan.notes:
+        print(f"note: {note}", file=sys.stderr)
     if emit:
         text = plan.emit(output)
         if output is None:

@@ -34,7 +34,8 @@ ALIKE: tuple[tuple[str, str, Any], ...] = (
     ("seq_len_interpolation_factor", "seq_len_interpolation_factor", None),
 )
 # Written only where NeMo 1's config says it and it is not null.
-IF_SAID = ("moe_router_topk", "moe_router_pre_softmax", "window_size")
+IF_SAID = ("window_size",)
+OF_EXPERTS = ("moe_router_topk", "moe_router_pre_softmax")
 FP8 = ("fp8_margin", "fp8_interval", "fp8_amax_history_len", "fp8_amax_compute_algo")
 
 
@@ -65,7 +66,7 @@ def config_arguments(model: Model, config: Mapping[str, Any], dtype: str = "bflo
     if isinstance(out["rotary_base"], float) and out["rotary_base"].is_integer():
         out["rotary_base"] = int(out["rotary_base"])
     out["normalization"], out["layernorm_zero_centered_gamma"] = _norm(config)
-    for key in IF_SAID:
+    for key in (*IF_SAID, *(OF_EXPERTS if sizes["num_moe_experts"] else ())):
         if config.get(key) is not None:
             out[key] = config[key]
     if model.family.name == "mistral":

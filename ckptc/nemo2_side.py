@@ -36,7 +36,7 @@ HF_FOLDER = "nemo_tokenizer"  # where NeMo 2 puts HuggingFace's files in the con
 TOKENIZERS = ("tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt", "chat_template*", "*.model")
 HF_MARKS = ("tokenizer.json", "tokenizer_config.json")
 # What HuggingFace's configs say and the sizes and settings of a model do not, in NeMo 1's words.
-FROM_HF = {"partial_rotary_factor": "rotary_percentage", "num_experts_per_tok": "moe_router_topk"}
+FROM_HF = {"partial_rotary_factor": "rotary_percentage"}
 
 
 @dataclass(frozen=True)
@@ -124,9 +124,7 @@ def _tokenizer(
     """The tokenizer, its files by their names in the context folder, and notes."""
     if wanted.tokenizer is not None:
         return *_given(wanted.tokenizer), ()
-    if not of_nemo:
-        return _of_huggingface(there)
-    found = tokenizer_of(said)
+    found = tokenizer_of(said) if of_nemo else None
     match found:
         case SentencePieceFile(name, legacy):
             file = next((each for each in there if each.name == name), None) or next((each for each in there if plain_name(each.name) == name), None)
@@ -136,7 +134,8 @@ def _tokenizer(
             return SentencePieceFile(plain, legacy), (replace(file, name=plain),), ()
         case HubTokenizer(name):
             return found, (), (f"NeMo 2 fetches the tokenizer {name} from the hub when it loads the result",)
-    return None, (), ("the config names no tokenizer, so the result has none: name it with --tokenizer",)
+    # Where the config names none, what is beside it is meant.
+    return _of_huggingface(there)
 
 
 def _given(path: str) -> tuple[Tokenizer, tuple[SideFile, ...]]:

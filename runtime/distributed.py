@@ -80,15 +80,6 @@ class Members:
         return self.path, *self.places[name]
 
 
-def around(path: str) -> str:
-    """The folder of the whole checkpoint, where `path` is the folder that NeMo has its distributed files in."""
-    folder, name = os.path.split(os.path.abspath(path))
-    other = BESIDE.get(name)
-    if other is None or os.path.exists(os.path.join(path, other)) or not os.path.exists(os.path.join(folder, other)):
-        return path
-    return os.path.dirname(path.rstrip(os.sep)) or folder
-
-
 def find_distributed(files: Files, path: str) -> tuple[str, str] | None:
     """The backend and the folder of the distributed checkpoint that there is, or None. `path` is what faults name."""
     for folder in FOLDERS:
@@ -96,6 +87,16 @@ def find_distributed(files: Files, path: str) -> tuple[str, str] | None:
         if backend is not None:
             return backend, folder
     return None
+
+
+def around(path: str) -> str:
+    """The folder of the whole checkpoint, where `path` is the folder that NeMo has its distributed files in."""
+    folder, name = os.path.split(os.path.abspath(path))
+    other = BESIDE.get(name)
+    if other is None or os.path.exists(os.path.join(path, other)) or not os.path.exists(os.path.join(folder, other)):
+        return path
+    held = find_distributed(Folder(folder), path)
+    return os.path.dirname(path.rstrip(os.sep)) or folder if held is not None and held[1] == f"{name}/" else path
 
 
 def _backend(files: Files, folder: str, path: str) -> str | None:

@@ -103,6 +103,11 @@ def _in_folder(root: str) -> Found:
         unpacked = weights_of(root, _two_deep(root, names))
         if unpacked:
             return Found(root, "pt", unpacked, flat=False)
+        if "model_weights" in names:
+            raise Fault(
+                "no-checkpoint", f"`{root}` holds `model_weights`, which is no distributed checkpoint that is known here",
+                notes=("neither its metadata.json nor a .metadata says what it is",), help="download or copy it again",
+            )  # fmt: skip
     ranks = _rank_files(root, "model", 2) if "model" in names else []
     ranks = ranks or _rank_files(root, "", 1)
     if not ranks:

@@ -83,6 +83,7 @@ def test_huggingface_to_nemo_2_and_back(tmp_path: Path, family: str, format: str
     assert (tmp_path / "back/tokenizer_config.json").read_text() == '{"b": 2}'
     config = json.loads((tmp_path / "back/config.json").read_text())
     assert (config["model_type"], config["num_key_value_heads"], config.get("sliding_window")) == (family, GROUPS, 37 if family == "mistral" else None)
+    assert config.get("num_experts_per_tok") == (3 if family == "mixtral" else None)
 
 
 @pytest.mark.parametrize("format", ["torch_dist", "zarr"])
@@ -97,6 +98,7 @@ def test_a_distributed_archive_of_every_family(tmp_path: Path, family: str, form
     assert described(tmp_path / "nemo2")["_target_"].endswith(f"{family.capitalize()}Model")
     convert(tmp_path / "nemo2", tmp_path / "back", to="hf")
     check_is(tmp_path / "back", model(family))
+    assert (tmp_path / "back/tokenizer.json").read_text() == '{"a": 1}'
 
 
 @pytest.mark.parametrize(("layout", "degrees"), [("nemo", {"tp": 2, "pp": 3}), ("nemo", {}), ("nemo-legacy", {"tp": 2})])
@@ -112,6 +114,23 @@ def test_archives_of_rank_files_become_the_same(tmp_path: Path, layout: str, deg
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
     assert len(ours["module.embedding.word_embeddings.weight"]) == VOCAB + degrees.get("tp", 1) - 1
     assert (tmp_path / "ranks/context/io.json").read_bytes() == (tmp_path / "dist/context/io.json").read_bytes()
+
+
+def test_what_nemo_1_keeps_beside_each_module_is_there_to_be_loaded(tmp_path: Path) -> None:
+    convert(write(tmp_path / "hf", "llama"), tmp_path / "out", to="nemo2")
+    modules = ("linear_fc1", "linear_fc2"), ("core_attention", "linear_proj", "linear_qkv")
+    wanted = {f"module.decoder.layers.{at}.{name}._extra_state/shard_{i}_3" for at, names in zip(("mlp", "self_attention"), modules, strict=True) for name in names for i in range(LAYERS)}
+    assert {key for _, key in open(tmp_path / "out").others} == wanted
+
+
+def test_a_family_whose_classes_are_not_known_gets_its_weights_alone(tmp_path: Path, ckptc: Callable[..., Any]) -> None:
+    source = write(tmp_path / "hf", "llama", model_type="qwen2")
+    rows = {"q": HEADS * DIM, "k": GROUPS * DIM, "v": GROUPS * DIM}
+    biases = {f"model.layers.{i}.self_attn.{x}_proj.bias": torch.randn(n).bfloat16() for i in range(LAYERS) for x, n in rows.items()}
+    save_file(model("llama") | biases, source / "model.safetensors")
+    made = ckptc("convert", source, tmp_path / "out", "--to", "nemo2")
+    assert (made.code, "no context folder is written" in made.err) == (0, True)
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["weights"]
 
 
 def test_positions_that_are_scaled_as_in_llama_3_1(tmp_path: Path) -> None:

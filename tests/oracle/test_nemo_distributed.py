@@ -174,3 +174,22 @@ def test_nemo_2_is_renamed(tmp_path: Path, to: str) -> None:
     if to == "nemo2":
         for name in ("io.json", "model.yaml", "tokenizer.model"):
             assert (tmp_path / "out/context" / name).read_bytes() == (tmp_path / "nemo2/context" / name).read_bytes()
+
+
+def test_a_folder_of_weights_beside_another_checkpoint_is_read_itself(tmp_path: Path) -> None:
+    """The folder around it holds NeMo 2's weights as well: what was named is what is read."""
+    place = source(tmp_path, "zarr", "weights")
+    ckptc.convert(place, tmp_path / "nemo2", to="nemo2")
+    shutil.copytree(tmp_path / "nemo2/weights", place.parent / "weights")
+    assert {tensor.name for tensor in ckptc.open(place)} == stored("zarr").keys()
+
+
+def test_settings_in_what_a_run_saved_beside_its_tensors(tmp_path: Path) -> None:
+    folder = unpacked(tmp_path / "it", "zarr") / "model_weights"
+    run = tmp_path / "step=7"
+    folder.rename(run)
+    torch.save({"hyper_parameters": {"cfg": CONFIG}, "pytorch-lightning_version": "2.2.1"}, run / "common.pt")
+    checkpoint = ckptc.open(run)
+    assert checkpoint.config("model_config.yaml") == CONFIG
+    ckptc.convert(run, tmp_path / "out", to="hf")
+    check_equal(load_file(tmp_path / "out/model.safetensors"), huggingface(stored("zarr")))
