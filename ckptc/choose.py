@@ -156,8 +156,7 @@ def config_layout(
         return next(iter([x for x in there if own_config_of(x)] or there or [x for x in candidates if own_config_of(x)]), None)
     if config is not None:
         config = within_archive(Path(config))
-        name = config.name
-        named = [x for x in candidates if (c := config_of(x)) and Path(c.file).name == name]
+        named = [x for x in candidates if (c := config_of(x)) and config.absolute().parts[-len(Path(c.file).parts) :] == Path(c.file).parts]
         same = [x for x in candidates if (c := config_of(x)) and Path(c.file).suffix == config.suffix]
         return next(iter(named or same or candidates), None)
     candidates.sort(key=lambda x: own_config_of(x) is None)
