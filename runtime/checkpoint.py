@@ -9,9 +9,10 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from .distributed import KIND, around, read_distributed
+from .beside import beside
+from .distributed import around, read_distributed
 from .fault import Fault
-from .find_files import CONTAINER_OF, Found, find, is_hidden
+from .find_files import Found, find
 from .nemo_archive import CONFIG, plain_name, unwrap
 from .read_window import read_at, read_window
 from .safetensors_file import read_safetensors
@@ -33,9 +34,6 @@ from .xser import read_references
 
 if TYPE_CHECKING:
     import torch
-
-
-CONTEXT = "context/"  # what NeMo 2 keeps beside its weights
 
 
 @dataclass(frozen=True)
@@ -213,9 +211,8 @@ def open_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
         raise Fault("no-tensors", f"`{place}` holds no tensors", notes=tuple(f"looked in {f}" for f in found.files[:6]))
     if found.flat:
         _refuse_twice(place, entries)
-    beside = _beside(found)
     notes = found.archive.notes if found.archive else ()
-    return Checkpoint(place, container, tuple(entries), beside, tuple(others), tag, notes, found.archive)
+    return Checkpoint(place, container, tuple(entries), beside(found), tuple(others), tag, notes, found.archive)
 
 
 def _of_training(found: Found, others: list[tuple[str, str]]) -> bool:
@@ -242,31 +239,6 @@ def _refuse_twice(path: str, entries: list[Entry]) -> None:
         first = file_of.setdefault(entry.name, entry.file)
         if first != entry.file:
             raise Fault("duplicate-tensor", f"`{entry.name}` of `{path}` is in `{first}` and in `{entry.file}`")
-
-
-def _beside(found: Found) -> tuple[SideFile, ...]:
-    """Files directly in the folder, or anywhere in the archive, that hold no weights and do not say where weights are."""
-    path = found.root
-    if found.one:
-        return ()
-    if found.archive is not None:
-        members = [
-            m for m in found.archive.members.values()
-            if m.name not in found.files and not is_hidden(m.name.rsplit("/", 1)[-1]) and not (found.distributed and m.name.startswith(found.distributed))
-        ]  # fmt: skip
-        return tuple(SideFile(m.name, found.archive.path, m.at, m.nbytes) for m in members)
-    folders = ("", CONTEXT) if found.distributed else ("",)
-    names = [folder + name for folder in folders if os.path.isdir(os.path.join(path, folder)) for name in sorted(os.listdir(os.path.join(path, folder)))]
-    return tuple(
-        SideFile(name, os.path.join(path, name), 0, os.stat(os.path.join(path, name)).st_size)
-        for name in names
-        if not is_hidden(name.rsplit("/", 1)[-1])
-        and name not in found.files
-        and not (found.distributed == "" and name == KIND)
-        and os.path.splitext(name)[1] not in CONTAINER_OF
-        and not name.endswith(".index.json")
-        and os.path.isfile(os.path.join(path, name))
-    )
 
 
 def _yaml(text: str) -> Any:

@@ -19,8 +19,8 @@ from .gather import place_of
 from .kernels import FLOATING, ITEMS, Array, cast
 from .open_files import room
 from .progress import EVERY_SECONDS, OnProgress, Progress
-from .schedule import Budget, Job, budget, chunk_arena, cut
-from .window import ITEM_BYTES, Window
+from .schedule import Budget, Job, budget, chunk_arena, cut, tiled
+from .window import ITEM_BYTES, Window, paths_of
 
 Row: TypeAlias = tuple[int, int, int, int, int]  # a check: step, both tensors, where in each
 _MOST = 16  # copies that are compared at once
@@ -36,13 +36,13 @@ def compare_copies(bound: Bound, memory: int, workers: int = 1, progress: OnProg
         return 0
     workers = max(1, min(workers, len(groups)))
     shift = any(s.scale != 1.0 or s.shift != 0.0 for s in bound.plan.checks)
-    limits = budget(memory, workers, 1 << 20 if shift else 0)
+    limits = budget(memory, workers, 1 << 20 if shift else 0, tiled(bound))
     recipes = _Recipes(bound, limits)
     jobs = [recipes.job(group) for group in groups]
     total = sum(job.recipe.total_bytes for job in jobs)
     largest = max(job.recipe.buffer_bytes for job in jobs)
     arena = max(min(limits.arena, chunk_arena(job.recipe)) for job in jobs)
-    sources = Sources(room(len({path for job in jobs for path, _ in job.slots})))
+    sources = Sources(room(len({path for window in bound.windows if window is not None for path in paths_of(window)})))
     waiting = iter(zip(jobs, groups, strict=True))
     lock = threading.Lock()
     stopped = False
@@ -79,7 +79,7 @@ def compare_copies(bound: Bound, memory: int, workers: int = 1, progress: OnProg
             if any(f.done() and f.exception() for f in futures):
                 break
             if progress:
-                progress(Progress("compare", done, total, (largest + arena) * workers, time.perf_counter() - began))
+                progress(Progress("compare", done, total, (largest + arena + limits.gather) * workers, time.perf_counter() - began))
         stopped = True
         for future in futures:
             future.result()
@@ -116,7 +116,7 @@ class _Recipes:
         key = (step, *((w.dtype, w.shape, w.strides, at) for w, at in ends))
         if key not in self._known:
             self._known[key] = self._recipe(step, ends)
-        places = tuple(place_of(window) for window, _ in ends)
+        places = tuple(place_of(window, self.limits.gather) for window, _ in ends)
         return Job(self._known[key], places, ((one,), *((row[2],) for row in group)))
 
     def _window(self, number: int) -> Window:

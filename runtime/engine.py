@@ -23,7 +23,7 @@ from .nemo_write import bound_for
 from .open_files import room
 from .progress import EVERY_SECONDS, OnProgress, Progress
 from .put import put
-from .schedule import Budget, Recipes, Schedule, budget, schedule, scratch
+from .schedule import Budget, Recipes, Schedule, budget, schedule, scratch, tiled
 from .window import paths_of
 from .writing import Cancelled, Targets
 
@@ -171,8 +171,8 @@ def stream(
     """Yields (name, dtype, shape, bytes) of every target tensor whose coordinates agree with `ranks`, in file order;
     the next one is filled meanwhile. The bytes are the caller's to keep."""
     wanted = dict(ranks or {})
-    limits = budget(memory, 1, scratch(bound))
-    whole = Budget(1 << 62, 1 << 62, limits.arena, limits.scratch)
+    limits = budget(memory, 1, scratch(bound), tiled(bound))
+    whole = Budget(1 << 62, 1 << 62, limits.arena, limits.scratch, limits.gather)
     recipes = Recipes(bound, whole)
     sources = Sources()
     filler = Filler(sources, limits.arena, bound.plan.steps, kernels)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from .window import ITEM_BYTES, Tile, Window, row_major
 
-SCRATCH_BYTES = 1 << 20  # how much of a tile is read at once where its rows are short
+SCRATCH_BYTES = 1 << 20  # how much is gathered at once, and how much of a tile is read at once where its rows are short
 _LONG_BYTES = 64 << 10  # from here on a row is read to its place
 
 Rows: TypeAlias = NDArray[np.int64]
@@ -21,31 +21,39 @@ Read: TypeAlias = Callable[[str, memoryview, int], None]  # a path, where to, fr
 
 @dataclass(frozen=True)
 class Gather:
-    """Stands where the path of a file would: `read` fills a buffer from an offset in the contiguous tensor's bytes."""
+    """Stands where the path of a file would: `read` fills a buffer from an offset in the contiguous tensor's bytes.
+
+    It works in `scratch` bytes, or a few more for tensors of wide elements.
+    """
 
     window: Window
+    scratch: int = SCRATCH_BYTES
 
     def read(self, read: Read, into: memoryview, at: int) -> None:
         """Fills `into` with the tensor's bytes from `at`; both are whole elements."""
         item = ITEM_BYTES[self.window.dtype]
-        begin, end = at // item, (at + len(into)) // item
-        for tile in self.window.tiles:
-            _copy_rows(tile, self.window.shape, item, begin, end, into, read)
+        step = max(1, self.scratch // item)
+        last = (at + len(into)) // item
+        for begin in range(at // item, last, step):
+            end = min(last, begin + step)
+            part = into[begin * item - at : end * item - at]
+            for tile in self.window.tiles:
+                _copy_rows(tile, self.window.shape, item, begin, end, part, read, self.scratch)
 
 
-def place_of(window: Window) -> tuple[str | Gather, int]:
+def place_of(window: Window, scratch: int = SCRATCH_BYTES) -> tuple[str | Gather, int]:
     """What a window's first element is read from: a file and a byte of it, or its tiles."""
-    return (Gather(window), 0) if window.tiles else (window.path, window.at)
+    return (Gather(window, scratch), 0) if window.tiles else (window.path, window.at)
 
 
-def place_of_range(window: Window, first: int, count: int) -> tuple[str | Gather, int]:
+def place_of_range(window: Window, first: int, count: int, scratch: int = SCRATCH_BYTES) -> tuple[str | Gather, int]:
     """The same for `count` elements from `first` of a tiled window: of a file, where they lie in it in one run."""
     item = ITEM_BYTES[window.dtype]
     for tile in window.tiles:
         starts, run, places = _rows(tile, window.shape, first, first + count)
         for k in np.flatnonzero((starts <= first) & (starts + run >= first + count)).tolist():
             return tile.window.path, tile.window.at + (int(places[k]) + first - int(starts[k])) * item
-    return Gather(window), first * item
+    return Gather(window, scratch), first * item
 
 
 def _rows(tile: Tile, shape: tuple[int, ...], begin: int, end: int) -> tuple[Rows, int, Rows]:
@@ -72,29 +80,28 @@ def _rows(tile: Tile, shape: tuple[int, ...], begin: int, end: int) -> tuple[Row
     return starts, run, places
 
 
-def _copy_rows(tile: Tile, shape: tuple[int, ...], item: int, begin: int, end: int, into: memoryview, read: Read) -> None:
+def _copy_rows(tile: Tile, shape: tuple[int, ...], item: int, begin: int, end: int, into: memoryview, read: Read, scratch: int) -> None:
     starts, run, places = _rows(tile, shape, begin, end)
     meets = (starts < end) & (starts + run > begin)
     starts, places = starts[meets], places[meets]
     low, high = np.maximum(starts, begin), np.minimum(starts + run, end)
     froms = (places + low - starts) * item + tile.window.at
-    _read_rows(tile.window.path, froms.tolist(), ((low - begin) * item).tolist(), ((high - low) * item).tolist(), into, read)
+    _read_rows(tile.window.path, froms.tolist(), ((low - begin) * item).tolist(), ((high - low) * item).tolist(), into, read, scratch)
 
 
-def _read_rows(path: str, froms: list[int], tos: list[int], sizes: list[int], into: memoryview, read: Read) -> None:
-    """Rows to their places: long ones one by one, short ones as many at once as fit the scratch buffer."""
+def _read_rows(path: str, froms: list[int], tos: list[int], sizes: list[int], into: memoryview, read: Read, limit: int) -> None:
+    """Rows to their places: long ones one by one, short ones as many at once as fit `limit` bytes of scratch."""
     i = 0
     while i < len(froms):
-        if sizes[i] >= _LONG_BYTES or i + 1 == len(froms):
-            read(path, into[tos[i] : tos[i] + sizes[i]], froms[i])
-            i += 1
-            continue
         j = i + 1
-        while j < len(froms) and froms[j] >= froms[j - 1] and froms[j] + sizes[j] - froms[i] <= SCRATCH_BYTES:
+        while sizes[i] < _LONG_BYTES and j < len(froms) and froms[j] >= froms[j - 1] and froms[j] + sizes[j] - froms[i] <= limit:
             j += 1
-        scratch = memoryview(bytearray(froms[j - 1] + sizes[j - 1] - froms[i]))
-        read(path, scratch, froms[i])
-        for k in range(i, j):
-            at = froms[k] - froms[i]
-            into[tos[k] : tos[k] + sizes[k]] = scratch[at : at + sizes[k]]
+        if j == i + 1:
+            read(path, into[tos[i] : tos[i] + sizes[i]], froms[i])
+        else:
+            scratch = memoryview(bytearray(froms[j - 1] + sizes[j - 1] - froms[i]))
+            read(path, scratch, froms[i])
+            for k in range(i, j):
+                at = froms[k] - froms[i]
+                into[tos[k] : tos[k] + sizes[k]] = scratch[at : at + sizes[k]]
         i = j

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from itertools import product
 
-from .window import Entry, at_index
+from .window import Entry, along
 
 INDEX = re.compile(r"\[(\d+)\]")
 _PLACE = re.compile(r"\[\{[^{}]*\}\]")
@@ -51,6 +50,6 @@ def _parts(entry: Entry, form: re.Pattern[str]) -> list[Entry]:
         return []
     start, *rest = hit.groups()
     return [
-        Entry(start + "".join(f"[{i}]{text}" for i, text in zip(index, rest, strict=True)), entry.file, at_index(entry.window, index))
-        for index in product(*(range(extent) for extent in entry.shape[:axes]))
+        Entry(start + "".join(f"[{i}]{text}" for i, text in zip(index, rest, strict=True)), entry.file, part)
+        for index, part in along(entry.window, axes).items()
     ]

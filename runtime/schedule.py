@@ -10,7 +10,7 @@ from .bind import Bound, bundles
 from .boxes import BoxT, onto_strides, source_span
 from .chunk import ALIGN, Class, Recipe, Way
 from .fault import Fault
-from .gather import Gather, place_of_range
+from .gather import SCRATCH_BYTES, Gather, place_of_range
 from .kernels import scratch_bytes
 from .window import ITEM_BYTES, Window, row_major
 
@@ -19,12 +19,13 @@ CHUNK_BYTES = 8 << 20
 
 @dataclass(frozen=True)
 class Budget:
-    """One worker's bytes: target parts, source arena, and what casts work in."""
+    """One worker's bytes: target parts, source arena, what casts work in, and what tiles are gathered in."""
 
     chunk: int
     most: int  # the largest chunk that sparse reads may ask for
     arena: int
     scratch: int
+    gather: int = 0
 
 
 @dataclass(frozen=True)
@@ -58,11 +59,11 @@ class Schedule:
     @property
     def buffer_bytes(self) -> int:
         """Of one worker."""
-        return self.chunk_bytes + self.arena_bytes + self.budget.scratch
+        return self.chunk_bytes + self.arena_bytes + self.budget.scratch + self.budget.gather
 
 
-def budget(memory: int, workers: int, scratch: int) -> Budget:
-    """Splits the memory of one worker."""
+def budget(memory: int, workers: int, scratch: int, tiled: bool = False) -> Budget:
+    """Splits the memory of one worker. `tiled`: tensors in tiles are read."""
     share = memory // max(1, workers)
     if share < 64 + scratch:
         raise Fault(
@@ -70,9 +71,10 @@ def budget(memory: int, workers: int, scratch: int) -> Budget:
             f"{memory:,} bytes of memory are too few for {workers} workers",
             help=f"use --memory {max(1, (64 + scratch) * workers // 1024 + 1)}KiB or more",
         )
-    arena = min(CHUNK_BYTES, (share - scratch) // 4)
-    most = share - scratch - arena
-    return Budget(min(CHUNK_BYTES, most), most, arena, scratch)
+    gather = min(SCRATCH_BYTES, (share - scratch) // 8) if tiled else 0
+    arena = min(CHUNK_BYTES, (share - scratch - gather) // 4)
+    most = share - scratch - gather - arena
+    return Budget(min(CHUNK_BYTES, most), most, arena, scratch, gather)
 
 
 class Recipes:
@@ -118,7 +120,7 @@ class Recipes:
             item = ITEM_BYTES[window.dtype]
             slots[source] = len(places)
             if window.tiles:
-                places.append(place_of_range(window, firsts[source], ends[source] - firsts[source]))
+                places.append(place_of_range(window, firsts[source], ends[source] - firsts[source], self.budget.gather))
                 forms.append((window.dtype, item))
             elif window.strides == row_major(window.shape):
                 places.append((window.path, window.at + firsts[source] * item))
@@ -214,7 +216,7 @@ def jobs(bound: Bound, recipes: Recipes, order: list[int]) -> Iterator[Job]:
 
 def schedule(bound: Bound, memory: int, workers: int) -> Schedule:
     """The tasks of a run. Consecutive small jobs share a task."""
-    limits = budget(memory, workers, scratch(bound))
+    limits = budget(memory, workers, scratch(bound), tiled(bound))
     tasks: list[Task] = []
     items: list[tuple[Job, int, int]] = []
     filled = largest = arena = 0
@@ -245,3 +247,8 @@ def scratch(bound: Bound) -> int:
     sources = {window.dtype for window in bound.windows if window is not None}
     targets = {tensor.dtype for tensor in bound.tensors}
     return max((scratch_bytes(a, b, affine) for a in sources for b in targets if affine or a != b), default=0)
+
+
+def tiled(bound: Bound) -> bool:
+    """Whether a plan reads tensors that lie in tiles."""
+    return any(window is not None and window.tiles for window in bound.windows)

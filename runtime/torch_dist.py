@@ -11,11 +11,13 @@ an interpreter that makes nothing of what it names, so classes of any release ma
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from math import prod
 from typing import Any, TypeAlias
 
+from .cover import Block, check_cover
 from .fault import Fault
 from .read_window import read_at
 from .torch_file import read_torch_file, read_value
@@ -24,16 +26,11 @@ from .torch_pickle import read_pickle
 from .torch_zip import LOCAL
 from .window import ITEM_BYTES, Entry, Tile, Window, row_major, tiled
 
-METADATA = ".metadata"
+METADATA, BLOBS = ".metadata", ".distcp"
 COMMON, COMMON_ENTRY = "common.pt", "common_state/shard_0_1"
-NOT_WEIGHTS = ("optimizer.", "rng_state", "rerun_state_machine_state", "common_state")
+# Of a training run, not of the model. Where several optimizers are chained, as for experts, each has a prefix.
+_NOT_WEIGHTS = re.compile(r"(chained_\d+\.)*optimizer\.|rng_state|rerun_state_machine_state|common_state")
 Place: TypeAlias = Callable[[str], tuple[str, int, int]]  # a file's name: the path, the first byte and how many
-
-
-@dataclass(frozen=True)
-class _Chunk:
-    offsets: tuple[int, ...]
-    sizes: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -47,7 +44,7 @@ class _Blob:
 class _Described:
     """What `.metadata` says: tensors with their chunks, objects, and where each lies."""
 
-    tensors: Mapping[str, tuple[str, tuple[int, ...], tuple[_Chunk, ...]]]
+    tensors: Mapping[str, tuple[str, tuple[int, ...], tuple[Block, ...]]]
     objects: tuple[str, ...]
     blobs: Mapping[tuple[str, tuple[int, ...] | None], _Blob]
 
@@ -67,10 +64,10 @@ def read_torch_dist(place: Place, folder: str) -> Distributed:
     found = Distributed(others=list(described.objects))
     finder = _Payloads(place, folder)
     for name, (dtype, shape, chunks) in described.tensors.items():
-        if name.startswith(NOT_WEIGHTS):
+        if not of_model(name):
             found.others.append(name)
             continue
-        _check_cover(name, shape, chunks, folder + METADATA)
+        check_cover(name, shape, chunks, folder + METADATA)
         tiles = []
         for chunk in chunks:
             blob = described.blobs.get((name, chunk.offsets))
@@ -82,19 +79,9 @@ def read_torch_dist(place: Place, folder: str) -> Distributed:
     return found
 
 
-def _check_cover(name: str, shape: tuple[int, ...], chunks: tuple[_Chunk, ...], file: str) -> None:
-    """The chunks lie within the tensor, and hold each element once."""
-    held = 0
-    for chunk in chunks:
-        inside = all(at + n <= extent for at, n, extent in zip(chunk.offsets, chunk.sizes, shape, strict=False))
-        if not len(chunk.offsets) == len(chunk.sizes) == len(shape) or not inside:
-            raise Fault("bad-metadata", f"`{file}` has a part of `{name}` that does not lie within its shape {list(shape)}")
-        held += prod(chunk.sizes)
-    if held != prod(shape) or len({chunk.offsets for chunk in chunks if prod(chunk.sizes)}) != sum(prod(c.sizes) > 0 for c in chunks):
-        raise Fault(
-            "incomplete-tensor", f"the parts of `{name}` in `{file}` hold {held:,} elements, its shape {list(shape)} has {prod(shape):,}",
-            help="copy or save the checkpoint again: a rank's part is missing or there twice",
-        )  # fmt: skip
+def of_model(name: str) -> bool:
+    """Whether a stored tensor is one of the model's."""
+    return _NOT_WEIGHTS.match(name) is None
 
 
 class _Payloads:
@@ -161,13 +148,13 @@ def _describe(data: bytes, file: str) -> _Described:
     top = read_pickle(data, file, [])
     try:
         said = _state(top, "Metadata")
-        tensors: dict[str, tuple[str, tuple[int, ...], tuple[_Chunk, ...]]] = {}
+        tensors: dict[str, tuple[str, tuple[int, ...], tuple[Block, ...]]] = {}
         objects: list[str] = []
         for name, kind in said["state_dict_metadata"].items():
             if _is(kind, "BytesStorageMetadata"):
                 objects.append(name)
             else:
-                tensors[name] = _tensor(_state(kind, "TensorStorageMetadata"))
+                tensors[name] = _tensor(name, _state(kind, "TensorStorageMetadata"))
         blobs = dict(_located(key, info) for key, info in said["storage_data"].items())
         return _Described(tensors, tuple(objects), blobs)
     except (Malformed, KeyError, TypeError, ValueError, AttributeError, IndexError) as problem:
@@ -186,13 +173,13 @@ def _state(value: Any, kind: str) -> dict[str, Any]:
     return value.state
 
 
-def _tensor(said: dict[str, Any]) -> tuple[str, tuple[int, ...], tuple[_Chunk, ...]]:
+def _tensor(name: str, said: dict[str, Any]) -> tuple[str, tuple[int, ...], tuple[Block, ...]]:
     properties = said["properties"].state
     kind = properties[0] if isinstance(properties, tuple) else properties["dtype"]
     if not isinstance(kind, Token) or kind.name.removeprefix("torch.") not in ITEM_BYTES:
-        raise Malformed("a tensor without a dtype that is known here")
+        raise Malformed(f"`{name}` has no dtype that is known here")
     chunks = tuple(
-        _Chunk(_numbers(c["offsets"]), _numbers(c["sizes"])) for c in (_state(chunk, "ChunkStorageMetadata") for chunk in said["chunks"])
+        Block(_numbers(c["offsets"]), _numbers(c["sizes"])) for c in (_state(chunk, "ChunkStorageMetadata") for chunk in said["chunks"])
     )
     return kind.name.removeprefix("torch."), _numbers(said["size"]), chunks
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 
 # dtype name -> bytes per element. Names are torch's own, without `torch.`.
 ITEM_BYTES = {
@@ -104,3 +105,16 @@ def at_index(window: Window, index: tuple[int, ...]) -> Window:
         if all(0 <= i < extent for i, extent in zip(within, tile.window.shape, strict=False)):
             parts.append(Tile(tile.first[n:], at_index(tile.window, within)))
     return tiled(shape, window.dtype, parts)
+
+
+def along(window: Window, axes: int) -> dict[tuple[int, ...], Window]:
+    """The part at each index of the first `axes` axes, as `at_index` has it; each tile is looked at once."""
+    indices = product(*(range(extent) for extent in window.shape[:axes]))
+    if not window.tiles:
+        return {index: at_index(window, index) for index in indices}
+    parts: dict[tuple[int, ...], list[Tile]] = {index: [] for index in indices}
+    for tile in window.tiles:
+        for within in product(*(range(extent) for extent in tile.window.shape[:axes])):
+            index = tuple(first + i for first, i in zip(tile.first, within, strict=False))
+            parts[index].append(Tile(tile.first[axes:], at_index(tile.window, within)))
+    return {index: tiled(window.shape[axes:], window.dtype, tiles) for index, tiles in parts.items()}

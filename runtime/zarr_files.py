@@ -16,7 +16,7 @@ from typing import Any
 
 from .fault import Fault
 from .read_window import read_at
-from .torch_dist import NOT_WEIGHTS, Distributed, Place
+from .torch_dist import Distributed, Place, of_model
 from .window import ITEM_BYTES, Entry, Tile, Window, row_major, tiled
 
 ARRAY = ".zarray"
@@ -32,7 +32,7 @@ def read_zarr(place: Place, folder: str, names: Iterable[str]) -> Distributed:
     found = Distributed()
     arrays = sorted(name.removesuffix(f"/{ARRAY}") for name in there if name.endswith(f"/{ARRAY}"))
     for name in arrays:
-        if name.startswith(NOT_WEIGHTS):
+        if not of_model(name):
             found.others.append(name)
         else:
             found.entries.append(Entry(name, folder, _window(place, folder, name, there)))

@@ -20,6 +20,13 @@ def folders(kind: str) -> list[Any]:
     return [pytest.param(path, id=path.name) for path in there] or [pytest.param(MEGATRON, marks=absent, id=kind)]
 
 
+def nemo_folders() -> list[Any]:
+    """The distributed checkpoints of NeMo 1, unpacked, as test parameters."""
+    there = sorted(NEMO.glob("distckpt_*")) if NEMO.is_dir() else []
+    absent = pytest.mark.skip(reason=f"no oracle data: {NEMO} is absent")
+    return [pytest.param(path, id=path.name) for path in there] or [pytest.param(NEMO, marks=absent, id="distckpt")]
+
+
 def expected(path: Path) -> dict[str, dict[str, Any]]:
     """Name to shape, dtype and sha256 of each tensor of the checkpoint at `path`."""
     found = json.loads(path.with_name(f"{path.name}.expected.json").read_text())["tensors"]

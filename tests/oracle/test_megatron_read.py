@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from ckptc.runtime.distributed import Folder
 from ckptc.runtime.run_arguments import arguments_of
 from ckptc.runtime.torch_dist import read_common
 
-from .megatron_cases import expected, folders, seen
+from .megatron_cases import expected, folders, nemo_folders, seen
 
 
 @pytest.mark.parametrize("path", [*folders("torch_dist"), *folders("own_writer"), *folders("zarr")])
@@ -22,6 +23,21 @@ def test_every_tensor_of_a_distributed_checkpoint_is_read(path: Path) -> None:
     wanted = expected(path)
     assert {tensor.name: seen(tensor.read()) for tensor in checkpoint} == {
         name: {key: value[key] for key in ("shape", "dtype", "sha256")} for name, value in wanted.items()
+    }
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("path", nemo_folders())
+def test_every_tensor_of_a_nemo_checkpoint_is_read(path: Path, packed: bool, tmp_path: Path) -> None:
+    """What Megatron-core 0.5 and 0.9 wrote for NeMo 1, in a folder and in an archive."""
+    said = json.loads((path / "expected.json").read_text())["tensors"]
+    if packed:
+        with tarfile.open(tmp_path / "model.nemo", "w") as archive:
+            archive.add(path / "model_weights", "./model_weights")
+    checkpoint = ckptc.open(tmp_path / "model.nemo" if packed else path)
+    assert checkpoint.format in path.name.replace("torchdist", "torch_dist")
+    assert {(tensor.file.rstrip("/"), tensor.name): seen(tensor.read()) for tensor in checkpoint} == {
+        (each["file"], each["name"]): {key: each[key] for key in ("shape", "dtype", "sha256")} for each in said
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +34,7 @@ def test_any_range_of_any_tiling_is_read(tmp_path: Path, shape: tuple[int, ...],
             first = rng.randrange(values.size)
             count = rng.randint(1, values.size - first)
             into = memoryview(bytearray(count * 4))
-            Gather(window).read(sources.read, into, first * 4)
+            Gather(window, rng.choice([1, 30, 1 << 20])).read(sources.read, into, first * 4)
             assert np.array_equal(np.frombuffer(into, np.int32), values.ravel()[first : first + count])
             place, at = place_of_range(window, first, count)
             again = memoryview(bytearray(count * 4))
@@ -61,6 +62,26 @@ def test_a_range_within_a_row_is_read_from_its_file(tmp_path: Path) -> None:
     window = tiled((4, 10), "int32", [Tile((0, 6), right), Tile((0, 0), left)])
     assert place_of_range(window, 17, 2) == (str(tmp_path / "right"), (1 * 4 + 1) * 4)
     assert isinstance(place_of_range(window, 15, 4)[0], Gather)
+
+
+def test_a_gather_keeps_to_its_scratch(tmp_path: Path) -> None:
+    values = np.arange(4096 * 64, dtype=np.int32).reshape(4096, 64)
+    tiles = []
+    for number in range(4):
+        part = values[:, number * 16 : number * 16 + 16]
+        part.tofile(tmp_path / str(number))
+        tiles.append(Tile((0, number * 16), Window(str(tmp_path / str(number)), 0, (4096, 16), (16, 1), "int32")))
+    window = tiled(values.shape, "int32", tiles)
+    into, sources = memoryview(bytearray(values.nbytes)), Sources()
+    most = {}
+    for scratch in (8 << 10, 1 << 20):
+        tracemalloc.start()
+        Gather(window, scratch).read(sources.read, into, 0)
+        most[scratch] = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert np.array_equal(np.frombuffer(into, np.int32).reshape(values.shape), values)
+    sources.close()
+    assert most[8 << 10] < 64 << 10 < most[1 << 20] < 3 << 20
 
 
 def test_only_the_rows_that_are_asked_for_are_read(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import pytest
 import torch
 import torch.distributed.checkpoint as dcp
 from torch.distributed.checkpoint.filesystem import FileSystemReader
+from torch.distributed.checkpoint.metadata import MetadataIndex
 
 import ckptc
 from ckptc.runtime.fault import Fault
@@ -56,6 +57,35 @@ def test_a_part_that_is_not_there_is_named(saved: Path) -> None:
     assert found.code == "incomplete-tensor"
     assert "decoder.layers.w" in found.title
     assert "105" in found.title
+
+
+def test_parts_that_overlap_are_named_though_they_are_large_enough(tmp_path: Path) -> None:
+    """Of [4, 5], 2 x 5 elements are there twice, and as many not at all."""
+    blobs = {}
+    for file in ("a", "b"):
+        dcp.save({"w": torch.ones(2, 5)}, checkpoint_id=tmp_path / file, no_dist=True)
+        (info,) = FileSystemReader(tmp_path / file).read_metadata().storage_data.values()
+        blobs[file] = info
+    folder = tmp_path / "a"
+    (tmp_path / "b" / blobs["b"].relative_path).rename(folder / "other.distcp")
+    blobs["b"].relative_path = "other.distcp"
+
+    def edit(metadata: Any, at: list[int]) -> None:
+        kind = metadata.state_dict_metadata["w"]
+        kind.size = torch.Size([4, 5])
+        first = kind.chunks[0]
+        kind.chunks[:] = [first, type(first)(torch.Size(at), torch.Size([2, 5]))]
+        metadata.storage_data = {
+            MetadataIndex("w", torch.Size(place)): info for place, info in (([0, 0], blobs["a"]), (at, blobs["b"]))
+        }
+
+    change(folder, lambda m: edit(m, [2, 0]))
+    assert ckptc.open(folder)["w"].shape == (4, 5)
+    change(folder, lambda m: edit(m, [1, 0]))
+    found = fault(folder)
+    assert found.code == "incomplete-tensor"
+    assert "[2, 5] at [0, 0]" in found.title
+    assert "[2, 5] at [1, 0]" in found.title
 
 
 def test_a_part_beyond_the_tensor_is_named(saved: Path) -> None:
@@ -120,6 +150,30 @@ def zarr(folder: Path, **said: Any) -> Path:
 
 def test_the_last_chunk_of_an_array_is_longer_than_what_counts(tmp_path: Path) -> None:
     assert torch.equal(ckptc.open(zarr(tmp_path / "z"))["norm"].read(), torch.arange(7.0))
+
+
+def test_chunks_may_be_files_in_folders(tmp_path: Path) -> None:
+    folder = zarr(tmp_path / "z", dimension_separator="/", chunks=[2, 2], shape=[3, 2])
+    values = torch.arange(6.0).reshape(3, 2)
+    for name in ("0", "1"):
+        (folder / "norm" / name).unlink()
+        (folder / "norm" / name).mkdir()
+    values[:2].numpy().tofile(folder / "norm" / "0" / "0")
+    torch.cat([values[2:], torch.full((1, 2), -1.0)]).numpy().tofile(folder / "norm" / "1" / "0")
+    assert torch.equal(ckptc.open(folder)["norm"].read(), values)
+
+
+def test_state_and_objects_of_a_zarr_checkpoint_are_no_tensors(tmp_path: Path) -> None:
+    folder = zarr(tmp_path / "z")
+    (folder / "norm").rename(folder / "optimizer.state.exp_avg.norm")
+    zarr(tmp_path / "z")
+    (folder / "fc._extra_state").mkdir()
+    torch.save([None], folder / "fc._extra_state" / "shard_0_4.pt")
+    torch.save({}, folder / "common.pt")
+    opened = ckptc.open(folder)
+    assert [t.name for t in opened] == ["norm"]
+    assert opened.others == (("", "optimizer.state.exp_avg.norm"), ("", "fc._extra_state/shard_0_4.pt"))
+    assert opened.side_files == ()
 
 
 @pytest.mark.parametrize(
