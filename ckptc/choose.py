@@ -25,7 +25,9 @@ from .runtime.checkpoint import Checkpoint
 from .runtime.fault import Fault
 from .runtime.indexed import by_index
 from .runtime.match import few
+from .runtime.megatron_file import ARGS
 from .runtime.nemo_archive import CONFIG, unwrap
+from .runtime.run_arguments import place_of_arguments
 
 _Choice: TypeAlias = tuple[Family, FlatLayout, FlatLayout | None, Path | None]
 
@@ -190,6 +192,8 @@ def config_path(checkpoint: Checkpoint, layout: FlatLayout | None, config: str |
     found = next((place / block.file for place in (root, *above) if (place / block.file).exists()), None)
     if found is None and Path(block.file).name == CONFIG and checkpoint.settings_file:
         return Path(checkpoint.settings_file) / CONFIG
+    if found is None and block.file == ARGS and (place := place_of_arguments(checkpoint)):
+        return Path(place) / ARGS
     return found
 
 

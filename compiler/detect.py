@@ -17,7 +17,7 @@ from ..dsl.tree import Literal, Param, Stages
 from .clash import coordinates
 from .link import Family, FlatLayout
 from .lower import Lowered, lower
-from .match import Found, files_pattern, match_file, ranks_of, regex, skeleton, stages_of, stored_tensors, unmatched
+from .match import Found, files_pattern, match_file, rank_forms, ranks_of, regex, skeleton, stages_of, stored_tensors, turns_of, unmatched
 from .resolve import Side, resolve
 from .sizes import Scalar, Sizes
 
@@ -66,7 +66,16 @@ def fit_source(
 ) -> Side:
     """The layout resolved with the parameters that make names and shapes as found; `given` ones are kept."""
     fixed: dict[str, Scalar] = dict(given)
-    for rank, n in (ranks_of(layout, found) or {}).items():
+    forms = rank_forms(layout, found)
+    if len(forms) > 1:
+        said = " or ".join(", ".join(f"{rank} = {n}" for rank, n in ranks.items()) for ranks in forms)
+        raise MappingError(
+            Diagnostic(
+                "ambiguous-ranks", f"files such as `{max(f.file for f in found)}` are of {said}, and nothing in them tells which",
+                notes=(f"they hold nothing that layout `{layout.name}` has on the first or the last stage alone",), help="is the checkpoint whole?",
+            )
+        )  # fmt: skip
+    for rank, n in (forms[0] if forms else {}).items():
         if fixed.get(rank, n) != n:
             raise MappingError(
                 Diagnostic(
@@ -75,6 +84,7 @@ def fit_source(
                 )
             )  # fmt: skip
         fixed[rank] = n
+    fixed = turns_of(layout, found) | fixed
     stages = stages_of(layout, found)
     declared = next((x for x in layout.items if isinstance(x, Stages)), None)
     if stages is not None and not (declared and all(stages) and _partition(stages, sizes.values.get(declared.axis))):

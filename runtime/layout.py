@@ -9,6 +9,7 @@ from typing import Any
 from .families import Family, further_copies
 from .fault import Fault
 from .hf_files import hf_shards, index_json, shard_names
+from .megatron_file import rank_file
 from .plan import Side
 from .stacked import DISTRIBUTED
 from .target import FileLayout, lay_out_safetensors, lay_out_torch_zip
@@ -107,7 +108,8 @@ def lay_out(
             layout = lay_out_safetensors(tensors)
         else:
             slots = {each[0]: Slot(str(i), each[1], each[2]) for i, each in enumerate(tensors)}
-            value = fill(trees[name], slots) if name in trees else None
+            tree = rank_file([each[0] for each in tensors], [pattern for pattern, _ in side.objects]) if side.format == "megatron" else trees.get(name)
+            value = fill(tree, slots) if tree is not None else None
             layout = lay_out_torch_zip(tensors, name.rsplit("/", 1)[-1].split(".")[0], value)
         files.append(TargetFile(name, layout, tuple(members)))
         for region, i in enumerate(members):
