@@ -15,9 +15,22 @@ from typing import Any
 from ..dsl.diagnostic import Diagnostic, MappingError
 from ..dsl.tree import Literal, Param, Stages
 from .clash import coordinates
+from .infer import padded_to
 from .link import Family, FlatLayout
 from .lower import Lowered, lower
-from .match import Found, files_pattern, match_file, rank_forms, ranks_of, regex, skeleton, stages_of, stored_tensors, turns_of, unmatched
+from .match import (
+    Found,
+    files_pattern,
+    match_file,
+    rank_forms,
+    ranks_of,
+    regex,
+    skeleton,
+    stages_of,
+    stored_tensors,
+    turns_of,
+    unmatched,
+)
 from .resolve import Side, resolve
 from .sizes import Scalar, Sizes
 
@@ -95,7 +108,7 @@ def fit_source(
     first: Side | None = None
     error: MappingError | None = None
     best: tuple[int, Side] | None = None
-    for values in _combinations(free, fixed):
+    for values in _combinations(free, fixed, padded_to(layout, found, forms[0] if forms else {})):
         try:
             side = resolve(family, layout.name, sizes, fixed | values, stages=stages, format=format)
             wrong = _disagreements(side, lower(side), seen)
@@ -118,8 +131,8 @@ def _partition(stages: tuple[tuple[int, ...], ...], size: Any) -> bool:
     return len(flat) == size and flat == list(range(len(flat)))
 
 
-def _combinations(free: list[Param], fixed: Mapping[str, Scalar]) -> Iterator[dict[str, Scalar]]:
-    """Defaults first, then one parameter changed, then more."""
+def _combinations(free: list[Param], fixed: Mapping[str, Scalar], told: Mapping[str, int]) -> Iterator[dict[str, Scalar]]:
+    """Defaults first, then one parameter changed, then more. Those that shapes tell are changed to that alone."""
     degree = 1
     for value in fixed.values():
         if isinstance(value, int) and not isinstance(value, bool):
@@ -128,7 +141,9 @@ def _combinations(free: list[Param], fixed: Mapping[str, Scalar]) -> Iterator[di
     for param in free:
         default: Any = param.default.value if isinstance(param.default, Literal) else None
         options: list[Scalar]
-        if param.choices:
+        if param.name in told:
+            options = [told[param.name]]
+        elif param.choices:
             options = list(param.choices[1:])
         elif isinstance(default, bool):
             options = [not default]

@@ -103,7 +103,7 @@ def _lower_rule(rule: LiveRule, side: Side, count: int | None) -> Lowered | None
         touched.update(sliced_by(dim, side))
     fixed = fixed_ranks(rule, side, touched)
     instances = places
-    for rank, n in (side.ranks | turns).items():
+    for rank, n in {**side.ranks, **turns}.items():
         ranked = rank_pieces(rank, n, state, fixed, touched, instances)
         instances = [product(p, r) for p in instances for r in ranked.instances]
         places = [product(p, r) for p in places for r in ranked.copies]

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from ..dsl.diagnostic import Diagnostic, Label, MappingError
 from ..dsl.nearest import nearest
-from ..dsl.tree import Stages
+from ..dsl.tree import NOWHERE, Span, Stages
 from .scope import either, fault, whole_value
 
 MOST = 2**20  # indices that are listed one by one
@@ -28,10 +28,14 @@ class StageList:
     owned: tuple[tuple[int, ...], ...]
     interleave: str | None = None
     turns: int = 1
+    dealt: tuple[tuple[tuple[int, ...], ...], ...] = ()  # by stage and turn; empty where stages were given as they are
+    span: Span = NOWHERE
 
-    def by_turns(self, stage: int) -> list[tuple[int, ...]]:
-        """What a stage holds, by turns: between two turns of a stage other stages have theirs."""
+    def by_turns(self, stage: int) -> Sequence[tuple[int, ...]]:
+        """What a stage holds, by turns. Of stages that were given: between two turns of a stage others have theirs."""
         indices = self.owned[stage]
+        if self.dealt:
+            return self.dealt[stage]
         if self.turns == 1:
             return [indices]
         breaks = [0, *(i for i in range(1, len(indices)) if indices[i] != indices[i - 1] + 1), len(indices)]
@@ -41,6 +45,7 @@ class StageList:
             raise MappingError(
                 Diagnostic(
                     "uneven-turns", f"stage {stage} holds {len(indices)} indices of `{self.axis}`, which are not {self.turns} turns",
+                    (Label(self.span),),
                     help=f"give each stage {self.turns} runs of indices, with those of other stages between them",
                 )
             )  # fmt: skip
@@ -83,7 +88,7 @@ def split_stages(
                     help=f"give {count} lists that together hold 0 to {size - 1}",
                 )
             )
-        return StageList(declared.axis, declared.rank, given, declared.interleave, turns)
+        return StageList(declared.axis, declared.rank, given, declared.interleave, turns, span=declared.span)
     total = count * turns
     base, rest = divmod(size, total)
     if base == 0 or (rest and declared.remainder is None):
@@ -100,13 +105,14 @@ def split_stages(
             )
         )
     extra = [rest > 0 and (i < rest if declared.remainder == "first" else i >= total - rest) for i in range(total)]
-    owned: list[list[int]] = [[] for _ in range(count)]
+    dealt: list[list[tuple[int, ...]]] = [[] for _ in range(count)]
     at = 0
     for i in range(total):
         n = base + extra[i]
-        owned[i % count].extend(range(at, at + n))
+        dealt[i % count].append(tuple(range(at, at + n)))
         at += n
-    return StageList(declared.axis, declared.rank, tuple(map(tuple, owned)), declared.interleave, turns)
+    owned = tuple(tuple(itertools.chain.from_iterable(parts)) for parts in dealt)
+    return StageList(declared.axis, declared.rank, owned, declared.interleave, turns, tuple(map(tuple, dealt)), declared.span)
 
 
 def _size(declared: Stages, values: Mapping[str, Any]) -> int:

@@ -17,6 +17,8 @@ from .tree import Leaf
 RANK_FOLDER = re.compile(r"mp_rank_\d+(_\d+){0,2}")
 STATE_FILES = {"optim.pt", "distrib_optim.pt"}  # beside the weights of a rank, the state of its optimizer
 ARGS, VERSION = "args", "checkpoint_version"
+# Rows of query, key and value by the version of the file: [3, heads, dim], [heads, dim, 3], [heads, 3, dim].
+QKV_ORDERS = {"blocks": 0.0, "triples": 1.0, "groups": 3.0}
 _CHUNK = re.compile(r"model\d*")
 _OF_CHUNK = re.compile(r"(model\d+)\.(.+)")
 _DEPTH = {"embedding": 3}  # of `language_model.embedding.word_embeddings.weight`, how many keys are dicts of their own
@@ -36,11 +38,16 @@ def prefix_of(chunk: str) -> str:
     return "" if chunk == "model" else f"{chunk}."
 
 
-def rank_file(names: Sequence[str], objects: Sequence[str]) -> dict[str, Any]:
+def qkv_order(version: float) -> str:
+    """How a file of this version has rows of query, key and value. Version 2 is as 3, for models that it knows."""
+    return "groups" if version >= 2 else "triples" if version >= 1 else "blocks"
+
+
+def rank_file(names: Sequence[str], objects: Sequence[str], version: float = 3.0) -> dict[str, Any]:
     """The tree of a rank file for the tensors `names`. `objects` are name patterns (holes match digits) of modules'
     further state, which is None beside each module that is there."""
     ends = [_pattern(each) for each in objects]
-    top: dict[str, Any] = {VERSION: 3.0, "iteration": 0}
+    top: dict[str, Any] = {VERSION: version, "iteration": 0}
     for name in names:
         *path, last = _keys(name)
         place = top

@@ -10,7 +10,8 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from .distributed import Folder
-from .megatron_file import ARGS, VERSION
+from .fault import Fault
+from .megatron_file import ARGS, VERSION, qkv_order
 from .stacked import DISTRIBUTED
 from .torch_dist import read_common
 from .torch_file import read_value
@@ -20,13 +21,15 @@ if TYPE_CHECKING:
     from .checkpoint import Checkpoint
 
 NAMESPACE = "argparse.Namespace"
+SIZE = "num_attention_heads"  # what arguments of a model have
 _PLAIN = (str, int, float, bool, type(None))
 
 
 def place_of_arguments(checkpoint: Checkpoint) -> str:
-    """What holds the arguments: a rank's file, or a distributed checkpoint's folder. "" if nothing does."""
+    """What holds the arguments: a rank's file, or a distributed checkpoint's folder. "" if nothing does, or if they say
+    nothing of the model, as where a converter wrote them."""
     place = _place(checkpoint)
-    return place if place and read_arguments(place) else ""
+    return place if place and SIZE in (read_arguments(place) or {}) else ""
 
 
 def read_arguments(place: str) -> dict[str, Any] | None:
@@ -34,12 +37,18 @@ def read_arguments(place: str) -> dict[str, Any] | None:
     return arguments_of(_top(place))
 
 
-def checkpoint_version(checkpoint: Checkpoint) -> float | None:
-    """The version of a rank file's form, by which rows of query, key and value are ordered. None if it says none."""
+def said_order(checkpoint: Checkpoint) -> str | None:
+    """How rows of query, key and value are ordered, as the version of the rank files says. None for other checkpoints.
+
+    Megatron-LM wrote no version at first: files with arguments and without one are of version 0, for it as well.
+    """
     place = _place(checkpoint) if checkpoint.format == "pt" else ""
-    top = _top(place) if place else None
-    said = top.get(VERSION) if isinstance(top, dict) else None
-    return float(said) if type(said) in (int, float) else None
+    if not place:
+        return None
+    said = _top(place).get(VERSION, 0.0)
+    if type(said) not in (int, float):
+        raise Fault("bad-version", f"`{place}` has no number as its `{VERSION}`", help="say how query, key and value are ordered: --from-set qkv_order=groups")
+    return qkv_order(float(said))
 
 
 def _place(checkpoint: Checkpoint) -> str:
