@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import library
 from .arguments import at_least_one, check_dtype, parse_size, stage_lists
-from .choose import as_source, choose, config_layout, found_in, route, sizes_of, with_indices
+from .choose import as_source, choose, config_layout, found_in, route, said_by_files, sizes_of, with_indices
 from .compiler.detect import fit_source
 from .compiler.explain import describe, explain
 from .compiler.pipeline import compile_sides
@@ -205,7 +205,7 @@ def plan(
     found = found_in(checkpoint)
     family_, layout, keys_layout, config_path = choose(checkpoint, found, to, from_, mapping, family, config, settings)
     targets, sources, model = route(settings, family_, layout, family_.layout(to), to)
-    sources |= dict(source_settings or {})
+    sources = said_by_files(checkpoint, layout) | sources | dict(source_settings or {})
     sizes = sizes_of(family_, keys_layout, config_path, model, found, layout)
     source = fit_source(family_, layout, sizes, found, sources)
     owned = stage_lists(stages, family_.layout(to))

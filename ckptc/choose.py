@@ -25,7 +25,9 @@ from .runtime.checkpoint import Checkpoint
 from .runtime.fault import Fault
 from .runtime.indexed import by_index
 from .runtime.match import few
+from .runtime.megatron_file import ARGS
 from .runtime.nemo_archive import CONFIG, unwrap
+from .runtime.run_arguments import place_of_arguments, said_order
 
 _Choice: TypeAlias = tuple[Family, FlatLayout, FlatLayout | None, Path | None]
 
@@ -189,6 +191,8 @@ def config_path(checkpoint: Checkpoint, layout: FlatLayout | None, config: str |
     found = next((place / block.file for place in (root, *above) if (place / block.file).exists()), None)
     if found is None and Path(block.file).name == CONFIG and checkpoint.settings_file:
         return Path(checkpoint.settings_file) / CONFIG
+    if found is None and block.file == ARGS and (place := place_of_arguments(checkpoint)):
+        return Path(place) / ARGS
     return found
 
 
@@ -220,6 +224,13 @@ def sizes_of(
 def expected_tensors(family: Family) -> frozenset[str]:
     """Without a checkpoint: all tensors but the optional ones and those that are there only if they are stored."""
     return frozenset(t.name for t in family.model.tensors if not t.optional and not (t.when and "stored" in calls(t.when)))
+
+
+def said_by_files(checkpoint: Checkpoint, layout: FlatLayout) -> dict[str, Scalar]:
+    """Parameters of the source that no shape tells, and the files say in words."""
+    known = next((p for p in layout.params if p.name == "qkv_order"), None)
+    order = said_order(checkpoint) if known is not None else None
+    return {"qkv_order": order} if known is not None and order in known.choices else {}
 
 
 def as_source(

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from .runtime.fault import Fault
+from .runtime.megatron_file import ARGS
 from .runtime.nemo_archive import CONFIG, SUFFIX, open_archive
 from .runtime.read_window import read_at
+from .runtime.run_arguments import read_arguments
 from .runtime.torch_dist import COMMON
 from .runtime.training_run import RUN_SUFFIX, read_settings
 
@@ -36,7 +38,12 @@ def within_archive(path: Path) -> Path:
 
 
 def read_text(path: Path) -> str:
-    """The text of a config: of a file, or from within an archive or a training run's file, named as if that were a folder."""
+    """The text of a config: of a file, or from within an archive or a training run's file, named as if that were a folder.
+
+    The arguments of a run with Megatron-LM are called `args`, in what holds them.
+    """
+    if path.name == ARGS and not path.is_file():
+        return json.dumps(read_arguments(str(path.parent)) or {})
     of_run = path.parent.suffix == RUN_SUFFIX or path.parent.name == COMMON
     if not (of_run or path.parent.suffix == SUFFIX) or not path.parent.is_file():
         return path.read_text(encoding="utf-8")

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from ..dsl.diagnostic import Diagnostic, Label
 from ..dsl.nearest import nearest
-from ..dsl.tree import AxisRef, Call, Copies, Expr, Hole, Index, Let, Model, Pad, Ref, Refine, Slice, Span, Sum
+from ..dsl.tree import AxisRef, Call, Copies, Expr, Hole, Index, Let, Model, Pad, Ref, Refine, Slice, Span, Stages, Sum
 from .link import FlatLayout
 from .reads import inside
 from .scope import FUNCTIONS
@@ -28,6 +28,7 @@ class Names:
     params: Set = NONE
     words: Set = NONE
     lets: Set = NONE
+    turns: Set = NONE
     parts_of: dict[str, str] = field(default_factory=dict)
     functions: Set = CALLED
 
@@ -55,6 +56,7 @@ class Names:
             Set(p.name for p in layout.params),
             Set(layout.words),
             Set(x.name for x in layout.items if isinstance(x, Let)),
+            Set(x.interleave for x in layout.items if isinstance(x, Stages) and x.interleave is not None),
             _parts(refined),
         )  # fmt: skip
 
@@ -94,7 +96,7 @@ def check_expr(expr: Expr, names: Names, *, keys: bool = False) -> Iterator[Diag
 
 
 def check_hole(hole: Hole, names: Names) -> Iterator[Diagnostic]:
-    known = names.axes | names.parts | names.ranks
+    known = names.axes | names.parts | names.ranks | names.turns
     if hole.axis not in known:
         yield unknown("unknown-hole", f"a name cannot spell `{hole.axis}`, which is no axis", hole.axis, known, hole.span, "name an axis, a part of one or a rank")
     if hole.rank is not None:

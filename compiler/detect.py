@@ -15,9 +15,22 @@ from typing import Any
 from ..dsl.diagnostic import Diagnostic, MappingError
 from ..dsl.tree import Literal, Param, Stages
 from .clash import coordinates
+from .infer import padded_to
 from .link import Family, FlatLayout
 from .lower import Lowered, lower
-from .match import Found, files_pattern, match_file, ranks_of, regex, skeleton, stages_of, stored_tensors, unmatched
+from .match import (
+    Found,
+    files_pattern,
+    match_file,
+    rank_forms,
+    ranks_of,
+    regex,
+    skeleton,
+    stages_of,
+    stored_tensors,
+    turns_of,
+    unmatched,
+)
 from .resolve import Side, resolve
 from .sizes import Scalar, Sizes
 
@@ -66,7 +79,16 @@ def fit_source(
 ) -> Side:
     """The layout resolved with the parameters that make names and shapes as found; `given` ones are kept."""
     fixed: dict[str, Scalar] = dict(given)
-    for rank, n in (ranks_of(layout, found) or {}).items():
+    forms = rank_forms(layout, found)
+    if len(forms) > 1:
+        said = " or ".join(", ".join(f"{rank} = {n}" for rank, n in ranks.items()) for ranks in forms)
+        raise MappingError(
+            Diagnostic(
+                "ambiguous-ranks", f"files such as `{max(f.file for f in found)}` are of {said}, and nothing in them tells which",
+                notes=(f"they hold nothing that layout `{layout.name}` has on the first or the last stage alone",), help="is the checkpoint whole?",
+            )
+        )  # fmt: skip
+    for rank, n in (forms[0] if forms else {}).items():
         if fixed.get(rank, n) != n:
             raise MappingError(
                 Diagnostic(
@@ -75,6 +97,7 @@ def fit_source(
                 )
             )  # fmt: skip
         fixed[rank] = n
+    fixed = turns_of(layout, found) | fixed
     stages = stages_of(layout, found)
     declared = next((x for x in layout.items if isinstance(x, Stages)), None)
     if stages is not None and not (declared and all(stages) and _partition(stages, sizes.values.get(declared.axis))):
@@ -85,7 +108,7 @@ def fit_source(
     first: Side | None = None
     error: MappingError | None = None
     best: tuple[int, Side] | None = None
-    for values in _combinations(free, fixed):
+    for values in _combinations(free, fixed, padded_to(layout, found, forms[0] if forms else {})):
         try:
             side = resolve(family, layout.name, sizes, fixed | values, stages=stages, format=format)
             wrong = _disagreements(side, lower(side), seen)
@@ -108,8 +131,8 @@ def _partition(stages: tuple[tuple[int, ...], ...], size: Any) -> bool:
     return len(flat) == size and flat == list(range(len(flat)))
 
 
-def _combinations(free: list[Param], fixed: Mapping[str, Scalar]) -> Iterator[dict[str, Scalar]]:
-    """Defaults first, then one parameter changed, then more."""
+def _combinations(free: list[Param], fixed: Mapping[str, Scalar], told: Mapping[str, int]) -> Iterator[dict[str, Scalar]]:
+    """Defaults first, then one parameter changed, then more. Those that shapes tell are changed to that alone."""
     degree = 1
     for value in fixed.values():
         if isinstance(value, int) and not isinstance(value, bool):
@@ -118,7 +141,9 @@ def _combinations(free: list[Param], fixed: Mapping[str, Scalar]) -> Iterator[di
     for param in free:
         default: Any = param.default.value if isinstance(param.default, Literal) else None
         options: list[Scalar]
-        if param.choices:
+        if param.name in told:
+            options = [told[param.name]]
+        elif param.choices:
             options = list(param.choices[1:])
         elif isinstance(default, bool):
             options = [not default]

@@ -213,12 +213,14 @@ def stage_pieces(state: RuleState, place: Callable[[int, int], dict[str, int]]) 
     stages = state.side.stages
     assert stages is not None
     out = []
-    for run in stage_runs(stages, state.count):
+    spelled = stages.interleave in state.coords
+    for run in stage_runs(stages, state.count, spelled):
         loops = tuple(
             Loop(n, stages.axis, by_index, state.vector(**_sum({f"_{stages.rank}": by_rank}, place(by_index, by_local))))
             for n, by_rank, by_index, by_local in run.loops
         )
-        base = state.vector(**_sum({f"_{stages.rank}": run.first_rank}, place(run.first_index, run.first_local)))
+        turn = {f"_{stages.interleave}": run.turn} if spelled else {}
+        base = state.vector(**_sum({f"_{stages.rank}": run.first_rank, **turn}, place(run.first_index, run.first_local)))
         out.append(Piece("", ((stages.axis, run.first_index),), base, loops))
     return out
 

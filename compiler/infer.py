@@ -7,7 +7,7 @@ from fractions import Fraction
 from functools import cache
 from typing import Any, TypeAlias
 
-from ..dsl.tree import AxisRef, Hole, Index, Let, One, Pad, Rule, Slice, Sum
+from ..dsl.tree import AxisRef, Hole, Index, Let, One, Pad, Ref, Rule, Slice, Sum
 from .link import FlatLayout
 from .match import Found, regex
 
@@ -47,6 +47,24 @@ def infer_from(layout: FlatLayout, found: Sequence[Found], ranks: Mapping[str, i
         return None
 
     return infer
+
+
+def padded_to(layout: FlatLayout, found: Sequence[Found], ranks: Mapping[str, int]) -> dict[str, int]:
+    """Parameters that say how long a dimension is filled up to (`pad(vocab, to padded_vocab)`), as shapes show it."""
+    lets = {item.name: item.value.amount.name for item in layout.items if isinstance(item, Let) and isinstance(item.value, Pad) and item.value.exact and isinstance(item.value.amount, Ref)}
+    params = {p.name for p in layout.params}
+    names: dict[str, Found] = {}
+    for item in found:
+        names.setdefault(item.name, item)
+    out: dict[str, int] = {}
+    for rule in (flat.rule for flat in layout.rules) if lets else ():
+        for place, dim in enumerate(rule.dims):
+            inner, count = (dim.operand, ranks.get(dim.rank, 1)) if isinstance(dim, Slice) else (dim, 1)
+            param = lets.get(inner.name, "") if isinstance(inner, AxisRef) else ""
+            hit = next(_hits(rule, names), None) if param in params - out.keys() else None
+            if hit is not None and len(hit[0].shape) == len(rule.dims):
+                out[param] = hit[0].shape[place] * count
+    return out
 
 
 def _hits(rule: Rule, names: Mapping[str, Found]) -> Iterator[tuple[Found, dict[str, int]]]:

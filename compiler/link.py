@@ -12,6 +12,7 @@ from typing import TypeAlias, TypeVar
 from ..dsl.diagnostic import Diagnostic, Label, MappingError
 from ..dsl.nearest import nearest
 from ..dsl.tree import (
+    Base,
     Binary,
     Config,
     Expr,
@@ -156,7 +157,8 @@ def _merge(chain: list[Model]) -> Model:
     return out
 
 
-Prefixed: TypeAlias = tuple[Layout, tuple[str | Hole, ...]]
+Start: TypeAlias = tuple[tuple[str | Hole, ...], Expr | None]  # a prefix, and when it is the one
+Prefixed: TypeAlias = tuple[Layout, tuple[Start, ...]]
 
 
 def _layout_chain(layout: Layout, known: dict[str, Layout], inherited: dict[Span, Layout], within: tuple[Layout, ...] = ()) -> list[Prefixed]:
@@ -172,10 +174,19 @@ def _layout_chain(layout: Layout, known: dict[str, Layout], inherited: dict[Span
         if base is None:
             near = nearest(each.name, list(known))
             raise _fault("unknown-layout", f"there is no layout `{each.name}` to extend", each.span, f"did you mean `{near}`?" if near else "")
-        start = each.under.parts if each.under is not None else ()
-        found = [(inner, start + parts) for inner, parts in _layout_chain(base, known, inherited, (*within, layout))]
+        found = [
+            (inner, tuple((outer + text, _both(when, guard)) for outer, when in _starts(each) for text, guard in starts))
+            for inner, starts in _layout_chain(base, known, inherited, (*within, layout))
+        ]
         chain += [x for x in found if x not in chain]
-    return [*chain, (layout, ())]
+    return [*chain, (layout, (((), None),))]
+
+
+def _starts(base: Base) -> tuple[Start, ...]:
+    """The prefix of what is extended; none where its guard does not hold."""
+    if base.under is None or base.when is None:
+        return ((base.under.parts if base.under is not None else (), None),)
+    return (base.under.parts, base.when), ((), Unary("not", base.when, base.span))
 
 
 def _flatten(chain: list[Prefixed]) -> FlatLayout:
@@ -184,7 +195,7 @@ def _flatten(chain: list[Prefixed]) -> FlatLayout:
     ignores: list[Ignore] = []
     items: list[LayoutItem] = []
     block = 0
-    for layout, start in chain:
+    for layout, starts in chain:
         params |= _unique(layout.params, "parameter")
         own: list[FlatRule] = []
         own_items: list[LayoutItem] = []
@@ -192,9 +203,9 @@ def _flatten(chain: list[Prefixed]) -> FlatLayout:
             match item:
                 case Rule():
                     block += 0 if parents else 1
-                    own += [FlatRule(each, block) for each in _within(item, parents, start)]
+                    own += [FlatRule(each, block) for each in _within(item, parents, starts)]
                 case Ignore():
-                    ignores += _within(item, parents, start)
+                    ignores += _within(item, parents, starts)
                 case Under():
                     block += 1
                 case _:
@@ -247,9 +258,9 @@ def _walk(items: tuple[LayoutItem, ...], parents: tuple[Under, ...]) -> Iterable
 Spelled = TypeVar("Spelled", Rule, Ignore)
 
 
-def _within(item: Spelled, parents: tuple[Under, ...], start: tuple[str | Hole, ...]) -> list[Spelled]:
-    """With the prefixes, `start` first, and the guards of what stands around it: one for each choice of prefixes."""
-    starts: list[tuple[tuple[str | Hole, ...], Expr | None]] = [(start, None)]
+def _within(item: Spelled, parents: tuple[Under, ...], before: tuple[Start, ...]) -> list[Spelled]:
+    """With the prefixes, `before` first, and the guards of what stands around it: one for each choice of prefixes."""
+    starts = list(before)
     for under in parents:
         starts = [(start + text, _both(when, guard)) for start, when in starts for text, guard in _choices(under)]
     return [

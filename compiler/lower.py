@@ -95,14 +95,15 @@ def _lower_rule(rule: LiveRule, side: Side, count: int | None) -> Lowered | None
     zero = state.vector()
     places = [Piece("", (), zero, ())]
     touched: set[str] = set()
-    for hole in {h.axis: h for h in holes if h.axis in axes}.values():
+    turns = {name: n for name, n in side.turns.items() if name in axes}
+    for hole in {h.axis: h for h in holes if h.axis in axes and h.axis not in turns}.values():
         spelled = named(hole, state, touched)
         places = check_few([product(p, n) for p in places for n in spelled], rule.rule.span)
     for dim in rule.rule.dims:
         touched.update(sliced_by(dim, side))
     fixed = fixed_ranks(rule, side, touched)
     instances = places
-    for rank, n in side.ranks.items():
+    for rank, n in {**side.ranks, **turns}.items():
         ranked = rank_pieces(rank, n, state, fixed, touched, instances)
         instances = [product(p, r) for p in instances for r in ranked.instances]
         places = [product(p, r) for p in places for r in ranked.copies]

@@ -124,16 +124,45 @@ def _tail(pattern: Pattern, depth: int) -> tuple[str | Hole, ...]:
 
 def ranks_of(layout: FlatLayout, found: Iterable[Found]) -> dict[str, int] | None:
     """Degrees read from the file names: one more than the highest rank. None where names do not fit."""
-    files = {f.file for f in found}
+    return next(iter(rank_forms(layout, found)), None)
+
+
+def rank_forms(layout: FlatLayout, found: Iterable[Found]) -> list[dict[str, int]]:
+    """The degrees by each form of file name that all files fit and nothing in them contradicts.
+
+    `mp_rank_00_001` is a form of stages and one of experts. What stands on the first or the last stage alone decides
+    between them. Where each is contradicted, the first is taken: what it lacks is reported later.
+    """
+    names: dict[str, list[str]] = {}
+    for item in found:
+        names.setdefault(item.file, []).append(item.name)
+    fits: dict[tuple[str, ...], tuple[Pattern, dict[str, int]]] = {}
     for pattern in files_pattern(layout):
-        hits = [match_file(pattern, f) for f in files]
+        hits = [match_file(pattern, f) for f in names]
         if hits and all(h is not None for h in hits):
             ranks: dict[str, int] = {}
             for hit in hits:
                 for rank, value in (hit or {}).items():
                     ranks[rank] = max(ranks.get(rank, 0), value + 1)
-            return ranks
-    return None
+            fits.setdefault(tuple(sorted(ranks)), (pattern, ranks))
+    several = list(fits.values())
+    if len(several) > 1:
+        several = [fit for fit in several if not _contradicted(layout, names, *fit)] or several[:1]
+    return [ranks for _, ranks in several]
+
+
+def _contradicted(layout: FlatLayout, names: Mapping[str, Sequence[str]], pattern: Pattern, ranks: Mapping[str, int]) -> bool:
+    """Whether, by this pattern, what is `on first` or `on last` is not in the files of that stage, all of them and no others."""
+    declared = next((x for x in layout.items if isinstance(x, Stages)), None)
+    if declared is None:
+        return False
+    stages = {file: (match_file(pattern, file) or {}).get(declared.rank, 0) for file in names}
+    for on, stage in (("first", 0), ("last", ranks.get(declared.rank, 1) - 1)):
+        spelled = [regex(p) for flat in layout.rules if flat.rule.on == on and not flat.rule.copy for p in flat.rule.names]
+        holding = {file for file, inside in names.items() if any(r.fullmatch(n) for r in spelled for n in inside)}
+        if holding and holding != {file for file, number in stages.items() if number == stage}:
+            return True
+    return False
 
 
 def stages_of(layout: FlatLayout, found: Iterable[Found]) -> tuple[tuple[int, ...], ...] | None:
@@ -142,6 +171,7 @@ def stages_of(layout: FlatLayout, found: Iterable[Found]) -> tuple[tuple[int, ..
     patterns = files_pattern(layout)
     if declared is None or not patterns:
         return None
+    degrees = ranks_of(layout, found) or {}
     rules = [
         (p, h.rank is not None)
         for flat in layout.rules
@@ -150,32 +180,43 @@ def stages_of(layout: FlatLayout, found: Iterable[Found]) -> tuple[tuple[int, ..
         if isinstance(h, Hole) and h.axis == declared.axis and h.offset is None
     ]
     local = True
-    owned: dict[int, set[int]] = {}
+    owned: dict[tuple[int, int], set[int]] = {}  # by turn and stage
     ranks: dict[str, int | None] = {}
     for item in found:
         if item.file not in ranks:
-            spelled = next((h for p in patterns if (h := match_file(p, item.file)) is not None), {})
+            spelled = next((h for p in patterns if (h := match_file(p, item.file)) is not None and h.keys() == degrees.keys()), {})
             ranks[item.file] = spelled.get(declared.rank)
         rank = ranks[item.file]
         if rank is None:
             return None
-        owned.setdefault(rank, set())
+        owned.setdefault((0, rank), set())
         for pattern, is_local in rules:
             hit = regex(pattern).fullmatch(item.name)
             if hit:
-                owned[rank].add(int(hit[declared.axis]))
+                turn = int(hit.groupdict().get(declared.interleave or "", 0))
+                owned.setdefault((turn, rank), set()).add(int(hit[declared.axis]))
                 local = local and is_local
                 break
     if not any(owned.values()):
         return None
-    stages = [tuple(sorted(owned.get(r, ()))) for r in range(max(owned, default=-1) + 1)]
-    if not local:
-        return tuple(stages)
-    out, at = [], 0
-    for stage in stages:
-        n = max(stage, default=-1) + 1
-        out.append(tuple(range(at, at + n)))
-        at += n
-    return tuple(out)
+    count = max(rank for _, rank in owned) + 1
+    stages: list[list[int]] = [[] for _ in range(count)]
+    at = 0
+    for turn in range(max(turn for turn, _ in owned) + 1):
+        for rank in range(count):
+            held = owned.get((turn, rank), set())
+            n = max(held, default=-1) + 1
+            stages[rank] += range(at, at + n) if local else sorted(held)
+            at += n
+    return tuple(map(tuple, stages))
+
+
+def turns_of(layout: FlatLayout, found: Iterable[Found]) -> dict[str, int]:
+    """The parameter by which stages are interleaved, with as many turns as names spell. Empty where none does."""
+    declared = next((x for x in layout.items if isinstance(x, Stages) and x.interleave is not None), None)
+    name = declared.interleave if declared else None
+    patterns = [p for flat in layout.rules for p in flat.rule.names if any(isinstance(h, Hole) and h.axis == name for h in p.parts)]
+    hits = [hit for each in {f.name for f in found} if patterns for p in patterns if (hit := regex(p).fullmatch(each))]
+    return {name: 1 + max(int(hit[name]) for hit in hits)} if name is not None and hits else {}
 
 

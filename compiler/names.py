@@ -20,7 +20,7 @@ def check_names(rule: Rule, side: Side, coords: tuple[str, ...]) -> None:
     """One number per axis: all spellings of a name, and its file, say the same of it."""
     first = _holes(rule.names[0])
     for hole in first.values():
-        if hole.axis in side.ranks:
+        if hole.axis in side.ranks or hole.axis in side.turns:
             _check_rank_hole(hole)
     for other in rule.names[1:]:
         if _holes(other) != first:
@@ -85,8 +85,8 @@ def fixed_ranks(rule: LiveRule, side: Side, touched: set[str]) -> dict[str, int]
     if side.stages is None or side.stages.rank in touched:
         why = "the layout has no stages" if side.stages is None else "the rule already says which stage owns it"
         raise fault("misplaced-on", f"`on {on}` means nothing here: {why}", rule.rule.span, help=f"remove `on {on}`")
-    rank = side.stages.rank
-    return {} if on == "all" else {rank: 0 if on == "first" else side.ranks[rank] - 1}
+    places = {side.stages.rank: side.ranks[side.stages.rank], **side.turns}
+    return {} if on == "all" else {name: 0 if on == "first" else n - 1 for name, n in places.items()}
 
 
 @dataclass(frozen=True)

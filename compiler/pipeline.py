@@ -73,7 +73,8 @@ def _axes(pattern: Pattern) -> tuple[str, ...]:
 def _plan_side(side: Side, lowered: tuple[Lowered, ...], proof: Proof) -> PlanSide:
     params = tuple((k, v) for k, v in side.params.items())
     ignored = tuple("".join(p if isinstance(p, str) else "{" + p.axis + "}" for p in x.parts) for x in side.ignored)
-    objects = tuple((format_of(x), tuple((name, whole_value(side.sizes.values.get(name), f"axis `{name}`", x.span)) for name in _axes(x))) for x in side.objects)
+    extents = {**side.sizes.values, **side.ranks, **side.turns}
+    objects = tuple((format_of(x), tuple((name, whole_value(extents.get(name), f"axis `{name}`", x.span)) for name in _axes(x))) for x in side.objects)
     return PlanSide(
         side.layout, side.format, tuple(side.ranks.items()), params, tuple(x.stored for x in lowered), proof, ignored, side.carry,
         side.changed, side.omitted, objects,

@@ -87,6 +87,12 @@ class Side:
     made: tuple[MadeTensor, ...] = ()  # tensors that the source lacks, and how they are calculated
     state: State | None = None  # where an optimizer's state is
 
+    @property
+    def turns(self) -> dict[str, int]:
+        """The parameter in whose turns stages are dealt out, which names may spell, and how many there are."""
+        stages = self.stages
+        return {stages.interleave: stages.turns} if stages is not None and stages.interleave is not None else {}
+
 
 def resolve(
     family: Family,

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ..dsl.diagnostic import Diagnostic, Label, MappingError
 from ..dsl.nearest import nearest
-from ..dsl.tree import Stages
+from ..dsl.tree import NOWHERE, Span, Stages
 from .scope import either, fault, whole_value
 
 MOST = 2**20  # indices that are listed one by one
@@ -17,11 +17,40 @@ MOST = 2**20  # indices that are listed one by one
 
 @dataclass(frozen=True)
 class StageList:
-    """`owned[r]` are the indices of `axis` that stage r of `rank` holds, in the order of its local numbers."""
+    """`owned[r]` are the indices of `axis` that stage r of `rank` holds, in the order of its local numbers.
+
+    They are dealt out in `turns`, by the parameter `interleave` if the layout has one. Names may spell the turn, as
+    {interleave}: local numbers then count within it.
+    """
 
     axis: str
     rank: str
     owned: tuple[tuple[int, ...], ...]
+    interleave: str | None = None
+    turns: int = 1
+    dealt: tuple[tuple[tuple[int, ...], ...], ...] = ()  # by stage and turn; empty where stages were given as they are
+    span: Span = NOWHERE
+
+    def by_turns(self, stage: int) -> Sequence[tuple[int, ...]]:
+        """What a stage holds, by turns. Of stages that were given: between two turns of a stage others have theirs."""
+        indices = self.owned[stage]
+        if self.dealt:
+            return self.dealt[stage]
+        if self.turns == 1:
+            return [indices]
+        breaks = [0, *(i for i in range(1, len(indices)) if indices[i] != indices[i - 1] + 1), len(indices)]
+        if len(breaks) - 1 == self.turns:
+            return [indices[a:b] for a, b in itertools.pairwise(breaks)]
+        if len(indices) % self.turns:
+            raise MappingError(
+                Diagnostic(
+                    "uneven-turns", f"stage {stage} holds {len(indices)} indices of `{self.axis}`, which are not {self.turns} turns",
+                    (Label(self.span),),
+                    help=f"give each stage {self.turns} runs of indices, with those of other stages between them",
+                )
+            )  # fmt: skip
+        length = len(indices) // self.turns
+        return [indices[i : i + length] for i in range(0, len(indices), length)]
 
 
 @dataclass(frozen=True)
@@ -32,6 +61,7 @@ class StageRun:
     first_index: int
     first_local: int
     loops: tuple[tuple[int, int, int, int], ...]
+    turn: int = 0
 
 
 def split_stages(
@@ -43,7 +73,7 @@ def split_stages(
     origins: Mapping[str, str],
 ) -> StageList:
     """Split evenly, with a remainder at one end, interleaved, or as `given`; every index once, no stage empty."""
-    size, count = _size(declared, values), ranks.get(declared.rank)
+    size, count, turns = _size(declared, values), ranks.get(declared.rank), _turns(declared, params)
     if count is None:
         near = nearest(declared.rank, list(ranks))
         raise fault("stages-rank", f"stages are divided over `{declared.rank}`, which is not a rank of this layout", declared.span, help=f"did you mean `{near}`?" if near else f"declare it: `rank {declared.rank} = 1`")
@@ -58,8 +88,7 @@ def split_stages(
                     help=f"give {count} lists that together hold 0 to {size - 1}",
                 )
             )
-        return StageList(declared.axis, declared.rank, given)
-    turns = _turns(declared, params)
+        return StageList(declared.axis, declared.rank, given, declared.interleave, turns, span=declared.span)
     total = count * turns
     base, rest = divmod(size, total)
     if base == 0 or (rest and declared.remainder is None):
@@ -76,13 +105,14 @@ def split_stages(
             )
         )
     extra = [rest > 0 and (i < rest if declared.remainder == "first" else i >= total - rest) for i in range(total)]
-    owned: list[list[int]] = [[] for _ in range(count)]
+    dealt: list[list[tuple[int, ...]]] = [[] for _ in range(count)]
     at = 0
     for i in range(total):
         n = base + extra[i]
-        owned[i % count].extend(range(at, at + n))
+        dealt[i % count].append(tuple(range(at, at + n)))
         at += n
-    return StageList(declared.axis, declared.rank, tuple(map(tuple, owned)))
+    owned = tuple(tuple(itertools.chain.from_iterable(parts)) for parts in dealt)
+    return StageList(declared.axis, declared.rank, owned, declared.interleave, turns, tuple(map(tuple, dealt)), declared.span)
 
 
 def _size(declared: Stages, values: Mapping[str, Any]) -> int:
@@ -106,20 +136,26 @@ def _turns(declared: Stages, params: Mapping[str, Any]) -> int:
     return whole_value(params[declared.interleave], f"`{declared.interleave}`", declared.span)
 
 
-def stage_runs(stages: StageList, only_count: int | None = None) -> list[StageRun]:
-    """The stages as few loops as their regularity allows; with `only_count`, those stages that own so many."""
+def stage_runs(stages: StageList, only_count: int | None = None, by_turns: bool = False) -> list[StageRun]:
+    """The stages as few loops as their regularity allows; with `only_count`, those stages that own so many.
+
+    `by_turns`: local numbers count within each turn.
+    """
     singles: list[tuple[int, StageRun]] = []
     for rank, indices in enumerate(stages.owned):
         if only_count is not None and len(indices) != only_count:
             continue
-        singles.extend((rank, run) for run in _runs_of(rank, indices))
+        if by_turns:
+            singles.extend((rank, replace(run, turn=turn)) for turn, part in enumerate(stages.by_turns(rank)) for run in _runs_of(rank, part))
+        else:
+            singles.extend((rank, run) for run in _runs_of(rank, indices))
     out: list[StageRun] = []
     while singles:
         rank, run = singles[0]
         chain = [run]
         by_rank = by_index = 0
         for other_rank, other in singles[1:]:
-            if other.loops != run.loops or other.first_local != run.first_local:
+            if other.loops != run.loops or (other.first_local, other.turn) != (run.first_local, run.turn):
                 continue
             steps = (other_rank - chain[-1].first_rank, other.first_index - chain[-1].first_index)
             if steps[0] <= 0 or steps[1] <= 0:
@@ -131,7 +167,7 @@ def stage_runs(stages: StageList, only_count: int | None = None) -> list[StageRu
             chain.append(other)
         singles = [s for s in singles if s[1] not in chain]
         loops = ((len(chain), by_rank, by_index, 0), *run.loops) if len(chain) > 1 else run.loops
-        out.append(StageRun(run.first_rank, run.first_index, run.first_local, loops))
+        out.append(StageRun(run.first_rank, run.first_index, run.first_local, loops, run.turn))
     return out
 
 

@@ -117,8 +117,8 @@ class Build(BuildExpressions):
         return tuple(parts)
 
     def base(self, at: Place, parts: list[Any]) -> tree.Base:
-        name, under = parts
-        return tree.Base(str(name), None if under is None else self._pattern(under), self.span(at))
+        name, under, when = parts
+        return tree.Base(str(name), None if under is None else self._pattern(under), when, self.span(at))
 
     def _carried(self, items: list[Any]) -> tuple[tree.LayoutItem, ...]:
         """Give each bare string to the `carry` that it follows."""

@@ -70,8 +70,8 @@ def show(node: Node) -> str:
             return " ".join(filter(None, (f"{rule_head(node)} =", node.tensor, rule_dims(node), rule_tail(node))))
         case tree.TensorDecl():
             return " ".join(filter(None, (node.name, tensor_axes(node), tensor_tail(node))))
-        case tree.Base(name, under):
-            return name + (f" under {show(under)}" if under else "")
+        case tree.Base(name, under, when):
+            return name + (f" under {show(under)}" if under else "") + (f" when {show(when)}" if when is not None else "")
         case tree.Ignore(names, when, empty):
             return ("object " if empty else "ignore ") + " or ".join(map(show, names)) + _when(when)
         case tree.Let(name, value, when):

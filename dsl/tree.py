@@ -433,10 +433,11 @@ LayoutItem: TypeAlias = (
 
 @dataclass(frozen=True)
 class Base:
-    """A layout that another extends, and the prefix under which its names stand there."""
+    """A layout that another extends, and the prefix under which its names stand there, or do where `when` holds."""
 
     name: str
     under: Pattern | None = None
+    when: Expr | None = None
     span: Span = _span()
 
 

@@ -13,7 +13,7 @@ from .plan import Box, Plan, Side, Step, Stored
 from .stacked import DISTRIBUTED
 from .window import ITEM_BYTES
 
-FORMATS = ("safetensors", "bin", "pt", "xser", "nemo", *DISTRIBUTED)
+FORMATS = ("safetensors", "bin", "pt", "xser", "nemo", "megatron", *DISTRIBUTED)
 KERNELS = ("range", "rows", "transpose", "fill")
 MOST_TENSORS, MOST_OBJECTS, MOST = 10**8, 10**6, 1 << 62
 _WIDTH = re.compile(r"(0[1-9])?")

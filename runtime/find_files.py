@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 
 from .distributed import Folder, Members, find_distributed
 from .fault import Fault
+from .megatron_file import RANK_FOLDER, STATE_FILES
 from .nemo_archive import CONFIG, SUFFIX, Archive, open_archive, weights_of
 from .torch_dist import COMMON
 from .training_run import RUN_SUFFIX, rank_files, refuse_several
@@ -149,9 +150,10 @@ def _rank_files(root: str, folder: str, depth: int) -> list[str]:
     """Torch files in `folder` and below it, without those of optimizers, of xser tensors, of their infos and of what is
     beside distributed tensors."""
     found: list[str] = []
+    state = STATE_FILES if RANK_FOLDER.fullmatch(folder.rpartition("/")[2]) else ()
     for name in sorted(os.listdir(os.path.join(root, folder))):
         file = f"{folder}/{name}" if folder else name
-        if is_hidden(name):
+        if is_hidden(name) or name in state:
             continue
         if os.path.isdir(os.path.join(root, file)):
             if depth < DEPTH and not name.endswith(".tensors") and name != "optim":

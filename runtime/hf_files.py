@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 STEMS = {
     "safetensors": ("model", "safetensors"), "bin": ("pytorch_model", "bin"), "pt": ("pytorch_model", "bin"),
-    "nemo": ("model_weights", "ckpt"),
+    "nemo": ("model_weights", "ckpt"), "megatron": ("model_optim_rng", "pt"),
 }  # fmt: skip
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from .families import Family, further_copies
 from .fault import Fault
 from .hf_files import hf_shards, index_json, shard_names
+from .megatron_file import QKV_ORDERS, rank_file
 from .plan import Side
 from .stacked import DISTRIBUTED
 from .target import FileLayout, lay_out_safetensors, lay_out_torch_zip
@@ -107,12 +108,19 @@ def lay_out(
             layout = lay_out_safetensors(tensors)
         else:
             slots = {each[0]: Slot(str(i), each[1], each[2]) for i, each in enumerate(tensors)}
-            value = fill(trees[name], slots) if name in trees else None
+            tree = _rank_file(side, [each[0] for each in tensors]) if side.format == "megatron" else trees.get(name)
+            value = fill(tree, slots) if tree is not None else None
             layout = lay_out_torch_zip(tensors, name.rsplit("/", 1)[-1].split(".")[0], value)
         files.append(TargetFile(name, layout, tuple(members)))
         for region, i in enumerate(members):
             spots[i] = (number, region)
     return tuple(files), spots, tuple(texts)
+
+
+def _rank_file(side: Side, names: list[str]) -> Any:
+    """What a rank file of Megatron-LM has around these tensors. How query, key and value are ordered is its version."""
+    order = str(dict(side.params).get("qkv_order", "groups"))
+    return rank_file(names, [pattern for pattern, _ in side.objects], QKV_ORDERS.get(order, QKV_ORDERS["groups"]))
 
 
 def _distributed(

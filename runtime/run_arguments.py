@@ -6,17 +6,68 @@ is not plain is left out; dtypes are given by their names.
 
 from __future__ import annotations
 
-from typing import Any
+import os
+from typing import TYPE_CHECKING, Any
 
+from .distributed import Folder
+from .fault import Fault
+from .megatron_file import ARGS, VERSION, qkv_order
+from .stacked import DISTRIBUTED
+from .torch_dist import read_common
+from .torch_file import read_value
 from .torch_globals import Stray, Token
 
+if TYPE_CHECKING:
+    from .checkpoint import Checkpoint
+
 NAMESPACE = "argparse.Namespace"
+SIZE = "num_attention_heads"  # what arguments of a model have
 _PLAIN = (str, int, float, bool, type(None))
+
+
+def place_of_arguments(checkpoint: Checkpoint) -> str:
+    """What holds the arguments: a rank's file, or a distributed checkpoint's folder. "" if nothing does, or if they say
+    nothing of the model, as where a converter wrote them."""
+    place = _place(checkpoint)
+    return place if place and SIZE in (read_arguments(place) or {}) else ""
+
+
+def read_arguments(place: str) -> dict[str, Any] | None:
+    """The arguments that a rank's file or a distributed checkpoint's folder holds."""
+    return arguments_of(_top(place))
+
+
+def said_order(checkpoint: Checkpoint) -> str | None:
+    """How rows of query, key and value are ordered, as the version of the rank files says. None for other checkpoints.
+
+    Megatron-LM wrote no version at first: files with arguments and without one are of version 0, for it as well.
+    """
+    place = _place(checkpoint) if checkpoint.format == "pt" else ""
+    if not place:
+        return None
+    said = _top(place).get(VERSION, 0.0)
+    if type(said) not in (int, float):
+        raise Fault("bad-version", f"`{place}` has no number as its `{VERSION}`", help="say how query, key and value are ordered: --from-set qkv_order=groups")
+    return qkv_order(float(said))
+
+
+def _place(checkpoint: Checkpoint) -> str:
+    if checkpoint.format in DISTRIBUTED and not checkpoint.archive:
+        return os.path.join(checkpoint.path, checkpoint.tag, checkpoint.entries[0].file)
+    held = {key for _, key in checkpoint.others}
+    return checkpoint.entries[0].window.path if checkpoint.format == "pt" and {ARGS, VERSION} & held else ""
+
+
+def _top(place: str) -> Any:
+    """All that stands around the tensors. Objects of classes are `Stray`."""
+    if os.path.isdir(place):
+        return read_common(Folder(place).place, "")
+    return read_value(place, place, strays=[])[1]
 
 
 def arguments_of(top: Any) -> dict[str, Any] | None:
     """The `args` of what a file of such a run holds; None if it holds none."""
-    args = top.get("args") if isinstance(top, dict) else None
+    args = top.get(ARGS) if isinstance(top, dict) else None
     if isinstance(args, Stray) and args.name == NAMESPACE:
         args = args.state
     if not isinstance(args, dict):

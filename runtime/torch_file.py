@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .fault import Fault
+from .megatron_file import chunks_of, prefix_of
 from .read_window import read_at, span
 from .torch_globals import Malformed, Reference, Stray, TensorRef, unsafe
 from .torch_pickle import PICKLE_BYTES, read_pickle
@@ -51,8 +52,8 @@ def read_torch_file(path: str, file: str, at: int = 0, nbytes: int | None = None
 
 
 def _refuse_strays(file: str, top: Any, first: str) -> None:
-    """Classes of a training run may stand beside its `state_dict`, and nowhere else."""
-    weights = top.get("state_dict") if isinstance(top, dict) else None
+    """Classes of a training run may stand beside its weights, in the state of modules that is no tensor, and nowhere else."""
+    weights: Any = chunks_of(top) or (top.get("state_dict") if isinstance(top, dict) else None)
     if not isinstance(weights, dict):
         raise unsafe(first, file)
     seen: set[int] = set()
@@ -63,7 +64,12 @@ def _refuse_strays(file: str, top: Any, first: str) -> None:
             raise unsafe(value.name, file)
         if isinstance(value, (dict, list, tuple)) and id(value) not in seen:
             seen.add(id(value))
-            left += (*value, *value.values()) if isinstance(value, dict) else value
+            left += (*value, *(v for k, v in value.items() if not _is_state(k))) if isinstance(value, dict) else value
+
+
+def _is_state(key: Any) -> bool:
+    """Whether a key is that of what Transformer Engine's modules keep beside their tensors."""
+    return isinstance(key, str) and key.endswith("_extra_state")
 
 
 def read_value(
@@ -82,7 +88,10 @@ def read_value(
 
 
 def _leaves(file: str, top: dict[Any, Any], others: list[str]) -> dict[str, TensorRef | Reference]:
-    """Named tensors: those of `top` itself, else those in its wrappers, else those at any depth, joined with dots."""
+    """Named tensors: those of `top` itself, else those in its wrappers, else those at any depth, joined with dots.
+
+    Of a rank file of Megatron-LM, those of its model; where it has virtual stages, after their key.
+    """
     found: dict[str, TensorRef | Reference] = {}
     seen: set[int] = set()
 
@@ -109,8 +118,18 @@ def _leaves(file: str, top: dict[Any, Any], others: list[str]) -> dict[str, Tens
             else:
                 take(str(key), value, not flat and not wrapped)
 
+    def unwrap_chunks(chunks: dict[str, dict[Any, Any]]) -> None:
+        others.extend(str(key) for key in top if key not in chunks)
+        for chunk, weights in chunks.items():
+            for key, value in weights.items():
+                take(f"{prefix_of(chunk)}{key}", value, True)
+
     try:
-        unwrap(top)
+        chunks = chunks_of(top)
+        if chunks:
+            unwrap_chunks(chunks)
+        else:
+            unwrap(top)
     except RecursionError:
         raise Malformed("dicts are nested too deeply") from None
     return found

@@ -111,12 +111,13 @@ def _rule(draw, name, axes, tp, staged, halves):
     on = ""
     if "layer" in axes:
         rest.remove("layer")
-        where = draw(st.sampled_from(["name", "shape"])) if not staged else draw(st.sampled_from(["name", "local", "shape"]))
+        where = draw(st.sampled_from(["name", "shape"])) if not staged else draw(st.sampled_from(["name", "local", "turn", "shape"]))
         if where == "shape":
             dims = draw(_dims(rest, tp, halves))
             return f'"{name}" = {name} [{", ".join(["layer/pp" if staged else "layer", *dims])}]'
-        spelled = ".{layer/pp}" if where == "local" else ".{layer}"
+        spelled = {"local": ".{layer/pp}", "turn": ".{vpp}.{layer/pp}"}.get(where, ".{layer}")
     elif staged:
+        spelled = draw(st.sampled_from(["", ".{vpp}"]))
         on = draw(st.sampled_from([" on first", " on last", " on all", ""]))
     if len(rest) > 1 and draw(st.integers(0, 3)) == 0:
         axis = draw(st.sampled_from(rest))

@@ -82,6 +82,21 @@ def _degrees(_: Path) -> tuple[Diagnostic, ...]:
     return raised(lambda: fit_source(family, family.layout("one"), side().sizes, found, {"tp": 4}))
 
 
+def _either_rank(_: Path) -> tuple[Diagnostic, ...]:
+    """Files whose numbers may be of either rank, and hold nothing that stands on one stage alone."""
+    text = '''model m { axes { layer a }  x [layer, a]  y [a] }
+    layout one of m (rank pp = 1, rank ep = 1) {
+      files "rank_{pp:03}.pt" when pp > 1
+      files "rank_{ep:03}.pt"
+      stages layer over pp
+      "x.{layer/pp}" = x [a]
+      "y" = y [a]  on last
+    }'''
+    (family,) = link([parse(text, "x.ckmap")])
+    sizes = bind_sizes(family, None, None, {"layer": 2, "a": 3}, lambda _: True)
+    return raised(lambda: fit_source(family, family.layout("one"), sizes, [Found(f"rank_00{i}.pt", "x.0", "f32", (3,)) for i in range(2)], {}))
+
+
 def _mapping(text: bytes) -> Callable[[Path], tuple[Diagnostic, ...]]:
     def act(folder: Path) -> tuple[Diagnostic, ...]:
         path = folder / "x.ckmap"
@@ -107,6 +122,7 @@ OUTSIDE: dict[str, Callable[[Path], tuple[Diagnostic, ...]]] = {
     "bad-template": lambda _: _template("{{ nothing }}"),
     "bad-template-text": lambda _: _template("[1, 2"),
     "degree-disagrees": _degrees,
+    "ambiguous-ranks": _either_rank,
     "stored-outside": lambda _: broken(lambda pieces: (at(pieces[0], AT, 1), *pieces[1:])),
     "copy-overlaps": lambda _: broken(lambda pieces: _overlapping_copy(pieces[0])),
     "copies-unequal": lambda _: broken(lambda pieces: _uneven_copy(pieces[0])),

@@ -61,6 +61,8 @@ def _owned(side: Side, at: dict[str, int]) -> tuple[int, ...]:
 def _named(rule: LiveRule, side: Side, at: dict[str, int]):
     """Every way to spell the name on this rank: the numbers spelled, and the indices they fix."""
     holes = {p.axis: p for p in rule.rule.names[0].parts if isinstance(p, Hole) and p.axis not in side.ranks}
+    turn = next((name for name in side.turns if name in holes), None)
+    holes.pop(turn, None)
     options = []
     uses_stage = False
     for axis, hole in holes.items():
@@ -79,7 +81,17 @@ def _named(rule: LiveRule, side: Side, at: dict[str, int]):
         if at[side.stages.rank] != stage:
             return
     for combination in product(*options):
-        yield {a: spelled for a, spelled, _ in combination}, {a: i for a, _, i in combination}
+        spelled, fixed = {a: n for a, n, _ in combination}, {a: i for a, _, i in combination}
+        if turn is None:
+            yield spelled, fixed
+        elif uses_stage:
+            parts = side.stages.by_turns(at[side.stages.rank])
+            number, part = next((t, part) for t, part in enumerate(parts) if fixed[side.stages.axis] in part)
+            yield spelled | {turn: number, side.stages.axis: part.index(fixed[side.stages.axis])}, fixed
+        else:
+            last = side.turns[turn] - 1
+            for number in {"first": [0], "last": [last]}.get(rule.rule.on, range(last + 1)):
+                yield spelled | {turn: number}, fixed
 
 
 def _tensor(rule: LiveRule, side: Side, at, fixed):
