@@ -65,7 +65,9 @@ def choose(
         names = ", ".join(sorted(f.name for f in known))
         raise Fault("unknown-family", f"there is no family `{family}`", notes=(f"there are {names}",), help="see `ckptc list`")
     fits = find_layouts(choices, found, from_)
-    fits = [f for f in fits if any(x.name == to for x in f.family.layouts)] or fits
+    able = [f for f in fits if any(x.name == to for x in f.family.layouts)]
+    if able and len(able[0].missing) == len(fits[0].missing):  # else the best fit has no such layout, which is what is said then
+        fits = able
     strays = stray_files(choices, found, from_) if not fits or fits[0].missing else None
     if strays:
         raise Fault(

@@ -98,7 +98,7 @@ def link(mappings: Sequence[Mapping]) -> tuple[Family, ...]:
             known |= own
         bases = {b.name for x in layouts if x.model in {m.name for m in chain} for b in x.extends if b.name != x.name}
         flat = tuple(_flatten(_layout_chain(x, known, inherited)) for x in known.values())
-        taken_away = {x.name for x in known.values() if x.span in inherited and not x.items}
+        taken_away = {x.name for x in known.values() if x.span in inherited and not x.items and not x.extends}
         # What others extend may have no rules itself.
         bases_only = taken_away | {x.name for x in known.values() if x.base}
         flat = tuple(x for x in flat if x.name not in bases_only and (x.rules or x.name not in bases))

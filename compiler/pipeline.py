@@ -15,7 +15,7 @@ from .names import format_of
 from .optimise import optimise
 from .prove import prove
 from .resolve import Side
-from .scope import whole_value
+from .scope import whole_number, whole_value
 
 
 @dataclass(frozen=True)
@@ -66,15 +66,21 @@ def _present(lowered: tuple[Lowered, ...], found: Sequence[Found]) -> frozenset[
     )
 
 
-def _axes(pattern: Pattern) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(part.axis for part in pattern.parts if isinstance(part, Hole)))
+def _object(pattern: Pattern, side: Side) -> tuple[str, tuple[tuple[str, int, int], ...]]:
+    """An object's name for `str.format`, and of each axis that it spells the first number and the extent."""
+    holes = {part.axis: part for part in pattern.parts if isinstance(part, Hole)}
+    extents = {**side.sizes.values, **side.ranks, **side.turns}
+    axes = []
+    for name, hole in holes.items():
+        first = whole_number(hole.offset, side.scope, f"the offset of `{name}`", 0) if hole.offset is not None else 0
+        axes.append((name, first, whole_value(extents.get(name), f"axis `{name}`", hole.span)))
+    return format_of(pattern), tuple(axes)
 
 
 def _plan_side(side: Side, lowered: tuple[Lowered, ...], proof: Proof) -> PlanSide:
     params = tuple((k, v) for k, v in side.params.items())
     ignored = tuple("".join(p if isinstance(p, str) else "{" + p.axis + "}" for p in x.parts) for x in side.ignored)
-    extents = {**side.sizes.values, **side.ranks, **side.turns}
-    objects = tuple((format_of(x), tuple((name, whole_value(extents.get(name), f"axis `{name}`", x.span)) for name in _axes(x))) for x in side.objects)
+    objects = tuple(_object(pattern, side) for pattern in side.objects)
     return PlanSide(
         side.layout, side.format, tuple(side.ranks.items()), params, tuple(x.stored for x in lowered), proof, ignored, side.carry,
         side.changed, side.omitted, objects,

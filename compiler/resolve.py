@@ -19,6 +19,7 @@ from ..dsl.tree import (
     Omit,
     Param,
     Pattern,
+    Ref,
     Refine,
     Require,
     Rule,
@@ -183,17 +184,20 @@ def bind_params(layout: FlatLayout, given: Mapping[str, Scalar]) -> dict[str, Sc
             )
     scope = Scope(words=layout.words)
     for param in layout.params:
-        scope.names[param.name] = _typed(param, given[param.name], layout.name) if param.name in given else evaluate(param.default, scope)
+        scope.names[param.name] = _typed(param, given[param.name], layout) if param.name in given else evaluate(param.default, scope)
     return {p.name: scope.names[p.name] for p in layout.params}
 
 
-def _typed(param: Param, value: Scalar, layout: str) -> Scalar:
-    if param.choices and value not in param.choices:
-        near = nearest(str(value), list(param.choices))
+def _typed(param: Param, value: Scalar, layout: FlatLayout) -> Scalar:
+    word = param.default.name if isinstance(param.default, Ref) and param.default.name in layout.words else None
+    choices = param.choices or ((word,) if word is not None else ())
+    if choices and value not in choices:
+        near = nearest(str(value), list(choices))
+        only = f"one of {', '.join(choices)}" if len(choices) > 1 else f"always {choices[0]}"
         raise MappingError(
             Diagnostic(
-                "unknown-choice", f"`{param.name}` of layout `{layout}` is one of {', '.join(param.choices)}, not `{value}`",
-                help=f"did you mean `{near}`?" if near else f"use --set {param.name}={param.choices[0]}",
+                "unknown-choice", f"`{param.name}` of layout `{layout.name}` is {only}, not `{value}`",
+                help=f"did you mean `{near}`?" if near else f"use --set {param.name}={choices[0]}",
             )
         )  # fmt: skip
     default = param.default.value if isinstance(param.default, Literal) else None
@@ -202,7 +206,7 @@ def _typed(param: Param, value: Scalar, layout: str) -> Scalar:
     if default is not None and type(default) is not type(value):
         kind = {bool: "true or false", int: "a whole number", float: "a number", str: "a word"}[type(default)]
         raise MappingError(
-            Diagnostic("wrong-type", f"`{param.name}` of layout `{layout}` is {kind}, not `{value}`", help=f"use --set {param.name}={str(default).lower()}")
+            Diagnostic("wrong-type", f"`{param.name}` of layout `{layout.name}` is {kind}, not `{value}`", help=f"use --set {param.name}={str(default).lower()}")
         )
     return value
 

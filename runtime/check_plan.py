@@ -47,7 +47,7 @@ def _side(side: Side) -> None:
     _need(total <= MOST_TENSORS, f"layout `{side.layout}` has {total:,} tensors")
     for pattern, axes in side.objects:
         _object(f"object `{pattern}`", pattern, axes)
-    objects = sum(prod(extent for _, extent in axes) for _, axes in side.objects)
+    objects = sum(prod(extent for _, _, extent in axes) for _, axes in side.objects)
     _need(objects <= MOST_OBJECTS, f"layout `{side.layout}` has {objects:,} objects")
 
 
@@ -77,10 +77,10 @@ def _stored(stored: Stored, distributed: bool) -> None:
         _need(all(n >= 0 for n in low) and all(n < 1 << 31 for n in high), f"{what} has coordinates out of bounds")
 
 
-def _object(what: str, pattern: str, axes: tuple[tuple[str, int], ...]) -> None:
-    names = {axis for axis, _ in axes}
+def _object(what: str, pattern: str, axes: tuple[tuple[str, int, int], ...]) -> None:
+    names = {axis for axis, _, _ in axes}
     _need(len(names) == len(axes), f"{what} has an axis twice")
-    _need(all(extent >= 1 for _, extent in axes), f"{what} has an axis without extent")
+    _need(all(first >= 0 and extent >= 1 for _, first, extent in axes), f"{what} has an axis without numbers")
     _holes(what, pattern, names)
 
 

@@ -120,8 +120,8 @@ class Proof:
 class Side:
     """One layout with its settings: what a checkpoint of it holds. `ignored` are name patterns (holes match
     digits) that a source may hold and that are dropped on purpose; `carry` are globs of side files. `objects` are name
-    patterns of what a target of a distributed format holds besides tensors, each with the extents of its holes:
-    `layers[{layer}].fc1._extra_state`, (("layer", 4),)."""
+    patterns of what a target of a distributed format holds besides tensors, each with the first number and the extent of
+    its holes: `layers[{layer}].fc1._extra_state`, (("layer", 0, 4),)."""
 
     layout: str
     format: str
@@ -133,7 +133,7 @@ class Side:
     carry: tuple[str, ...] = ()
     changed: tuple[str, ...] = ()  # parameters that are not at their defaults
     omitted: tuple[str, ...] = ()  # tensors of the model that the layout leaves out on purpose
-    objects: tuple[tuple[str, tuple[tuple[str, int], ...]], ...] = ()
+    objects: tuple[tuple[str, tuple[tuple[str, int, int], ...]], ...] = ()
 
 
 @dataclass(frozen=True)

@@ -93,12 +93,12 @@ def stacked_tensors(tensors: Sequence[tuple[str, str, tuple[int, ...]]]) -> list
     return found
 
 
-def object_keys(objects: Sequence[tuple[str, tuple[tuple[str, int], ...]]]) -> list[str]:
+def object_keys(objects: Sequence[tuple[str, tuple[tuple[str, int, int], ...]]]) -> list[str]:
     """The keys of objects, `Side.objects`, one per combination: the name without brackets, its index and extents."""
     names = [
-        pattern.format(**dict(zip((axis for axis, _ in axes), values, strict=True)))
+        pattern.format(**dict(zip((axis for axis, _, _ in axes), values, strict=True)))
         for pattern, axes in objects
-        for values in product(*(range(extent) for _, extent in axes))
+        for values in product(*(range(first, first + extent) for _, first, extent in axes))
     ]
     return [
         f"{stack.name}/shard_{_dotted(index or (0,))}_{_dotted(stack.extents or (1,))}"

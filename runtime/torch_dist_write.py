@@ -18,7 +18,7 @@ from .torch_pickle_write import Call, Instance, Slot, pickle_value
 from .torch_zip_layout import lay_out, without_tensors
 
 Tensors = Sequence[tuple[str, str, tuple[int, ...]]]
-Objects = Sequence[tuple[str, tuple[tuple[str, int], ...]]]
+Objects = Sequence[tuple[str, tuple[tuple[str, int, int], ...]]]
 Files = list[tuple[str, FileLayout, list[int]]]  # name, layout, positions of the tensors in its regions
 Texts = list[tuple[str, bytes]]
 

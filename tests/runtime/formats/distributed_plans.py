@@ -20,15 +20,15 @@ Axes = tuple[tuple[str, int], ...]
 
 EXTRA = "layers[{layer}].fc1._extra_state"
 OBJECTS = (
-    (EXTRA, (("layer", 4),)),
-    ("layers[{layer}].experts[{expert}].fc1._extra_state", (("layer", 4), ("expert", 3))),
-    ("mtp.layers.{mtp}.fc1._extra_state", (("mtp", 2),)),
+    (EXTRA, (("layer", 0, 4),)),
+    ("layers[{layer}].experts[{expert}].fc1._extra_state", (("layer", 0, 4), ("expert", 0, 3))),
+    ("mtp.layers.{mtp}.fc1._extra_state", (("mtp", 3, 2),)),
     ("output_layer._extra_state", ()),
 )  # fmt: skip
 OBJECT_KEYS = [
     *(f"layers.fc1._extra_state/shard_{i}_4" for i in range(4)),
     *(f"layers.experts.fc1._extra_state/shard_{i}.{j}_4.3" for i in range(4) for j in range(3)),
-    *(f"mtp.layers.{i}.fc1._extra_state/shard_0_1" for i in range(2)),
+    *(f"mtp.layers.{i}.fc1._extra_state/shard_0_1" for i in (3, 4)),
     "output_layer._extra_state/shard_0_1",
 ]
 

@@ -173,11 +173,11 @@ def test_objects_and_folders_live_in_plan_files() -> None:
     assert parse_plan(dump_plan(plan)) == plan
     check_plan(plan)
     hostile = [
-        (("a[{layer}]", ()),), (("a[{layer.x}]", (("layer", 2),)),), (("a[{layer}]", (("layer", 0),)),),
-        (("a[{layer}]", (("layer", 10**5), ("expert", 10**5))),),
+        (("a[{layer}]", ()),), (("a[{layer.x}]", (("layer", 0, 2),)),), (("a[{layer}]", (("layer", 0, 0),)),), (("a[{layer}]", (("layer", -1, 2),)),),
+        (("a[{layer}]", (("layer", 0, 10**5), ("expert", 0, 10**5))),),
     ]  # fmt: skip
     for objects in hostile:
-        with pytest.raises(ValueError, match=r"spelled|extent|objects"):
+        with pytest.raises(ValueError, match=r"spelled|numbers|objects"):
             check_plan(replace(plan, target=replace(plan.target, objects=objects)))
     for file in ("weights", "/", "../", "a//", "/a/"):
         with pytest.raises(ValueError, match=r"folder|within"):
