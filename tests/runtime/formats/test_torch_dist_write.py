@@ -21,6 +21,8 @@ from ...archives import unpack
 from .distributed_plans import OBJECT_KEYS, OBJECTS, bound_to, copying, family, model, stacked, with_objects
 from .test_torch_layout import without_identity
 
+pytestmark = pytest.mark.filterwarnings("ignore:torch.distributed is disabled")
+
 
 def read_metadata(folder: Path) -> Metadata:
     return dcp.FileSystemReader(folder).read_metadata()
