@@ -93,7 +93,7 @@ def choose(
             path = config_path(checkpoint, keys_layout, config)
             sizes = sizes_of(fit.family, keys_layout, path, of_model(given, fit.family), found, fit.layout)
             exists = stored_tensors(fit.layout, found) <= sizes.tensors.keys() | sizes.tied.keys()
-            rank = exists and has_place(target, sizes), agreement(fit.family, sizes), len(fit.family.layouts)
+            rank = exists and has_place(target, sizes) and has_place(fit.layout, sizes), agreement(fit.family, sizes), len(fit.family.layouts)
             good.append((rank, (fit.family, fit.layout, keys_layout, path)))
         except (MappingError, Fault) as e:
             error = error or e

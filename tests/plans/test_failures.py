@@ -120,7 +120,7 @@ CASES = {
     "missing tensor of its kind": Case("missing-tensor", ("model.norm.weight",), tensors(lambda t: t.pop("model.norm.weight"))),
     "missing head, not tied": Case("missing-tensor", ("lm_head.weight",), tensors(lambda t: t.pop("lm_head.weight"))),
     "missing layer": Case("missing-tensor", ("model.layers.3.",), tensors(lambda t: [t.pop(n) for n in list(t) if ".3." in n])),
-    "unknown tensor": Case("unknown-tensor", ("layers.1.self_attn.q_norm.weight",), tensors(lambda t: t.update({"model.layers.1.self_attn.q_norm.weight": torch.ones(10)}))),
+    "unknown tensor": Case("unknown-tensor", ("layers.1.self_attn.z_norm.weight",), tensors(lambda t: t.update({"model.layers.1.self_attn.z_norm.weight": torch.ones(10)}))),
     "layer beyond the config": Case("unknown-tensor", ("model.layers.4.mlp.up_proj.weight",), tensors(lambda t: t.update({"model.layers.4.mlp.up_proj.weight": torch.ones(84, 48)}))),
     "bias in one layer only": Case("missing-tensor", ("layers.0.self_attn.q_proj.bias",), tensors(lambda t: t.update({"model.layers.1.self_attn.q_proj.bias": torch.ones(60)}))),
     "wrong shape": Case("wrong-shape", (UP, "[83, 48]", "[84, 48]", SHARD), tensors(lambda t: t.update({UP: torch.ones(83, 48)}))),
