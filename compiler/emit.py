@@ -37,9 +37,8 @@ def _template() -> jinja2.Template:
 
 
 def _side(side: Any) -> dict[str, Any]:
-    out: dict[str, Any] = {f.name: _literal(getattr(side, f.name)) for f in fields(side)}
-    out["stored"] = [(_literal(s), s.origin) for s in side.stored]
-    return out
+    others = [(f.name, _literal(getattr(side, f.name))) for f in fields(side) if f.name != "stored"]
+    return {"fields": others, "stored": [(_literal(s), s.origin) for s in side.stored]}
 
 
 def _literal(value: Any) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file, save_file
 
 import ckptc
@@ -149,6 +150,16 @@ def test_a_family_becomes_what_megatron_core_stores_and_comes_back(family: str, 
     assert same(load_file(tmp_path / "back/model.safetensors"), hf)
 
 
+def test_an_emitted_module_holds_the_whole_plan(tmp_path: Path) -> None:
+    """What stands beside the tensors too: Megatron-core asks for its objects."""
+    shapes, keys = FAMILIES["qwen2_moe"]
+    made = ckptc.plan(saved(tmp_path / "hf", "qwen2_moe", make(shapes), keys), to="megatron")
+    assert made.data.target.objects
+    module: dict[str, Any] = {"__name__": "emitted"}
+    exec(made.emit(), module)
+    assert module["PLAN"] == made.data
+
+
 NEOX: Shapes = {"gpt_neox.embed_in.weight": (VOCAB, HIDDEN), "embed_out.weight": (VOCAB, HIDDEN), "gpt_neox.final_layer_norm.weight": (HIDDEN,), "gpt_neox.final_layer_norm.bias": (HIDDEN,)} | layers("gpt_neox.layers.", NORMS, NORM_BIASES, {
     "attention.query_key_value.weight": (3 * HIDDEN, HIDDEN), "attention.query_key_value.bias": (3 * HIDDEN,),
     "attention.dense.weight": (HIDDEN, HIDDEN), "attention.dense.bias": (HIDDEN,), "mlp.dense_h_to_4h.weight": (FFN, HIDDEN),
@@ -178,17 +189,84 @@ def test_gpt_neox_has_heads_in_megatrons_own_order(tmp_path: Path) -> None:
     assert same(load_file(tmp_path / "back/model.safetensors"), hf)
 
 
-def test_what_megatron_cannot_say_is_refused(tmp_path: Path) -> None:
-    source = saved(tmp_path / "hf", "gpt_neox", make(NEOX), {"num_attention_heads": 8})
-    with pytest.raises(ckptc.MappingError, match="unmet-requirement"):
+@pytest.mark.parametrize("to", ["megatron", "megatron-legacy", "megatron-lm", "nemo2", "nemo", "nemo-dist", "nemo-legacy"])
+def test_what_megatron_cannot_say_is_refused(to: str, tmp_path: Path) -> None:
+    """Four heads of even size, for each layout could hold the tensors: attention and feed-forward network at once it cannot."""
+    serial = saved(tmp_path / "serial", "gpt_neox", make(NEOX), {"num_attention_heads": 4, "use_parallel_residual": False})
+    assert ckptc.plan(serial, to=to).data.target.layout == to
+    parallel = saved(tmp_path / "parallel", "gpt_neox", make(NEOX), {"num_attention_heads": 4})
+    with pytest.raises(ckptc.MappingError, match="adds both at once"):
+        ckptc.plan(parallel, to=to)
+
+
+@pytest.mark.parametrize("family", ["qwen2_moe", "qwen3_moe"])
+@pytest.mark.parametrize("only", [{"decoder_sparse_step": 2}, {"mlp_only_layers": [1]}], ids=str)
+def test_experts_in_some_layers_alone_are_refused(family: str, only: dict[str, Any], tmp_path: Path) -> None:
+    shapes, keys = FAMILIES[family]
+    source = saved(tmp_path / "hf", family, make(shapes), {**keys, **only})
+    with pytest.raises(ckptc.MappingError, match=next(iter(only))):
         ckptc.plan(source, to="megatron")
 
 
-def test_experts_in_some_layers_alone_are_refused(tmp_path: Path) -> None:
-    shapes, keys = FAMILIES["qwen3_moe"]
-    source = saved(tmp_path / "hf", "qwen3_moe", make(shapes), {**keys, "decoder_sparse_step": 2})
-    with pytest.raises(ckptc.MappingError, match="decoder_sparse_step"):
-        ckptc.plan(source, to="megatron")
+@pytest.mark.parametrize("to", ["nemo", "nemo2"])
+@pytest.mark.parametrize("family", [*FAMILIES, "gpt_neox"])
+def test_scaled_rotary_positions_are_not_dropped(family: str, to: str, tmp_path: Path) -> None:
+    shapes, keys = FAMILIES.get(family, (NEOX, {"num_attention_heads": 4, "use_parallel_residual": False}))
+    source = saved(tmp_path / "hf", family, make(shapes), {**keys, "rope_scaling": {"rope_type": "yarn", "factor": 4.0}})
+    with pytest.raises(ckptc.MappingError, match="rotary positions"):
+        ckptc.plan(source, to=to)
+
+
+@pytest.mark.parametrize("normed", [True, False])
+@pytest.mark.parametrize("family", ["qwen2_moe", "qwen3_moe"])
+def test_how_experts_are_weighted_goes_through_nemo_and_back(family: str, normed: bool, tmp_path: Path) -> None:
+    """Megatron takes the softmax of the chosen experts' scores, which then sum to 1, or chooses after the softmax."""
+    shapes, keys = FAMILIES[family]
+    hf = make(shapes)
+    source = saved(tmp_path / "hf", family, hf, {**keys, "norm_topk_prob": normed, "num_experts_per_tok": 3})
+    ckptc.convert(source, tmp_path / "nemo", to="nemo", tp=2)
+    said = yaml.safe_load((tmp_path / "nemo/model_config.yaml").read_text())
+    assert said.get("moe_router_pre_softmax", False) is not normed
+    assert said.get("moe_shared_expert_intermediate_size") == (SHARED if family == "qwen2_moe" else None)
+    ckptc.convert(tmp_path / "nemo", tmp_path / "back", to="hf", family=family, vocab=VOCAB)
+    assert same(load_file(tmp_path / "back/model.safetensors"), hf)
+    config = json.loads((tmp_path / "back/config.json").read_text())
+    assert (config["model_type"], config["norm_topk_prob"], config["num_experts_per_tok"]) == (family, normed, 3)
+
+
+def test_mixtral_cannot_say_that_experts_are_weighted_otherwise(tmp_path: Path) -> None:
+    shapes, keys = FAMILIES["mixtral"]
+    ckptc.convert(saved(tmp_path / "hf", "mixtral", make(shapes), keys), tmp_path / "nemo", to="nemo")
+    with (tmp_path / "nemo/model_config.yaml").open("a") as file:
+        file.write("moe_router_pre_softmax: true\n")
+    with pytest.raises(ckptc.MappingError, match="moe_router_pre_softmax"):
+        ckptc.plan(tmp_path / "nemo", to="hf", family="mixtral", vocab=VOCAB)
+
+
+def test_the_bias_of_a_router_stays_float32(tmp_path: Path) -> None:
+    shapes, keys = FAMILIES["mixtral"]
+    hf = make(shapes)
+    source = saved(tmp_path / "hf", "mixtral", hf, keys)
+    ckptc.convert(source, tmp_path / "one", to="nemo")
+    path = tmp_path / "one/model_weights.ckpt"
+    weights = torch.load(path, weights_only=True)
+    biases = {f"model.decoder.layers.{i}.mlp.router.expert_bias": torch.arange(EXPERTS) / 7 + i for i in range(LAYERS)}
+    torch.save(weights | biases, path)
+    ckptc.convert(tmp_path / "one", tmp_path / "dist", to="megatron", family="mixtral", dtype="bfloat16", vocab=VOCAB)
+    wanted = {name: x.bfloat16() for name, x in account(hf).items()}
+    assert same(read(tmp_path / "dist"), wanted | {"decoder.layers.mlp.router.expert_bias": torch.stack([*biases.values()])})
+
+
+NAMED = {"mistral": "llama", "qwen2": "llama"}  # their names are Llama's: only model_type tells them apart
+
+
+@pytest.mark.parametrize("family", [*FAMILIES, "gpt_neox"])
+def test_names_tell_the_family_where_the_config_does_not(family: str, tmp_path: Path) -> None:
+    shapes, keys = FAMILIES.get(family, (NEOX, {"num_attention_heads": 4, "use_parallel_residual": False}))
+    source = saved(tmp_path / "hf", family, make(shapes), keys)
+    config = json.loads((source / "config.json").read_text())
+    (source / "config.json").write_text(json.dumps({k: v for k, v in config.items() if k != "model_type"}))
+    assert ckptc.plan(source, to="megatron").data.mapping == NAMED.get(family, family)
 
 
 def test_no_family_restates_what_the_frameworks_share() -> None:
