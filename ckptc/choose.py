@@ -28,12 +28,15 @@ from .runtime.match import few
 from .runtime.megatron_file import ARGS
 from .runtime.nemo_archive import CONFIG, unwrap
 from .runtime.run_arguments import place_of_arguments, said_order
+from .runtime.stacked import DISTRIBUTED
 
 _Choice: TypeAlias = tuple[Family, FlatLayout, FlatLayout | None, Path | None]
 
 
 def with_indices(checkpoint: Checkpoint, mapping: str | Path | None) -> Checkpoint:
     """The checkpoint with the parts of stacked tensors as tensors, where a layout has names for them."""
+    if checkpoint.format not in DISTRIBUTED:
+        return checkpoint
     layouts = (layout for family in library.families(mapping) for layout in family.layouts)
     patterns = dict.fromkeys(format_of(p) for layout in layouts for flat in layout.rules for p in flat.rule.names)
     return replace(checkpoint, entries=by_index(checkpoint.entries, patterns))

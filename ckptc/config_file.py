@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import json
 from collections.abc import Mapping
+from copy import deepcopy
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -61,12 +63,18 @@ def read_text(path: Path) -> str:
     return bytes(read_at(archive.path, member.at, member.nbytes)).decode()
 
 
+@lru_cache(maxsize=8)
+def _yaml(text: str) -> Any:
+    """What a YAML text holds. Every family that may fit asks, and parsing takes long."""
+    import yaml
+
+    return yaml.safe_load(text)
+
+
 def parse_config(text: str, path: Path) -> Mapping[str, Any]:
     try:
         if path.suffix in (".yaml", ".yml"):
-            import yaml
-
-            data = yaml.safe_load(text)
+            data = deepcopy(_yaml(text))
         else:
             data = json.loads(text)
     except Exception as e:

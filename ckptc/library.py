@@ -70,7 +70,13 @@ def read_mapping(path: Path) -> Mapping:
 
 def load(names: Iterable[str | Path]) -> tuple[Family, ...]:
     """The families of these mapping files and of all files that they use."""
-    return link(list(_closure([mapping_path(n) for n in names]).values()))
+    found = _closure([mapping_path(n) for n in names])
+    return _linked(tuple((path, path.stat().st_mtime_ns, display_name(path)) for path in found))
+
+
+@lru_cache(maxsize=16)
+def _linked(files: tuple[tuple[Path, int, str], ...]) -> tuple[Family, ...]:
+    return link([_parsed(*file) for file in files])
 
 
 def _closure(paths: list[Path]) -> dict[Path, Mapping]:

@@ -88,6 +88,14 @@ def link(mappings: Sequence[Mapping]) -> tuple[Family, ...]:
     models = _unique([m for f in mappings for m in f.models], "model")
     layouts = [x for f in mappings for x in f.layouts]
     families = []
+    flattened: dict[tuple[tuple[int, tuple[Start, ...]], ...], FlatLayout] = {}  # most families share most layouts
+
+    def flat_of(chain: list[Prefixed]) -> FlatLayout:
+        key = tuple((id(layout), starts) for layout, starts in chain)
+        if key not in flattened:
+            flattened[key] = _flatten(chain)
+        return flattened[key]
+
     for model in models.values():
         chain = _chain(model, models)
         known: dict[str, Layout] = {}
@@ -97,7 +105,7 @@ def link(mappings: Sequence[Mapping]) -> tuple[Family, ...]:
             inherited |= {x.span: known[name] for name, x in own.items() if name in known}
             known |= own
         bases = {b.name for x in layouts if x.model in {m.name for m in chain} for b in x.extends if b.name != x.name}
-        flat = tuple(_flatten(_layout_chain(x, known, inherited)) for x in known.values())
+        flat = tuple(flat_of(_layout_chain(x, known, inherited)) for x in known.values())
         taken_away = {x.name for x in known.values() if x.span in inherited and not x.items and not x.extends}
         # What others extend may have no rules itself.
         bases_only = taken_away | {x.name for x in known.values() if x.base}
