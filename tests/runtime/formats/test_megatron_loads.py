@@ -112,7 +112,7 @@ def gpt_plan(experts: int) -> tuple[Plan, Tensors, dict[str, str]]:
     linears = [(f"{layer}.self_attention.linear_{end}", LAYERS) for end in ("qkv", "proj")]
     linears += [(f"{layer}.{inner}.linear_{end}", axes) for end in ("fc1", "fc2")]
     plan = copying(families, "torch_dist")
-    objects = tuple((f"{name}._extra_state", its_axes) for name, its_axes in linears)
+    objects = tuple((f"{name}._extra_state", tuple((axis, 0, extent) for axis, extent in its_axes)) for name, its_axes in linears)
     return replace(plan, target=replace(plan.target, objects=objects)), tensors, lives
 
 
