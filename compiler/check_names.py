@@ -7,7 +7,24 @@ from dataclasses import dataclass, field
 
 from ..dsl.diagnostic import Diagnostic, Label
 from ..dsl.nearest import nearest
-from ..dsl.tree import AxisRef, Call, Copies, Expr, Hole, Index, Let, Model, Pad, Ref, Refine, Slice, Span, Stages, Sum
+from ..dsl.tree import (
+    FILLS,
+    AxisRef,
+    Call,
+    Copies,
+    Expr,
+    Hole,
+    Index,
+    Let,
+    Model,
+    Pad,
+    Ref,
+    Refine,
+    Slice,
+    Span,
+    Stages,
+    Sum,
+)
 from .link import FlatLayout
 from .reads import inside
 from .scope import FUNCTIONS
@@ -117,6 +134,9 @@ def check_index(index: Index, names: Names) -> Iterator[Diagnostic]:
         case Pad(operand, amount):
             yield from check_index(operand, names)
             yield from check_expr(amount, names)
+            if index.fill not in FILLS and index.fill not in names.params:
+                title = f"`{index.fill}` is neither a way to pad nor a parameter that says one"
+                yield unknown("unknown-fill", title, index.fill, names.params | FILLS, index.span, "pad with `zero`, `repeat last` or `mean`")
         case Copies(count):
             yield from check_expr(count, names)
         case Sum(terms):

@@ -59,7 +59,7 @@ def compose(source: tuple[Lowered, ...], target: tuple[Lowered, ...]) -> tuple[M
                 loops = tuple((x.extent, (), x.move) for x in piece.loops)
                 moves.append(Move(None, j, (), piece.base, loops))
                 continue
-            for i, left, ranks in readable[piece.tensor]:
+            for i, left, ranks in readable[piece.source]:
                 scale = item.rule.scale / source[i].rule.scale
                 shift = item.rule.shift - source[i].rule.shift * scale
                 spans = source[i].rule.rule.span, item.rule.rule.span

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from itertools import product
 
-from ..runtime.plan import Plan, Side, Step, Stored
+from ..runtime.plan import Made, Plan, Side, Step, Stored
 
 
 def describe(plan: Plan) -> str:
@@ -26,10 +26,14 @@ def describe(plan: Plan) -> str:
     if plan.checks:
         lines.append(f"checks  {len(plan.checks)} steps compare declared copies in the source")
         lines += _table([_check_row(plan, s) for s in plan.checks])
-    lines += [f"made    {m.name.partition(':')[2]} {list(m.shape)} = {m.function}({', '.join(map(str, m.args))})" for m in plan.made]
+    lines += [f"made    {m.name.partition(':')[2]} {list(m.shape)}{_making(m)}" for m in plan.made]
     if plan.files:
         lines.append("files   " + ", ".join(name for name, _ in plan.files))
     return "\n".join(lines)
+
+
+def _making(made: Made) -> str:
+    return f" in {len(made.steps)} steps" if made.steps else f" = {made.function}({', '.join(map(str, made.args))})"
 
 
 def summary(plan: Plan) -> str:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from ..dsl.nearest import nearest
 from ..dsl.show import show
-from ..dsl.tree import AxisRef, Copies, Index, One, Pad, Slice, Span, Sum, Term
+from ..dsl.tree import FILLS, AxisRef, Copies, Index, One, Pad, Slice, Span, Sum, Term
 from .digits import Vector
 from .pieces import AT, COORDS, COPY, Loop, Piece, check_few, moved, product, scaled_offset, sliced, stepped
 from .resolve import LiveRule, Side
@@ -139,16 +139,46 @@ def _pad(index: Pad, state: RuleState) -> tuple[int, list[Piece]]:
         raise fault("pad-too-small", f"`{show(index.operand)}` ({size}) is larger than the {amount} it is padded to", index.span, help=f"pad it to {size} or more")
     if total == size:
         return size, pieces
-    if index.fill == "zero":
+    how = _fill(index, state.side)
+    if how == "zero":
         # Each rank that slices the operand has padding of its own.
         ranks = [rank for rank in dict.fromkeys(sliced_by(index.operand, state.side)) if rank in state.side.ranks]
         by_rank = [loop for rank in ranks for loop in loops_of(state.side.ranks[rank], None, 0, state.vector(**{f"_{rank}": 1}))]
         fill = [Piece(None, (), state.vector(at=size), (*by_rank, *loops_of(total - size, None, 0, state.vector(at=1))))]
+    elif how == "mean":
+        axis = _whole_axis(index.operand, index, state.side)
+        fill = [Piece("", (), state.vector(at=size), loops_of(total - size, None, 0, state.vector(at=1)), True, axis)]
     else:
         again = loops_of(total - size, None, 0, state.vector(at=1))
         lasts = [last for p in pieces if (last := _at_offset(p, size - 1)) is not None]
         fill = [moved(replace(p, loops=p.loops + again, padding=True), 1) for p in lasts]
     return total, pieces + fill
+
+
+def _fill(index: Pad, side: Side) -> str:
+    """How the padding is filled: as the rule says, or as the parameter that it names does."""
+    if index.fill in FILLS:
+        return index.fill
+    value = side.params.get(index.fill)
+    if value not in FILLS:
+        ways = "`zero`, `repeat last` or `mean`"
+        raise fault("bad-fill", f"`{index.fill}` says how to pad, and is {value}", index.span, help=f"pad with {ways}, or a parameter that is one of them")
+    return str(value)
+
+
+def _whole_axis(operand: Index, index: Pad, side: Side) -> str:
+    """The axis of the model that an expression is, by itself."""
+    match operand:
+        case AxisRef(name) if name in side.lets:
+            return _whole_axis(side.lets[name], index, side)
+        case AxisRef(name) if name not in side.parts and type(side.sizes.values.get(name)) is int:
+            return name
+        case Sum((Term(None, (factor,)),)):
+            return _whole_axis(factor, index, side)
+    raise fault(
+        "mean-of-part", f"`{show(operand)}` is filled up with a mean, and is not one whole axis", index.span,
+        help="pad the axis itself, and slice it outside: pad(vocab, 128, mean)/tp",
+    )  # fmt: skip
 
 
 def _at_offset(piece: Piece, offset: int) -> Piece | None:

@@ -21,8 +21,18 @@ from .names import box_of, check_names, fixed_ranks, format_of, named, rank_piec
 from .pieces import Loop, Piece, bounded, check_few, product, scaled_offset
 from .resolve import LiveRule, MadeTensor, Side, unknown_tensor
 from .scope import LARGEST, fault
+from .sizes import Tensor
 
 MOST_TENSORS = 2**22  # of one rule, over all ranks
+
+
+@dataclass(frozen=True)
+class MeanTensor:
+    """The mean of a tensor over one of its axes. `of` is that tensor with this axis first."""
+
+    tensor: Tensor
+    of: Tensor
+    span: Span
 
 
 @dataclass(frozen=True)
@@ -56,14 +66,33 @@ def lower(side: Side) -> tuple[Lowered, ...]:
 
 def lower_made(made: MadeTensor) -> Lowered:
     """A tensor that no file holds, as if one did: under the name that plans know it by."""
-    tensor = made.tensor
-    stored = Stored(made_name(tensor.name), "", (), (Box(()),), tensor.shape, dtype=None, origin=f"{made.span.file}:{made.span.line}")
+    return lower_whole(made.tensor, made_name(made.tensor.name), made.span)
+
+
+def lower_whole(tensor: Tensor, name: str, span: Span) -> Lowered:
+    """A tensor that is stored as it stands in the model."""
+    stored = Stored(name, "", (), (Box(()),), tensor.shape, origin=f"{span.file}:{span.line}")
     loops, stride = [], 1
     for axis, extent in zip(reversed(tensor.axes), reversed(tensor.shape), strict=True):
         loops.append(Loop(extent, axis, 1, (stride, 0)))
         stride *= extent
     piece = Piece(tensor.name, tuple((axis, 0) for axis in tensor.axes), (0, 0), tuple(x for x in loops if x.extent > 1))
-    return Lowered(stored, (piece,), LiveRule(Rule((), tensor.name, (), span=made.span), tensor.name, {}, 0))
+    return Lowered(stored, (piece,), LiveRule(Rule((), tensor.name, (), span=span), tensor.name, {}, 0))
+
+
+def means(lowered: Iterable[Lowered], side: Side) -> tuple[MeanTensor, ...]:
+    """The means that pieces of a side are filled up with, each once."""
+    found: dict[str, MeanTensor] = {}
+    for item in lowered:
+        for piece in item.pieces:
+            if piece.mean and piece.tensor is not None:
+                of = side.sizes.tensors[piece.tensor]
+                sizes = dict(zip(of.axes, of.shape, strict=True))
+                rest = tuple(axis for axis in of.axes if axis != piece.mean)
+                tensor = Tensor(piece.source, rest, tuple(sizes[axis] for axis in rest))
+                over = Tensor(of.name, (piece.mean, *rest), (sizes[piece.mean], *tensor.shape))
+                found[tensor.name] = MeanTensor(tensor, over, item.rule.rule.span)
+    return tuple(found.values())
 
 
 def _stage_counts(rule: LiveRule, side: Side) -> list[int | None]:
@@ -212,7 +241,7 @@ def _check_axes(pieces: list[Piece], rule: LiveRule, side: Side) -> None:
         if piece.tensor is None:
             continue
         tensor = side.sizes.tensors[piece.tensor]
-        used = {a for a, _ in piece.first}
+        used = {a for a, _ in piece.first} | ({piece.mean} if piece.mean else set())
         note = (f"{tensor.name} [{', '.join(tensor.axes)}]",)
         for axis in tensor.axes:
             if axis not in used:

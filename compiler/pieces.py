@@ -33,13 +33,15 @@ class Loop:
 @dataclass(frozen=True)
 class Piece:
     """`tensor` is None for zeros, "" while no label says what fills it. `first` is the model index that the
-    place `base` holds, per axis, as (axis, index) pairs. `padding`: written to fill up, never read."""
+    place `base` holds, per axis, as (axis, index) pairs. `padding`: written to fill up, never read. `mean`: an axis over
+    which the tensor's elements are averaged; such a piece has none of its indices."""
 
     tensor: str | None
     first: tuple[tuple[str, int], ...]
     base: Vector
     loops: tuple[Loop, ...]
     padding: bool = False
+    mean: str = ""
 
     @property
     def count(self) -> int:
@@ -47,6 +49,11 @@ class Piece:
         for loop in self.loops:
             total *= loop.extent
         return total
+
+    @property
+    def source(self) -> str:
+        """The name of what the elements come from: the tensor, or its mean."""
+        return f"mean({self.tensor}, {self.mean})" if self.mean else self.tensor or ""
 
     def index(self, axis: str) -> int:
         return dict(self.first).get(axis, 0)
@@ -57,7 +64,7 @@ def stepped(piece: Piece, loop: Loop, i: int, rest: tuple[Loop, ...]) -> Piece:
     first = dict(piece.first)
     if loop.axis is not None:
         first[loop.axis] = first.get(loop.axis, 0) + i * loop.step
-    return Piece(piece.tensor, tuple(first.items()), added(piece.base, scaled(loop.move, i)), rest, piece.padding)
+    return replace(piece, first=tuple(first.items()), base=added(piece.base, scaled(loop.move, i)), loops=rest)
 
 
 def product(left: Piece, right: Piece) -> Piece:
@@ -67,7 +74,7 @@ def product(left: Piece, right: Piece) -> Piece:
     for axis, index in right.first:
         first[axis] = first.get(axis, 0) + index
     padding = left.padding or right.padding
-    return Piece(tensor, tuple(first.items()), added(left.base, right.base), left.loops + right.loops, padding)
+    return Piece(tensor, tuple(first.items()), added(left.base, right.base), left.loops + right.loops, padding, left.mean or right.mean)
 
 
 def scaled_offset(piece: Piece, k: int) -> Piece:

@@ -9,7 +9,7 @@ from ..dsl.tree import Hole, Pattern
 from ..runtime.plan import Made, Plan, Proof, made_name
 from ..runtime.plan import Side as PlanSide
 from .compose import compare, compose
-from .lower import Lowered, lower, lower_made
+from .lower import Lowered, MeanTensor, lower, lower_made, lower_whole, means
 from .match import Found, regex, representatives
 from .names import format_of
 from .optimise import optimise
@@ -42,6 +42,10 @@ def compile_sides(
     """
     left = lower(source) + tuple(lower_made(m) for m in target.made)
     right = tuple(x for x in lower(target) if not x.rule.tied)
+    averaged = means(right, target)
+    made = tuple(Made(made_name(m.tensor.name), m.tensor.shape, m.function, m.args) for m in target.made)
+    made += tuple(_mean(m, left) for m in averaged)
+    left += tuple(lower_whole(m.tensor, made_name(m.tensor.name), m.span) for m in averaged)
     proofs = prove(source, left), prove(target, right)
     steps = optimise(compose(left, right), left, right)
     checks = optimise(compare(left, all_copies=compare_all, present=_present(left, found)), left, left)
@@ -54,7 +58,7 @@ def compile_sides(
         (*files, *target.texts),
         dtype,
         tuple((n, v) for n, v in source.sizes.values.items() if type(v) is int),
-        tuple(Made(made_name(m.tensor.name), m.tensor.shape, m.function, m.args) for m in target.made),
+        made,
     )
     return Compiled(plan, source, target)
 
@@ -64,6 +68,12 @@ def _present(lowered: tuple[Lowered, ...], found: Sequence[Found]) -> frozenset[
     return frozenset(
         i for i, x in enumerate(lowered) if x.rule.tied and any(regex(p).fullmatch(n) for p in x.rule.rule.names for n in names)
     )
+
+
+def _mean(mean: MeanTensor, left: tuple[Lowered, ...]) -> Made:
+    """How a mean is calculated: the steps that bring its tensor together, the averaged axis first."""
+    whole = (lower_whole(mean.of, mean.of.name, mean.span),)
+    return Made(made_name(mean.tensor.name), mean.tensor.shape, "mean", (), optimise(compose(left, whole), left, whole), mean.of.shape[0])
 
 
 def _object(pattern: Pattern, side: Side) -> tuple[str, tuple[tuple[str, int, int], ...]]:

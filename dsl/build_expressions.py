@@ -80,6 +80,9 @@ class BuildExpressions:
     def fill_repeat(self, at: Place, parts: list[Any]) -> str:
         return "repeat last"
 
+    def fill_named(self, at: Place, parts: list[Any]) -> str:
+        return str(parts[0])
+
     def copies(self, at: Place, parts: list[Any]) -> tree.Copies:
         return tree.Copies(parts[0], self.span(at))
 

@@ -132,9 +132,13 @@ class Slice:
     span: Span = _span()
 
 
+FILLS = frozenset({"zero", "repeat last", "mean"})
+
+
 @dataclass(frozen=True)
 class Pad:
-    """`pad(e, n)` rounds up to a multiple of n; `pad(e, to n)` up to exactly n. fill: "zero" or "repeat last"."""
+    """`pad(e, n)` rounds up to a multiple of n; `pad(e, to n)` up to exactly n. fill: one of
+    `FILLS`, or the name of a parameter whose value is one."""
 
     operand: Index
     amount: Expr

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import groupby
 from math import prod
@@ -125,7 +125,7 @@ def bind(
     sources, targets = families(plan.source.stored), families(plan.target.stored)
     kept = Kept()
     entries = match(plan.source, sources, checkpoint, make(plan.made, kept))
-    windows = [None if entry is None else entry.window for entry in entries]
+    windows = _averaged(plan, sources, [None if entry is None else entry.window for entry in entries])
     check_extents(windows)
     moves = instances(plan.steps, sources, targets)
     moves = moves.take(np.lexsort((moves.target_at, moves.target)))
@@ -150,6 +150,21 @@ def bind(
         plan, str(checkpoint.path), checkpoint, sources, targets, windows, tensors, order, moves, checks, files,
         (*((name, text.encode()) for name, text in plan.files), *texts), carried(plan, checkpoint.beside, extra), kept=kept,
     )  # fmt: skip
+
+
+def _averaged(plan: Plan, sources: tuple[Family, ...], windows: list[Window | None]) -> list[Window | None]:
+    """The windows, those of means in the dtype of what they are the mean of."""
+    starts = {family.stored.name: family.start for family in sources}
+    for made in plan.made:
+        mean = windows[starts[made.name]] if made.steps else None
+        if mean is not None:
+            used = np.unique(instances(made.steps, sources, families((made.whole,))).source).tolist()
+            dtypes = {window.dtype for i in used if i >= 0 and (window := windows[i]) is not None}
+            if not dtypes <= set(FLOATING):
+                wrong = ", ".join(sorted(dtypes - set(FLOATING)))
+                raise Fault("mean-of-these", f"`{made.name.partition(':')[2]}` cannot be worked out from {wrong}", help="pad with zeros")
+            windows[starts[made.name]] = replace(mean, dtype=dtypes.pop() if len(dtypes) == 1 else "float32")
+    return windows
 
 
 def _refuse_absent(moves: Instances, windows: list[Window | None], plan: Plan) -> None:

@@ -6,6 +6,7 @@ import math
 import re
 import string
 from collections.abc import Collection
+from dataclasses import replace
 from math import prod
 
 from .kernels import FLOATING
@@ -28,6 +29,14 @@ def check_plan(plan: Plan) -> None:
     _need(plan.dtype is None or plan.dtype in FLOATING, f"it casts to `{plan.dtype}`")
     for number, step in enumerate(plan.steps):
         _step(f"step {number}", step, plan.source, plan.target)
+    for made in plan.made:
+        what = f"`{made.name}`"
+        _need((made.rows >= 1) == bool(made.steps), f"{what} is made of {made.rows} rows")
+        if made.steps:
+            _need(made.function == "mean", f"{what} is made by `{made.function}`, which is not known")
+            _need(all(n >= 1 for n in made.shape) and prod(made.whole.shape) < MOST, f"{what} has shape {list(made.shape)}")
+            for number, step in enumerate(made.steps):
+                _step(f"step {number} of {what}", step, plan.source, replace(plan.target, stored=(made.whole,)))
     for number, step in enumerate(plan.checks):
         _need(step.source is not None, f"check {number} compares nothing")
         _step(f"check {number}", step, plan.source, plan.source)

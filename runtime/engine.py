@@ -19,6 +19,7 @@ from .fault import Fault
 from .fill import Filler, Sources, buffer
 from .in_kernel import Copier
 from .kernels import Array, Kernel
+from .mean import work_out
 from .nemo_write import bound_for
 from .open_files import room
 from .progress import EVERY_SECONDS, OnProgress, Progress
@@ -70,11 +71,12 @@ def run(
     asked, workers = workers, max(1, min(workers, len(plan.tasks)))
     with _stoppable(), destination.destination(out, archive, overwrite=overwrite, merge=merge, durable=durable) as root:
         compared = compare_copies(bound, memory, asked, progress) if check_copies else 0
+        averaged = work_out(bound, memory)
         for each in bound.puts:
             put(os.path.join(root, each.file), each)
         read, calls = _work(bound, plan, root, workers, progress, kernels, began)
     return Report(
-        time.perf_counter() - began, read + compared, bound.bytes_written, plan.buffer_bytes * workers, bound.names, calls, compared
+        time.perf_counter() - began, read + compared + averaged, bound.bytes_written, plan.buffer_bytes * workers, bound.names, calls, compared
     )  # fmt: skip
 
 
@@ -170,6 +172,7 @@ def stream(
 ) -> Iterator[tuple[str, str, tuple[int, ...], Array]]:
     """Yields (name, dtype, shape, bytes) of every target tensor whose coordinates agree with `ranks`, in file order;
     the next one is filled meanwhile. The bytes are the caller's to keep."""
+    work_out(bound, memory)
     wanted = dict(ranks or {})
     limits = budget(memory, 1, scratch(bound), tiled(bound))
     whole = Budget(1 << 62, 1 << 62, limits.arena, limits.scratch, limits.gather)

@@ -29,11 +29,13 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {"rope": _rope}
 
 
 class Kept:
-    """Whoever holds this keeps the file of made tensors."""
+    """Whoever holds this keeps the file of made tensors. `complete`: it also has those that are worked out in a run."""
+
+    complete = False
 
 
 def make(wanted: Sequence[Made], kept: Kept) -> tuple[Entry, ...]:
-    """Entries of a temporary file that is there as long as `kept` is."""
+    """Entries of a temporary file that is there as long as `kept` is; with room for what a run works out first."""
     if not wanted:
         return ()
     number, path = tempfile.mkstemp(prefix="ckptc-made-")
@@ -41,6 +43,10 @@ def make(wanted: Sequence[Made], kept: Kept) -> tuple[Entry, ...]:
     entries: list[Entry] = []
     with os.fdopen(number, "wb") as file:
         for made in wanted:
+            if made.steps:
+                entries.append(Entry(made.name, "", Window(path, file.tell(), made.shape, row_major(made.shape), "float64")))
+                file.write(bytes(8 * prod(made.shape)))
+                continue
             if made.function not in FUNCTIONS:
                 raise Fault("unknown-function", f"`{made.name}` is made by `{made.function}`, which is not known", notes=(f"known are {', '.join(FUNCTIONS)}",))
             try:

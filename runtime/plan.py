@@ -92,12 +92,23 @@ class Step:
 
 @dataclass(frozen=True)
 class Made:
-    """A small source tensor that no file holds: its elements, float32 and row-major, are `function(*args)`."""
+    """A small source tensor that no file holds: its elements, row-major, are `function(*args)`, in float32.
+
+    With `steps` it is worked out from a tensor that files hold, in that one's dtype: they bring `rows` tensors of its
+    shape together, one after the other, and the function makes one of them.
+    """
 
     name: str
     shape: tuple[int, ...]
     function: str
     args: tuple[float, ...]
+    steps: tuple[Step, ...] = ()
+    rows: int = 0
+
+    @property
+    def whole(self) -> Stored:
+        """What the steps bring together."""
+        return Stored("rows", "rows.pt", (), (Box(()),), (self.rows, *self.shape))
 
 
 def made_name(tensor: str) -> str:

@@ -86,7 +86,7 @@ indices = st.recursive(
     lambda inner: (
         st.builds(tree.Sum, _tuple(_terms(inner), 1))
         | st.builds(tree.Slice, inner, names)
-        | st.builds(tree.Pad, inner, exprs, st.booleans(), st.sampled_from(["zero", "repeat last"]))
+        | st.builds(tree.Pad, inner, exprs, st.booleans(), st.sampled_from(["zero", "repeat last", "mean"]) | names)
     ),
     max_leaves=6,
 )
