@@ -69,6 +69,9 @@ def change_num_partitions(arguments: Sequence[str], script: str) -> Work:
         said["vocab"] = tokens
         plan = plan_alike(source, source_settings=blocks, **options, **said)
     notes += say_degrees(plan, source, tp, pp) if tp > 0 else []
+    turns, given = dict(plan.data.source.params).get("vpp", 1), args.virtual_pipeline_model_parallel_size
+    if given is not None and given != turns:
+        notes.append(f"--virtual_pipeline_model_parallel_size is {given}, but {source} holds {turns} virtual stages a rank: the files decide")
     if args.tp_conversion_only and dict(plan.data.source.ranks).get("pp", 1) > 1:
         raise Fault("stages", f"{source} has pipeline stages, which --tp_conversion_only excludes", help="leave --tp_conversion_only out")
     plan = nemo_edit.edit(plan, nemo_edit.batch_size(plan, to_tp * to_pp) | {"precision": args.precision}, notes)
@@ -93,8 +96,6 @@ def _partitions(args: Namespace, notes: list[str]) -> tuple[int, int, int, int]:
         tp = pp = -1
     if args.target_pipeline_model_parallel_split_rank:
         raise Fault("not-yet", "encoder-decoder models, which have a split rank, are not converted yet", help="leave --target_pipeline_model_parallel_split_rank out")
-    if (args.virtual_pipeline_model_parallel_size or 1) > 1:
-        raise Fault("not-yet", "checkpoints of a virtual pipeline are not read by this command yet", help="leave --virtual_pipeline_model_parallel_size out where the files have none")
     if args.tp_conversion_only and (pp > 1 or to_pp > 1):
         raise Fault("stages", "--tp_conversion_only excludes pipeline stages, and a degree above 1 was given", help="leave --tp_conversion_only out")
     return tp, pp, to_tp, to_pp
@@ -161,6 +162,9 @@ def ckpt_to_nemo(arguments: Sequence[str], script: str) -> Work:
     source = os.path.join(args.checkpoint_folder, args.checkpoint_name)
     plan = plan_alike(source, **options)
     check_degrees(plan, args.checkpoint_folder, tp, pp)
+    if plan.data.source.layout != plan.data.target.layout:  # virtual stages: what is written is another layout, of the same ranks
+        options |= {"tp": tp, "pp": pp}
+        plan = plan_alike(source, **options)
     if args.model_type == "sft":
         plan = nemo_edit.settings(plan, {"target": SFT})
         notes.append("the config's target is MegatronGPTSFTModel, as the script sets it")

@@ -14,6 +14,7 @@ from .failure import UsageError
 from .nemo_config import DTYPES
 from .runtime.checkpoint import open_checkpoint
 from .runtime.fault import Fault
+from .runtime.megatron_file import prefix_of
 from .runtime.nemo_archive import SUFFIX
 from .runtime.read_window import read_at
 from .runtime.sentencepiece_model import count_pieces
@@ -22,7 +23,7 @@ from .runtime.window import SideFile
 if TYPE_CHECKING:
     from .api import Plan
 
-LEGACY = "nemo-legacy"
+LEGACY, INTERLEAVED = "nemo-legacy", "nemo-interleaved"
 OPTIONS = {"config": "--config", "family": "--family", "dtype": "--dtype", "tp": "--tp", "pp": "--pp", "format": "--format"}
 
 
@@ -100,11 +101,13 @@ def check_degrees(plan: Plan, path: str, tp: int, pp: int) -> None:
 
 
 def plan_alike(path: str, config: str | None, **options: Any) -> Plan:
-    """A plan from NeMo files to NeMo files of the layout they have."""
+    """A plan from NeMo files to NeMo files of the layout they have, and without virtual stages."""
     from . import api
 
     checkpoint = open_checkpoint(path)
     legacy = any(".language_model." in f".{tensor.name}" for tensor in checkpoint)
+    if any(prefix_of(tensor.name.partition(".")[0]) for tensor in checkpoint if tensor.name.startswith("model")):
+        return api.plan(checkpoint, to=LEGACY, from_=INTERLEAVED, config=config, **options)
     return api.plan(checkpoint, to=LEGACY if legacy else "nemo", from_=LEGACY if legacy else "nemo", config=config, **options)
 
 

@@ -13,9 +13,10 @@ from math import prod
 from typing import Any
 
 from ..dsl.diagnostic import Diagnostic, MappingError
-from ..dsl.tree import Literal, Param, Stages
+from ..dsl.tree import Let, Literal, Param, Stages
 from .clash import coordinates
 from .infer import padded_to
+from .lets import fills
 from .link import Family, FlatLayout
 from .lower import Lowered, lower
 from .match import (
@@ -103,7 +104,8 @@ def fit_source(
     if stages is not None and not (declared and all(stages) and _partition(stages, sizes.values.get(declared.axis))):
         stages = None  # binding reports which layers are missing, or beyond the config
     by_turns = declared.interleave if declared else None
-    free = [p for p in layout.params if p.name not in fixed and not p.rank and p.name != by_turns]
+    unseen = {by_turns, *_fills(layout)}
+    free = [p for p in layout.params if p.name not in fixed and not p.rank and p.name not in unseen]
     seen = _shapes(found)
     first: Side | None = None
     error: MappingError | None = None
@@ -124,6 +126,12 @@ def fit_source(
         return best[1]  # binding reports what does not fit, against the nearest settings
     assert error is not None
     raise error
+
+
+def _fills(layout: FlatLayout) -> Iterator[str]:
+    """How the layout fills up what it pads: names and shapes tell nothing of it."""
+    for index in [*(x.value for x in layout.items if isinstance(x, Let)), *(d for flat in layout.rules for d in flat.rule.dims)]:
+        yield from fills(index)
 
 
 def _partition(stages: tuple[tuple[int, ...], ...], size: Any) -> bool:

@@ -23,6 +23,20 @@ def mentions(index: Index) -> Iterator[AxisRef]:
                     yield from mentions(factor)
 
 
+def fills(index: Index) -> Iterator[str]:
+    """How the pads of an expression are filled, as they are written, lets not followed."""
+    match index:
+        case Pad(operand, fill=fill):
+            yield fill
+            yield from fills(operand)
+        case Slice(operand):
+            yield from fills(operand)
+        case Sum(terms):
+            for term in terms:
+                for factor in term.factors:
+                    yield from fills(factor)
+
+
 def labels(dims: Iterable[Index], items: Iterable[LayoutItem]) -> dict[str, Span]:
     """The labels in these dimensions and in the lets that they name, each with a place where it stands."""
     lets: dict[str, list[Index]] = {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ..dsl.diagnostic import Diagnostic, Label, MappingError
 from ..dsl.tree import Hole, Pattern
 from ..runtime.plan import Made, Plan, Proof, made_name
 from ..runtime.plan import Side as PlanSide
@@ -40,6 +41,8 @@ def compile_sides(
 
     `found` (the source's headers) tells which aliases of tied tensors are there to be compared.
     """
+    if target.read_only:
+        raise MappingError(Diagnostic("read-only", f"layout `{target.layout}` is read, and not written", (Label(target.span),), help="convert to another: `ckptc list` names them"))
     left = lower(source) + tuple(lower_made(m) for m in target.made)
     right = tuple(x for x in lower(target) if not x.rule.tied)
     averaged = means(right, target)

@@ -87,6 +87,7 @@ class Side:
     omitted: tuple[str, ...] = ()  # tensors of the model that the layout leaves out on purpose
     made: tuple[MadeTensor, ...] = ()  # tensors that the source lacks, and how they are calculated
     state: State | None = None  # where an optimizer's state is
+    read_only: bool = False
 
     @property
     def turns(self) -> dict[str, int]:
@@ -135,7 +136,8 @@ def resolve(
             lets[item.name] = item.value
     check_lets(lets)
     files = next((x.names for x in items if isinstance(x, Files) and holds(x.when, scope)), ())
-    formats = next((x.names for x in reversed(items) if isinstance(x, Formats)), ("safetensors",))
+    containers = next((x for x in reversed(items) if isinstance(x, Formats)), Formats(("safetensors",)))
+    formats = containers.names
     if format is not None and format not in formats:
         raise MappingError(
             Diagnostic("unknown-format", f"layout `{layout.name}` does not live in `{format}` files", help=f"--format takes {', '.join(formats)}")
@@ -165,6 +167,7 @@ def resolve(
         omitted,
         made,
         next((x for x in reversed(items) if isinstance(x, State) and holds(x.when, scope)), None),
+        containers.read_only,
     )
 
 

@@ -166,7 +166,8 @@ class Build(BuildExpressions):
         return tree.Text(self.text(parts[0]), self.text(parts[1]), parts[2], self.span(at))
 
     def formats(self, at: Place, parts: list[Any]) -> tree.Formats:
-        return tree.Formats(tuple(map(str, parts)), self.span(at))
+        *names, read_only = parts
+        return tree.Formats(tuple(map(str, names)), read_only is not None, self.span(at))
 
     def config(self, at: Place, parts: list[Any]) -> tree.Config:
         file, read_only, template, *entries = parts

@@ -84,8 +84,8 @@ def show(node: Node) -> str:
             return f"omit ({' '.join(tensors)})" + _when(when)
         case tree.Text(file, content, when):
             return f"text {quote(file)} {quote(content)}" + _when(when)
-        case tree.Formats(names):
-            return "format " + " | ".join(names)
+        case tree.Formats(names, read_only):
+            return "format " + " | ".join(names) + " read only" * read_only
         case tree.Carry(globs):
             return "carry " + " ".join(map(quote, globs))
         case tree.Stages(axis, rank, interleave, remainder):

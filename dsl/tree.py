@@ -302,9 +302,10 @@ class Text:
 
 @dataclass(frozen=True)
 class Formats:
-    """`format safetensors | bin`: containers this layout lives in, the default first."""
+    """`format safetensors | bin`: containers this layout lives in, the default first. `read only`: it is not written."""
 
     names: tuple[str, ...]
+    read_only: bool = False
     span: Span = _span()
 
 

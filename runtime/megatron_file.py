@@ -20,6 +20,7 @@ ARGS, VERSION = "args", "checkpoint_version"
 # Rows of query, key and value by the version of the file: [3, heads, dim], [heads, dim, 3], [heads, 3, dim].
 QKV_ORDERS = {"blocks": 0.0, "triples": 1.0, "groups": 3.0}
 _CHUNK = re.compile(r"model\d*")
+_TURN = re.compile(r"model\d+")  # which also stand in what NeMo trains with virtual stages
 _OF_CHUNK = re.compile(r"(model\d+)\.(.+)")
 _DEPTH = {"embedding": 3}  # of `language_model.embedding.word_embeddings.weight`, how many keys are dicts of their own
 _WEIGHT = re.compile(r"weight\d*")  # grouped experts number theirs
@@ -27,10 +28,13 @@ _LOOSE = "word_embeddings_for_head."  # beside `language_model`
 
 
 def chunks_of(top: Any) -> dict[str, dict[Any, Any]]:
-    """What a rank file has its tensors under: `model`, or a key for each virtual stage. Nothing for other files."""
-    if not isinstance(top, dict) or not {ARGS, VERSION} & top.keys():
+    """What a rank file has its tensors under: `model`, or a key for each virtual stage. Nothing for other files.
+
+    Virtual stages are so in NeMo's training files too (MegatronGPTModel.on_save_checkpoint)."""
+    if not isinstance(top, dict):
         return {}
-    return {key: value for key, value in top.items() if isinstance(key, str) and _CHUNK.fullmatch(key) and isinstance(value, dict)}
+    form = _CHUNK if {ARGS, VERSION} & top.keys() else _TURN
+    return {key: value for key, value in top.items() if isinstance(key, str) and form.fullmatch(key) and isinstance(value, dict)}
 
 
 def prefix_of(chunk: str) -> str:

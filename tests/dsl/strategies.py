@@ -150,7 +150,7 @@ items = st.one_of(
     st.builds(tree.Files, _tuple(patterns, 1, 2), opt(exprs)),
     st.builds(tree.Omit, _tuple(names, 1), opt(exprs)),
     st.builds(tree.Text, strings, strings, opt(exprs)),
-    st.builds(tree.Formats, _tuple(names, 1)),
+    st.builds(tree.Formats, _tuple(names, 1), st.booleans()),
     st.builds(tree.Config, strings, _tuple(settings), opt(strings), st.booleans()),
     st.builds(tree.Carry, _tuple(strings, 1)),
     st.builds(tree.Stages, names, names, opt(names), opt(st.sampled_from(["first", "last"]))),

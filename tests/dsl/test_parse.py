@@ -138,6 +138,7 @@ def test_names_have_holes(text: str, parts: Any) -> None:
         ('files "a" or "b"', Files((name("a"), name("b")))),
         ('text "done" "1" when a', Text("done", "1", a)),
         ("format pt | safetensors", Formats(("pt", "safetensors"))),
+        ("format pt read only", Formats(("pt",), True)),
         ('config "c.json" { x = a copy = b ?? c }', Config("c.json", (Setting("x", a), Setting("copy", Binary("??", b, c))))),
         ('config "c.yaml" read only { x = a.b }', Config("c.yaml", (Setting("x", Ref("a.b")),), None, True)),
         ('config "c.json" template "t.j2" {}', Config("c.json", (), "t.j2")),

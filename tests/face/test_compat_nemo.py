@@ -339,7 +339,6 @@ def test_a_tied_model_of_stages_keeps_its_copy_of_the_embedding(here, ckptc):
     [
         (["--model_file=source.nemo", "--target_tensor_model_parallel_size=2", "--target_pipeline_model_parallel_size=2", "--tp_conversion_only"], "excludes pipeline stages"),
         (["--model_file=source.nemo", "--target_pipeline_model_parallel_split_rank=1", *ONE], "encoder-decoder"),
-        (["--model_file=source.nemo", "--virtual_pipeline_model_parallel_size=2", *ONE], "virtual pipeline"),
         (["--model_file=source.nemo", "--precision=7", *ONE], "--precision is `7`"),
         (["--model_file=source.nemo", "--target_file=target", *ONE], "must end in .nemo"),
         (["--model_file=source.nemo", "--tokenizer_model_path=nowhere", *ONE], "no file `nowhere`"),
