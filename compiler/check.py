@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
-from ..dsl.diagnostic import Diagnostic, Label
+from ..dsl.diagnostic import Diagnostic, Label, MappingError
 from ..dsl.tree import (
     Config,
+    Expr,
     Files,
     Hole,
     Index,
@@ -25,13 +26,16 @@ from ..dsl.tree import (
     TensorDecl,
     Text,
 )
-from .check_names import Names, check_expr, check_hole, check_index, unknown
+from .check_names import Names, check_expr, check_hole, check_index, check_where, unknown
 from .lets import labels, mentions
 from .link import Family, FlatLayout
 from .match import tensors_of
 from .reads import calls, refs
 from .scope import Scope, evaluate
 from .sizes import config_of, reads_keys
+from .where import empty, pick
+
+MOST_LAYERS = 128
 
 
 def check(families: Sequence[Family]) -> tuple[Diagnostic, ...]:
@@ -67,6 +71,11 @@ def _model(family: Family) -> Iterator[Diagnostic]:
             yield unknown("unknown-tied", title, tensor.tied_to, names.tensors, tensor.span, "tie it to a tensor of this model")
         if tensor.when is not None:
             yield from check_expr(tensor.when, names)
+        yield from check_where(tensor.where, names, tensor.span)
+    for select in model.selects:
+        if select.axis not in names.axes:
+            yield unknown("undeclared-axis", f"the model has no axis `{select.axis}`", select.axis, names.axes, select.span, "declare it in `axes`")
+        yield from check_expr(select.value, replace(names, settings=names.settings | names.selects.keys()))
 
 
 def _require(require: Require, names: Names) -> Iterator[Diagnostic]:
@@ -124,6 +133,7 @@ def _layout(family: Family, layout: FlatLayout) -> Iterator[Diagnostic]:
         yield from _rule(flat.rule, family, layout, names)
     for ignore in layout.ignores:
         yield from check_expr(ignore.when, names) if ignore.when is not None else ()
+        yield from check_where(ignore.where, names, ignore.span)
     yield from _stored(family, layout, names)
 
 
@@ -145,6 +155,9 @@ def _stages(item: Stages, names: Names) -> Iterator[Diagnostic]:
     if item.interleave is not None and item.interleave not in names.params:
         title = f"stages are interleaved by `{item.interleave}`, which is not a parameter of this layout"
         yield unknown("stages-interleave", title, item.interleave, names.params, item.span, f"declare it: `{item.interleave} = 1`")
+    if item.beyond is not None and item.beyond not in names.values:
+        title = f"`{item.beyond}` is to count indices at the end, and is not an axis or a setting"
+        yield unknown("stages-beyond", title, item.beyond, names.values, item.span, "declare it in the model")
 
 
 def _state(item: State, names: Names) -> Iterator[Diagnostic]:
@@ -177,6 +190,7 @@ def _rule(rule: Rule, family: Family, layout: FlatLayout, names: Names) -> Itera
         yield from check_expr(e.amount, names)
     if rule.when is not None:
         yield from check_expr(rule.when, names)
+    yield from check_where(rule.where, names, rule.span)
     for arg in rule.made.args if rule.made else ():
         yield from check_expr(arg, names)
     if rule.on is not None and not any(isinstance(x, Stages) for x in layout.items):
@@ -225,17 +239,28 @@ def _may_lack(tensor: TensorDecl, family: Family, layout: FlatLayout) -> bool:
     """Whether a layout need say nothing of it: its own config does not ask for it, only a checkpoint that has it."""
     if tensor.optional or any(tensor.name in item.tensors for item in layout.items if isinstance(item, Omit)):
         return True
-    if tensor.when is None or tensor.tied_to is not None or calls(tensor.when):
-        return tensor.tied_to is None and tensor.when is not None and "stored" in calls(tensor.when)
     block = config_of(layout)
     bound = {entry.name for entry in block.entries} if block else set()
     lazy = {s.name: s.value for s in family.model.settings if s.name not in bound}
+    if tensor.where is not None and _nowhere(tensor.where, family, lazy):
+        return True
+    if tensor.when is None or tensor.tied_to is not None or calls(tensor.when):
+        return tensor.tied_to is None and tensor.when is not None and "stored" in calls(tensor.when)
     return set(refs(tensor.when)) <= set(lazy) and not evaluate(tensor.when, Scope(lazy=lazy))
+
+
+def _nowhere(where: Expr, family: Family, lazy: dict[str, Expr]) -> bool:
+    """Whether it holds for no index, by what the model says itself. As many as layers may be are tried."""
+    axes, selects = [a.name for a in family.model.axes], {s.name: s for s in family.model.selects}
+    try:
+        return empty(pick(where, dict.fromkeys(axes, MOST_LAYERS), axes, selects, Scope(lazy=dict(lazy)), where.span))
+    except MappingError:
+        return False
 
 
 def _no_rule(tensor: TensorDecl, layout: FlatLayout) -> Diagnostic:
     """A warning if the tensor need not exist: then layouts may differ in what they can hold."""
-    always = tensor.when is None and not tensor.optional and tensor.tied_to is None
+    always = tensor.when is None and tensor.where is None and not tensor.optional and tensor.tied_to is None
     return Diagnostic(
         "no-rule", f"layout `{layout.name}` has no rule for `{tensor.name}`", (Label(layout.span), Label(tensor.span, "declared here")),
         help=f"add a rule that stores `{tensor.name}`", severity="error" if always else "warning",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ..dsl.diagnostic import Diagnostic, Label
 from ..dsl.nearest import nearest
@@ -20,6 +20,7 @@ from ..dsl.tree import (
     Pad,
     Ref,
     Refine,
+    Select,
     Slice,
     Span,
     Stages,
@@ -28,6 +29,7 @@ from ..dsl.tree import (
 from .link import FlatLayout
 from .reads import inside
 from .scope import FUNCTIONS
+from .where import axes_of
 
 Set = frozenset[str]
 NONE: Set = frozenset()
@@ -47,6 +49,7 @@ class Names:
     lets: Set = NONE
     turns: Set = NONE
     parts_of: dict[str, str] = field(default_factory=dict)
+    selects: dict[str, Select] = field(default_factory=dict)
     functions: Set = CALLED
 
     @property
@@ -61,7 +64,8 @@ class Names:
     def of_model(model: Model) -> Names:
         axes, tensors = Set(a.name for a in model.axes), Set(t.name for t in model.tensors)
         settings = Set(s.name for s in model.settings)
-        return Names(axes, settings, tensors, parts_of=_parts(model.refinements), functions=CALLED | {"stored"})
+        selects = {s.name: s for s in model.selects}
+        return Names(axes, settings, tensors, parts_of=_parts(model.refinements), selects=selects, functions=CALLED | {"stored"})
 
     @staticmethod
     def of_layout(model: Model, layout: FlatLayout) -> Names:
@@ -75,6 +79,7 @@ class Names:
             Set(x.name for x in layout.items if isinstance(x, Let)),
             Set(x.interleave for x in layout.items if isinstance(x, Stages) and x.interleave is not None),
             _parts(refined),
+            of_model.selects,
         )  # fmt: skip
 
     def whole(self, name: str) -> str:
@@ -110,6 +115,17 @@ def check_expr(expr: Expr, names: Names, *, keys: bool = False) -> Iterator[Diag
                 if isinstance(arg, Ref) and arg.name not in names.tensors:
                     title = f"the model has no tensor `{arg.name}` that could be stored"
                     yield unknown("stored-nothing", title, arg.name, names.tensors, arg.span, "name a tensor of the model")
+
+
+def check_where(where: Expr | None, names: Names, span: Span) -> Iterator[Diagnostic]:
+    """That a `where` is about one axis of the model, in names that are known."""
+    if where is None:
+        return
+    yield from check_expr(where, replace(names, settings=names.settings | names.selects.keys()))
+    about = axes_of(where, names.axes, names.selects)
+    if len(about) != 1:
+        title = f"`where` is about {len(about)} axes of the model, and must be about one"
+        yield Diagnostic("where-axis", title, (Label(span),), help="without an axis it is `when`" if not about else "join conditions on one axis")
 
 
 def check_hole(hole: Hole, names: Names) -> Iterator[Diagnostic]:

@@ -101,7 +101,7 @@ def fit_source(
     fixed = turns_of(layout, found) | fixed
     stages = stages_of(layout, found)
     declared = next((x for x in layout.items if isinstance(x, Stages)), None)
-    if stages is not None and not (declared and all(stages) and _partition(stages, sizes.values.get(declared.axis))):
+    if stages is not None and not (declared and all(stages) and _partition(stages, sizes.values.get(declared.axis), sizes.values.get(declared.beyond or ""))):
         stages = None  # binding reports which layers are missing, or beyond the config
     by_turns = declared.interleave if declared else None
     unseen = {by_turns, *_fills(layout)}
@@ -134,9 +134,9 @@ def _fills(layout: FlatLayout) -> Iterator[str]:
         yield from fills(index)
 
 
-def _partition(stages: tuple[tuple[int, ...], ...], size: Any) -> bool:
+def _partition(stages: tuple[tuple[int, ...], ...], size: Any, beyond: Any) -> bool:
     flat = sorted(i for s in stages for i in s)
-    return len(flat) == size and flat == list(range(len(flat)))
+    return type(size) is int and len(flat) == size - (beyond or 0) and flat == list(range(len(flat)))
 
 
 def _combinations(free: list[Param], fixed: Mapping[str, Scalar], told: Mapping[str, int]) -> Iterator[dict[str, Scalar]]:

@@ -244,7 +244,7 @@ def stage_pieces(state: RuleState, place: Callable[[int, int], dict[str, int]]) 
     assert stages is not None
     out = []
     spelled = stages.interleave in state.coords
-    for run in stage_runs(stages, state.count, spelled):
+    for run in stage_runs(stages, state.count, spelled, dict(state.rule.picked).get(stages.axis)):
         loops = tuple(
             Loop(n, stages.axis, by_index, state.vector(**_sum({f"_{stages.rank}": by_rank}, place(by_index, by_local))))
             for n, by_rank, by_index, by_local in run.loops

@@ -33,7 +33,7 @@ def infer_from(layout: FlatLayout, found: Sequence[Found], ranks: Mapping[str, i
 
     def infer(axis: str, known: Mapping[str, Any]) -> tuple[int, str] | None:
         for rule, hits in stored():
-            if any(isinstance(p, Hole) and p.axis == axis and p.rank is None and p.offset is None for p in rule.names[0].parts):
+            if any(isinstance(p, Hole) and p.axis == axis and p.rank is None and p.offset is None for p in rule.names[0].parts) and rule.where is None:
                 return 1 + max(number[axis] for _, number in hits), f"the names of tensors such as `{hits[0][0].name}`"
             first = hits[0][0]
             if len(first.shape) != len(rule.dims):

@@ -155,9 +155,10 @@ def _merge(chain: list[Model]) -> Model:
         settings = {s.name: s for s in out.settings} | {s.name: s for s in m.settings}
         tensors = {t.name: t for t in out.tensors} | {t.name: t for t in m.tensors}
         axes = {a.name: a for a in out.axes} | {a.name: a for a in m.axes}
+        selects = {s.name: s for s in out.selects} | {s.name: s for s in m.selects}
         out = Model(
             m.name, None, tuple(axes.values()), tuple(settings.values()), out.refinements + m.refinements,
-            out.requires + m.requires, tuple(tensors.values()), m.span,
+            out.requires + m.requires, tuple(tensors.values()), tuple(selects.values()), m.span,
         )  # fmt: skip
     _unique(chain[-1].axes, "axis")
     _unique(chain[-1].tensors, "tensor")
@@ -268,22 +269,30 @@ Spelled = TypeVar("Spelled", Rule, Ignore)
 
 def _within(item: Spelled, parents: tuple[Under, ...], before: tuple[Start, ...]) -> list[Spelled]:
     """With the prefixes, `before` first, and the guards of what stands around it: one for each choice of prefixes."""
-    starts = list(before)
+    starts: list[tuple[tuple[str | Hole, ...], Expr | None, Expr | None]] = [(start, when, None) for start, when in before]
     for under in parents:
-        starts = [(start + text, _both(when, guard)) for start, when in starts for text, guard in _choices(under)]
+        starts = [
+            (start + text, _both(when, guard), _both(where, picked)) for start, when, where in starts for text, guard, picked in _choices(under)
+        ]
     return [
-        replace(item, names=tuple(Pattern(_joined(start + p.parts), p.span) for p in item.names), when=_both(when, item.when))
-        for start, when in starts
-    ]
+        replace(
+            item, names=tuple(Pattern(_joined(start + p.parts), p.span) for p in item.names),
+            when=_both(when, item.when), where=_both(where, item.where),
+        )
+        for start, when, where in starts
+    ]  # fmt: skip
 
 
-def _choices(under: Under) -> Iterable[tuple[tuple[str | Hole, ...], Expr | None]]:
-    """The prefixes, each with a guard that holds for one of them at most."""
-    earlier: Expr | None = None
+def _choices(under: Under) -> Iterable[tuple[tuple[str | Hole, ...], Expr | None, Expr | None]]:
+    """The prefixes, each with its `when` and `where`: of all, one at most holds for an index."""
+    when: Expr | None = None
+    where: Expr | None = None
     for prefix in under.prefixes:
-        yield prefix.text.parts, _both(earlier, prefix.when)
-        if prefix.when is not None:
-            earlier = _both(earlier, Unary("not", prefix.when, prefix.span))
+        yield prefix.text.parts, _both(when, prefix.when), _both(where, prefix.where)
+        if prefix.where is not None:
+            where = _both(where, Unary("not", _both(prefix.when, prefix.where) or prefix.where, prefix.span))
+        elif prefix.when is not None:
+            when = _both(when, Unary("not", prefix.when, prefix.span))
 
 
 def _joined(parts: tuple[str | Hole, ...]) -> tuple[str | Hole, ...]:

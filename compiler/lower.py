@@ -128,12 +128,19 @@ def _lower_rule(rule: LiveRule, side: Side, count: int | None) -> Lowered | None
     for hole in {h.axis: h for h in holes if h.axis in axes and h.axis not in turns}.values():
         spelled = named(hole, state, touched)
         places = check_few([product(p, n) for p in places for n in spelled], rule.rule.span)
+    for axis, _ in rule.picked:
+        if axis not in axes:
+            raise fault(
+                "where-in-shape", f"only some of `{axis}` is there, and this rule's name does not spell it", rule.rule.span,
+                help=f"spell it in the name as {{{axis}}}: a stored tensor has all of an axis in its shape, or nothing",
+            )  # fmt: skip
+    spelled_by = set(touched)
     for dim in rule.rule.dims:
         touched.update(sliced_by(dim, side))
     fixed = fixed_ranks(rule, side, touched)
     instances = places
     for rank, n in {**side.ranks, **turns}.items():
-        ranked = rank_pieces(rank, n, state, fixed, touched, instances)
+        ranked = rank_pieces(rank, n, state, fixed, touched, spelled_by, instances)
         instances = [product(p, r) for p in instances for r in ranked.instances]
         places = [product(p, r) for p in places for r in ranked.copies]
     shape: list[int] = []

@@ -13,7 +13,8 @@ from ..runtime.plan import Box
 from .index import RuleState, axis_of, check_divides, degree_of, loops_of, stage_pieces
 from .pieces import COORDS, Loop, Piece, moved
 from .resolve import LiveRule, Side
-from .scope import fault, whole_number
+from .scope import LARGEST, fault, whole_number
+from .where import runs
 
 
 def check_names(rule: Rule, side: Side, coords: tuple[str, ...]) -> None:
@@ -58,11 +59,18 @@ def named(hole: Hole, state: RuleState, touched: set[str]) -> list[Piece]:
     side, name = state.side, hole.axis
     offset = 0
     if hole.offset is not None:
-        offset = whole_number(hole.offset, side.scope, f"the offset of `{name}`", 0)
+        offset = whole_number(hole.offset, side.scope, f"the offset of `{name}`", -LARGEST)
     stages = side.stages
     if stages is not None and name == stages.axis and hole.rank in (None, stages.rank):
         touched.add(stages.rank)
         pieces = stage_pieces(state, lambda i, local: {f"_{name}": i if hole.rank is None else local})
+    elif name in dict(state.rule.picked):
+        if hole.rank is not None:
+            raise fault("where-rank", f"`{name}` is divided over `{hole.rank}`, and only some of it is there", hole.span, help="of an axis without stages all indices are divided, or none")
+        pieces = [
+            Piece("", ((name, first),), state.vector(**{f"_{name}": first}), loops_of(n, name, step, state.vector(**{f"_{name}": step})))
+            for first, n, step in runs(dict(state.rule.picked)[name])
+        ]
     else:
         axis, extent, step = axis_of(name, hole.span, side)
         if hole.rank is not None:
@@ -75,7 +83,12 @@ def named(hole: Hole, state: RuleState, touched: set[str]) -> list[Piece]:
             pieces = [Piece("", ((axis, 0),), state.vector(), (*by_rank, *by_local))]
         else:
             pieces = [Piece("", ((axis, 0),), state.vector(), loops_of(extent, axis, step, state.vector(**{f"_{name}": 1})))]
-    return [moved(p, offset, state.slot(name)) for p in pieces]
+    slot = state.slot(name)
+    pieces = [moved(p, offset, slot) for p in pieces]
+    least = min((p.base[slot] for p in pieces), default=0)
+    if least < 0:
+        raise fault("negative-number", f"`{name}` would be spelled as {least} here", hole.span, help="spell it from 0: with `where` a rule is for the indices that are spelled so")
+    return pieces
 
 
 def fixed_ranks(rule: LiveRule, side: Side, touched: set[str]) -> dict[str, int]:
@@ -97,13 +110,16 @@ class _Ranked:
     copies: list[Piece]
 
 
-def rank_pieces(rank: str, n: int, state: RuleState, fixed: Mapping[str, int], touched: set[str], places: list[Piece]) -> _Ranked:
+def rank_pieces(
+    rank: str, n: int, state: RuleState, fixed: Mapping[str, int], touched: set[str], spelled: set[str], places: list[Piece]
+) -> _Ranked:
+    """`touched` are the ranks that the name or a slice divides something over, `spelled` those of the name."""
     none = [Piece("", (), state.vector(), ())]
     if rank in fixed:
         at = [Piece("", (), state.vector(**{f"_{rank}": fixed[rank]}), ())]
         return _Ranked(at, at)
     slot = state.slot(rank)
-    if any(p.base[slot] or any(loop.move[slot] for loop in p.loops) for p in places):
+    if rank in spelled or any(p.base[slot] or any(loop.move[slot] for loop in p.loops) for p in places):
         return _Ranked(none, none)  # a name's stage or expert already runs over it
     stages = state.side.stages
     if stages is not None and rank == stages.rank and state.count is not None:

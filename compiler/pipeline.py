@@ -16,7 +16,8 @@ from .names import format_of
 from .optimise import optimise
 from .prove import prove
 from .resolve import Side
-from .scope import whole_number, whole_value
+from .scope import LARGEST, whole_number, whole_value
+from .where import Picked, runs
 
 
 @dataclass(frozen=True)
@@ -79,21 +80,26 @@ def _mean(mean: MeanTensor, left: tuple[Lowered, ...]) -> Made:
     return Made(made_name(mean.tensor.name), mean.tensor.shape, "mean", (), optimise(compose(left, whole), left, whole), mean.of.shape[0])
 
 
-def _object(pattern: Pattern, side: Side) -> tuple[str, tuple[tuple[str, int, int], ...]]:
-    """An object's name for `str.format`, and of each axis that it spells the first number and the extent."""
+def _objects(pattern: Pattern, picked: Picked, side: Side) -> list[tuple[str, tuple[tuple[str, int, int], ...]]]:
+    """An object's name for `str.format`, and of each axis that it spells the first number and the extent: one for each run
+    of the indices that are picked."""
     holes = {part.axis: part for part in pattern.parts if isinstance(part, Hole)}
     extents = {**side.sizes.values, **side.ranks, **side.turns}
-    axes = []
+    axes: list[list[tuple[str, int, int]]] = [[]]
+    chosen = dict(picked)
     for name, hole in holes.items():
-        first = whole_number(hole.offset, side.scope, f"the offset of `{name}`", 0) if hole.offset is not None else 0
-        axes.append((name, first, whole_value(extents.get(name), f"axis `{name}`", hole.span)))
-    return format_of(pattern), tuple(axes)
+        first = whole_number(hole.offset, side.scope, f"the offset of `{name}`", -LARGEST) if hole.offset is not None else 0
+        own = [(first, whole_value(extents.get(name), f"axis `{name}`", hole.span))]
+        if name in chosen:
+            own = [(first + at + i * step, n if step == 1 else 1) for at, n, step in runs(chosen[name]) for i in range(1 if step == 1 else n)]
+        axes = [[*each, (name, *one)] for each in axes for one in own]
+    return [(format_of(pattern), tuple(each)) for each in axes]
 
 
 def _plan_side(side: Side, lowered: tuple[Lowered, ...], proof: Proof) -> PlanSide:
     params = tuple((k, v) for k, v in side.params.items())
     ignored = tuple("".join(p if isinstance(p, str) else "{" + p.axis + "}" for p in x.parts) for x in side.ignored)
-    objects = tuple(_object(pattern, side) for pattern in side.objects)
+    objects = tuple(each for pattern, picked in side.objects for each in _objects(pattern, picked, side))
     return PlanSide(
         side.layout, side.format, tuple(side.ranks.items()), params, tuple(x.stored for x in lowered), proof, ignored, side.carry,
         side.changed, side.omitted, objects,

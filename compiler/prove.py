@@ -47,9 +47,8 @@ def prove(side: Side, lowered: tuple[Lowered, ...]) -> Proof:
         own = by_tensor[name]
         if own:
             faults += _regular(own[0][0].rule.rule.span, _coverage_faults, tensor, own)
-        size = _product(tensor.shape)
-        model += size
-        copies += sum(p.count for _, p in own) - size
+        model += tensor.elements
+        copies += sum(p.count for _, p in own) - tensor.elements
     if faults:
         raise MappingError(*dict.fromkeys(faults))
     return Proof(tensors, model, copies, padding, stored)
@@ -197,25 +196,37 @@ def _within(tensor: Tensor, piece: Piece) -> bool:
     return True
 
 
+def _picked(tensor: Tensor, piece: Piece) -> bool:
+    """Whether a piece holds only indices at which the tensor exists."""
+    for axis, indices in tensor.picked:
+        found = [piece.index(axis)]
+        for loop in piece.loops:
+            if loop.axis == axis:
+                found = [at + i * loop.step for at in found for i in range(loop.extent)]
+        if not set(found) <= set(indices):
+            return False
+    return True
+
+
 def _coverage_faults(tensor: Tensor, own: list[tuple[Lowered, Piece]]) -> list[Diagnostic]:
     size = _product(tensor.shape)
     read = _read(own)
     if not read:
         return []
     for item, piece in own:
-        if not _within(tensor, piece):
+        if not _within(tensor, piece) or not _picked(tensor, piece):
             return [_fault("model-outside", f"a rule holds what `{tensor.name}` does not have", item.rule.rule.span)]
     lines = [model_line(tensor, p) for _, p in read]
     spans = [item.rule.rule.span for item, _ in read]
     for (_, digits), span in zip(lines, spans, strict=True):
         if not nested(digits):
             return [_fault("model-twice", f"`{tensor.name}` has elements that are stored twice", span, help="declare a copy with `copies` or `copy`")]
-    have = sum(p.count for _, p in read)
+    have, wanted = sum(p.count for _, p in read), tensor.elements
     if _clash(lines):
         labels = tuple(Label(s, "stored here") for s in dict.fromkeys(spans))
         return [Diagnostic("model-twice", f"`{tensor.name}` has elements that are stored twice", labels, help='write `copy "..." = ...` for the second place')]
-    if have != size:
-        return [_fault("model-gap", f"{size - have} of {size} elements of `{tensor.name}` are stored nowhere", spans[0], help="store the rest of its axes too: a part or a range of an index is left out")]
+    if have != wanted:
+        return [_fault("model-gap", f"{wanted - have} of {wanted} elements of `{tensor.name}` are stored nowhere", spans[0], help="store the rest of its axes too: a part or a range of an index is left out")]
     groups: dict[int, list[tuple[Lowered, Piece]]] = defaultdict(list)
     for item, piece in own:
         groups[id(item)].append((item, piece))

@@ -11,6 +11,7 @@ from ..dsl.nearest import nearest
 from ..dsl.tree import (
     NOWHERE,
     Carry,
+    Expr,
     Files,
     Formats,
     Index,
@@ -35,6 +36,7 @@ from .refine import Part, refined_parts
 from .scope import Scope, evaluate, fault, holds, number_of, shown, whole_value
 from .sizes import Scalar, Sizes, Tensor, check_requirement, reads_keys
 from .stages import MOST, StageList, split_stages
+from .where import Picked, both, empty, pick
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,7 @@ class LiveRule:
     shift: float = 0.0
     copy: bool = False
     tied: bool = False
+    picked: Picked = ()  # the indices of one axis that it is for, if not for all
 
 
 @dataclass(frozen=True)
@@ -75,7 +78,7 @@ class Side:
     lets: Mapping[str, Index]
     rules: tuple[LiveRule, ...]
     ignored: tuple[Pattern, ...]
-    objects: tuple[Pattern, ...]  # of `ignored`, what formats that keep empty objects are given
+    objects: tuple[tuple[Pattern, Picked], ...]  # of `ignored`, what formats that keep empty objects are given
     files: tuple[Pattern, ...]  # the first is written, any is read
     format: str
     carry: tuple[str, ...]
@@ -155,7 +158,7 @@ def resolve(
         lets,
         tuple(_live_rules(layout, sizes, scope, family)),
         tuple(p for x in layout.ignores if holds(x.when, scope) for p in x.names),
-        tuple(x.names[0] for x in layout.ignores if x.empty and holds(x.when, scope)),
+        tuple(_objects(layout, family, sizes, scope)),
         files,
         format or formats[0],
         tuple(g for x in items if isinstance(x, Carry) for g in x.globs),
@@ -268,7 +271,40 @@ def _live_rules(layout: FlatLayout, sizes: Sizes, scope: Scope, family: Family) 
         named = tensors_of(rule, layout)
         if named and named <= sizes.absent:
             continue
+        picked = _picked(rule, named, sizes, scope, family)
+        if empty(picked):
+            continue
         live.append(
-            LiveRule(rule, sizes.tied.get(tensor, tensor) if tensor else None, renames, flat.block, scale, shift, rule.copy or tied, tied)
-        )
+            LiveRule(
+                rule, sizes.tied.get(tensor, tensor) if tensor else None, renames, flat.block, scale, shift, rule.copy or tied, tied, picked
+            )
+        )  # fmt: skip
     return live
+
+
+def _picked(rule: Rule, named: set[str], sizes: Sizes, scope: Scope, family: Family) -> Picked:
+    """The indices that the rule is for, and at which its tensors exist."""
+    own = _pick(rule.where, sizes, scope, family, rule.span)
+    kinds = {sizes.tensors[name].picked for name in (sizes.tied.get(n, n) for n in named) if name in sizes.tensors}
+    shared = set[Picked]() if not kinds else {both(own, kind, rule.span) for kind in kinds}
+    if len(shared) > 1:
+        raise fault(
+            "where-differs", "the tensors that are stored together here do not exist at the same indices", rule.span,
+            help="store those apart that do not go together, or give them the same `where`",
+        )  # fmt: skip
+    return shared.pop() if shared else own
+
+
+def _pick(where: Expr | None, sizes: Sizes, scope: Scope, family: Family, span: Span) -> Picked:
+    if where is None:
+        return ()
+    model = family.model
+    return pick(where, sizes.values, [a.name for a in model.axes], {s.name: s for s in model.selects}, scope, span)
+
+
+def _objects(layout: FlatLayout, family: Family, sizes: Sizes, scope: Scope) -> Iterator[tuple[Pattern, Picked]]:
+    for item in layout.ignores:
+        if item.empty and holds(item.when, scope):
+            picked = _pick(item.where, sizes, scope, family, item.span)
+            if not empty(picked):
+                yield item.names[0], picked

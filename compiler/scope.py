@@ -178,7 +178,7 @@ def whole_number(expr: Expr, scope: Scope, what: str, least: int = 1) -> int:
 def whole_value(value: Any, what: str, span: Span, least: int = 1, notes: tuple[str, ...] = ()) -> int:
     if isinstance(value, int) and not isinstance(value, bool) and value >= least:
         return value
-    kind = f"a whole number from {least}"
+    kind = f"a whole number from {least}" if least >= 0 else "a whole number"
     raise fault("not-whole", f"{what} is {shown(value)}, not {kind}", span, f"{kind} is needed here", notes=notes)
 
 

@@ -19,17 +19,25 @@ from .infer import Infer
 from .link import Family, FlatLayout
 from .reads import calls, refs
 from .scope import LARGEST, Scope, evaluate, fault, shown
+from .where import Picked, axes_of, empty, pick
 
 Scalar = int | float | str | bool | None
 
 
 @dataclass(frozen=True)
 class Tensor:
-    """A tensor of the model: its axes and their sizes, row-major."""
+    """A tensor of the model: its axes and their sizes, row-major. `picked`: of these axes it has only those indices."""
 
     name: str
     axes: tuple[str, ...]
     shape: tuple[int, ...]
+    picked: Picked = ()
+
+    @property
+    def elements(self) -> int:
+        """How many elements it has."""
+        fewer = {axis: len(indices) for axis, indices in self.picked}
+        return math.prod(fewer.get(axis, n) for axis, n in zip(self.axes, self.shape, strict=True))
 
 
 @dataclass(frozen=True)
@@ -157,6 +165,14 @@ def _tensors(
         if (decl.tied_to is None and not holds) or missing(decl.name):
             absent.add(decl.name)
             continue
+        try:
+            picked = _picked(decl, family, scope, infer)
+        except MappingError as error:
+            faults.extend(error.diagnostics)
+            continue
+        if empty(picked):
+            absent.add(decl.name)
+            continue
         shape = []
         for axis in decl.axes:
             if axis.name not in axes:
@@ -168,10 +184,21 @@ def _tensors(
                 faults.extend(error.diagnostics)
         if math.prod(shape) > LARGEST:
             faults.append(Diagnostic("too-many-elements", f"`{decl.name}` has more elements than any checkpoint", (Label(decl.span),), tuple(_origins(decl, scope))))
-        tensors[decl.name] = Tensor(decl.name, tuple(a.name for a in decl.axes), tuple(shape))
+        tensors[decl.name] = Tensor(decl.name, tuple(a.name for a in decl.axes), tuple(shape), picked)
     if faults:
         raise MappingError(*dict.fromkeys(faults))
     return tensors, {name: _end_of(name, tied, family) for name in tied}, frozenset(absent)
+
+
+def _picked(decl: TensorDecl, family: Family, scope: Scope, infer: Infer) -> Picked:
+    """The indices at which the tensor exists, if not at all."""
+    if decl.where is None:
+        return ()
+    selects = {s.name: s for s in family.model.selects}
+    axes = {a.name: a for a in decl.axes}
+    about = axes_of(decl.where, (a.name for a in family.model.axes), selects)
+    sizes = {name: _size_of(axes[name], decl, scope, infer) for name in about if name in axes}
+    return pick(decl.where, sizes, sizes, selects, scope, decl.span)
 
 
 def _size_of(axis: AxisDecl, decl: TensorDecl, scope: Scope, infer: Infer) -> int:

@@ -73,11 +73,14 @@ def split_stages(
     origins: Mapping[str, str],
 ) -> StageList:
     """Split evenly, with a remainder at one end, interleaved, or as `given`; every index once, no stage empty."""
-    size, count, turns = _size(declared, values), ranks.get(declared.rank), _turns(declared, params)
+    whole, count, turns = _size(declared, values), ranks.get(declared.rank), _turns(declared, params)
+    beyond = _beyond(declared, values, whole)
+    size = whole - beyond
     if count is None:
         near = nearest(declared.rank, list(ranks))
         raise fault("stages-rank", f"stages are divided over `{declared.rank}`, which is not a rank of this layout", declared.span, help=f"did you mean `{near}`?" if near else f"declare it: `rank {declared.rank} = 1`")
     if given is not None:
+        given = tuple(tuple(i for i in stage if i < size or i >= whole) for stage in given)
         flat = sorted(i for stage in given for i in stage)
         if len(given) != count or flat != list(range(size)):
             raise MappingError(
@@ -88,6 +91,7 @@ def split_stages(
                     help=f"give {count} lists that together hold 0 to {size - 1}",
                 )
             )
+        given = (*given[:-1], (*given[-1], *range(size, whole)))
         return StageList(declared.axis, declared.rank, given, declared.interleave, turns, span=declared.span)
     total = count * turns
     base, rest = divmod(size, total)
@@ -111,6 +115,7 @@ def split_stages(
         n = base + extra[i]
         dealt[i % count].append(tuple(range(at, at + n)))
         at += n
+    dealt[-1][-1] += tuple(range(size, whole))
     owned = tuple(tuple(itertools.chain.from_iterable(parts)) for parts in dealt)
     return StageList(declared.axis, declared.rank, owned, declared.interleave, turns, tuple(map(tuple, dealt)), declared.span)
 
@@ -126,6 +131,16 @@ def _size(declared: Stages, values: Mapping[str, Any]) -> int:
     return size
 
 
+def _beyond(declared: Stages, values: Mapping[str, Any], whole: int) -> int:
+    """How many indices at the end are not divided."""
+    if declared.beyond is None:
+        return 0
+    count = values.get(declared.beyond)
+    if type(count) is not int or not 0 <= count < whole:
+        raise fault("stages-beyond", f"`{declared.beyond}` is {count}, and counts indices of `{declared.axis}` at the end of {whole}", declared.span, help="give it a number from 0 that leaves some to divide")
+    return count
+
+
 def _turns(declared: Stages, params: Mapping[str, Any]) -> int:
     if declared.interleave is None:
         return 1
@@ -136,19 +151,22 @@ def _turns(declared: Stages, params: Mapping[str, Any]) -> int:
     return whole_value(params[declared.interleave], f"`{declared.interleave}`", declared.span)
 
 
-def stage_runs(stages: StageList, only_count: int | None = None, by_turns: bool = False) -> list[StageRun]:
+def stage_runs(
+    stages: StageList, only_count: int | None = None, by_turns: bool = False, picked: tuple[int, ...] | None = None
+) -> list[StageRun]:
     """The stages as few loops as their regularity allows; with `only_count`, those stages that own so many.
 
-    `by_turns`: local numbers count within each turn.
+    `by_turns`: local numbers count within each turn. `picked`: only these indices, numbered as among all.
     """
+    wanted = None if picked is None else frozenset(picked)
     singles: list[tuple[int, StageRun]] = []
     for rank, indices in enumerate(stages.owned):
         if only_count is not None and len(indices) != only_count:
             continue
         if by_turns:
-            singles.extend((rank, replace(run, turn=turn)) for turn, part in enumerate(stages.by_turns(rank)) for run in _runs_of(rank, part))
+            singles.extend((rank, replace(run, turn=turn)) for turn, part in enumerate(stages.by_turns(rank)) for run in _runs_of(rank, part, wanted))
         else:
-            singles.extend((rank, run) for run in _runs_of(rank, indices))
+            singles.extend((rank, run) for run in _runs_of(rank, indices, wanted))
     out: list[StageRun] = []
     while singles:
         rank, run = singles[0]
@@ -171,16 +189,18 @@ def stage_runs(stages: StageList, only_count: int | None = None, by_turns: bool 
     return out
 
 
-def _runs_of(rank: int, indices: tuple[int, ...]) -> list[StageRun]:
+def _runs_of(rank: int, indices: tuple[int, ...], wanted: frozenset[int] | None) -> list[StageRun]:
     runs: list[tuple[int, int, int]] = []  # local, index, length
     for local, index in enumerate(indices):
-        if runs and index == runs[-1][1] + runs[-1][2]:
+        if wanted is not None and index not in wanted:
+            continue
+        if runs and (local, index) == (runs[-1][0] + runs[-1][2], runs[-1][1] + runs[-1][2]):
             runs[-1] = (runs[-1][0], runs[-1][1], runs[-1][2] + 1)
         else:
             runs.append((local, index, 1))
     lengths = {r[2] for r in runs}
-    gaps = {b[1] - a[1] for a, b in itertools.pairwise(runs)}
-    if len(runs) > 1 and len(lengths) == 1 and len(gaps) == 1 and (gap := gaps.pop()) > 0:
+    gaps = {(b[1] - a[1], b[0] - a[0]) for a, b in itertools.pairwise(runs)}
+    if len(runs) > 1 and len(lengths) == 1 and len(gaps) == 1 and (gap := gaps.pop())[0] > 0:
         n = runs[0][2]
-        return [StageRun(rank, runs[0][1], 0, ((len(runs), 0, gap, n), (n, 0, 1, 1)))]
+        return [StageRun(rank, runs[0][1], runs[0][0], ((len(runs), 0, *gap), (n, 0, 1, 1)))]
     return [StageRun(rank, index, local, ((n, 0, 1, 1),)) for local, index, n in runs]

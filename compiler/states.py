@@ -27,7 +27,7 @@ def cut_state(side: Side, kinds: Mapping[str, str], degree: int, buffers: frozen
     owners = [rule for rule in side.rules if not _tensors(rule, side) <= buffers]
     rules = [_cut(rule, kind, dtype, degree, side) for kind, dtype in kinds.items() for rule in owners]
     tensors = {
-        f"{kind}.{t.name}": Tensor(f"{kind}.{t.name}", t.axes, t.shape)
+        f"{kind}.{t.name}": Tensor(f"{kind}.{t.name}", t.axes, t.shape, t.picked)
         for kind in kinds for t in side.sizes.tensors.values() if t.name not in buffers
     }  # fmt: skip
     absent = frozenset(f"{kind}.{name}" for kind in kinds for name in side.sizes.absent)

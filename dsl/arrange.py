@@ -53,7 +53,7 @@ class Arrange:
 
     def line(
         self,
-        node: tree.Setting | tree.AxisDecl | tree.Use | tree.LayoutItem | tree.TensorDecl,
+        node: tree.Setting | tree.AxisDecl | tree.Use | tree.LayoutItem | tree.Select | tree.TensorDecl,
         kind: str,
         cells: tuple[str, ...],
         tail: str = "",
@@ -110,7 +110,7 @@ class Arrange:
             children.append(self.words(model.axes, "axes", " "))
         if model.settings:
             children.append(self.words(model.settings, "settings", "  "))
-        rest: list[tree.Refine | tree.Require | tree.TensorDecl] = [*model.refinements, *model.requires, *model.tensors]
+        rest: list[tree.Refine | tree.Select | tree.Require | tree.TensorDecl] = [*model.refinements, *model.selects, *model.requires, *model.tensors]
         for node in sorted(rest, key=lambda node: (node.span.line, node.span.column)):
             if isinstance(node, tree.TensorDecl):
                 children.append(self.line(node, "tensor", (node.name, tensor_axes(node)), tensor_tail(node)))

@@ -64,6 +64,7 @@ class Build(BuildExpressions):
             pick(tree.Refine),
             pick(tree.Require),
             pick(tree.TensorDecl),
+            pick(tree.Select),
             self.span(at),
         )
 
@@ -90,6 +91,9 @@ class Build(BuildExpressions):
         parts_of = tuple(part.name for part in names)
         return tree.Refine(str(axis), parts_of, sizes or (), when, padded is not None, self.span(at))
 
+    def select(self, at: Place, parts: list[Any]) -> tree.Select:
+        return tree.Select(str(parts[0]), str(parts[1]), parts[2], self.span(at))
+
     def padded(self, at: Place, parts: list[Any]) -> bool:
         return True
 
@@ -101,7 +105,7 @@ class Build(BuildExpressions):
         name, axes, *modifiers = parts
         found = sort_modifiers(modifiers, self.faults)
         return tree.TensorDecl(
-            str(name), axes, "optional" in found, found.get("tied to"), found.get("when"), self.span(at)
+            str(name), axes, "optional" in found, found.get("tied to"), found.get("when"), found.get("where"), self.span(at)
         )
 
     # --- layout
@@ -178,8 +182,8 @@ class Build(BuildExpressions):
         return True
 
     def stages(self, at: Place, parts: list[Any]) -> tree.Stages:
-        axis, rank, interleave, remainder = parts
-        return tree.Stages(str(axis), str(rank), name_of(interleave), remainder, self.span(at))
+        axis, rank, interleave, remainder, beyond = parts
+        return tree.Stages(str(axis), str(rank), name_of(interleave), remainder, name_of(beyond), self.span(at))
 
     def state(self, at: Place, parts: list[Any]) -> tree.State:
         return tree.State(self._pattern(parts[0]), str(parts[1]), parts[2], self.span(at))
@@ -201,6 +205,7 @@ class Build(BuildExpressions):
             "optional" in found,
             copy,
             found.get("when"),
+            found.get("where"),
             found.get("made"),
             self.span(at),
         )
@@ -209,17 +214,17 @@ class Build(BuildExpressions):
         return self.rule(at, parts, copy=True)
 
     def ignore(self, at: Place, parts: list[Any]) -> tree.Ignore:
-        return tree.Ignore(parts[0], parts[1], False, self.span(at))
+        return tree.Ignore(parts[0], parts[1], span=self.span(at))
 
     def object(self, at: Place, parts: list[Any]) -> tree.Ignore:
-        return tree.Ignore(parts[0], parts[1], True, self.span(at))
+        return tree.Ignore(parts[0], parts[1], parts[2], True, self.span(at))
 
     def under(self, at: Place, parts: list[Any]) -> tree.Under:
         prefixes = tuple(part for part in parts if isinstance(part, tree.Prefix))
         return tree.Under(prefixes, self._carried(parts[len(prefixes) :]), self.span(at))
 
     def prefix(self, at: Place, parts: list[Any]) -> tree.Prefix:
-        return tree.Prefix(self._pattern(parts[0]), parts[1], self.span(at))
+        return tree.Prefix(self._pattern(parts[0]), parts[1], parts[2], self.span(at))
 
     def names(self, at: Place, parts: list[Any]) -> tuple[tree.Pattern, ...]:
         return tuple(self._pattern(part) for part in parts)
@@ -229,6 +234,9 @@ class Build(BuildExpressions):
 
     def m_when(self, at: Place, parts: list[Any]) -> Modifier:
         return Modifier("when", parts[0], self.span(at))
+
+    def m_where(self, at: Place, parts: list[Any]) -> Modifier:
+        return Modifier("where", parts[0], self.span(at))
 
     def m_optional(self, at: Place, parts: list[Any]) -> Modifier:
         return Modifier("optional", True, self.span(at))

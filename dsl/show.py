@@ -28,6 +28,7 @@ Node: TypeAlias = (
     | tree.Stages
     | tree.State
     | tree.Refine
+    | tree.Select
     | tree.Require
     | tree.Setting
     | tree.Param
@@ -72,14 +73,14 @@ def show(node: Node) -> str:
             return " ".join(filter(None, (node.name, tensor_axes(node), tensor_tail(node))))
         case tree.Base(name, under, when):
             return name + (f" under {show(under)}" if under else "") + (f" when {show(when)}" if when is not None else "")
-        case tree.Ignore(names, when, empty):
-            return ("object " if empty else "ignore ") + " or ".join(map(show, names)) + _when(when)
+        case tree.Ignore(names, when, where, empty):
+            return ("object " if empty else "ignore ") + " or ".join(map(show, names)) + _when(when) + _where(where)
         case tree.Let(name, value, when):
             return f"let {name} = {show(value)}" + _when(when)
         case tree.Files(names, when):
             return "files " + " or ".join(map(show, names)) + _when(when)
-        case tree.Prefix(text, when):
-            return show(text) + _when(when)
+        case tree.Prefix(text, when, where):
+            return show(text) + _when(when) + _where(where)
         case tree.Omit(tensors, when):
             return f"omit ({' '.join(tensors)})" + _when(when)
         case tree.Text(file, content, when):
@@ -88,16 +89,17 @@ def show(node: Node) -> str:
             return "format " + " | ".join(names) + " read only" * read_only
         case tree.Carry(globs):
             return "carry " + " ".join(map(quote, globs))
-        case tree.Stages(axis, rank, interleave, remainder):
-            tail = (f" interleave {interleave}" if interleave else "") + (
-                f" remainder {remainder}" if remainder else ""
-            )
+        case tree.Stages(axis, rank, interleave, remainder, beyond):
+            words = (("interleave", interleave), ("remainder", remainder), ("beyond", beyond))
+            tail = "".join(f" {word} {value}" for word, value in words if value)
             return f"stages {axis} over {rank}{tail}"
         case tree.State(file, rank, when):
             return f"state {show(file)} over {rank}" + _when(when)
         case tree.Refine(axis, names, sizes, when, padded):
             tail = " with " + ", ".join(map(show, sizes)) if sizes else ""
             return f"axis {axis} = {'pad' * padded}({' '.join(names)}){tail}" + _when(when)
+        case tree.Select(name, axis, value):
+            return f"select {name} of {axis} = {show(value)}"
         case tree.Require(test, message, help, when):
             return f"require {show(test)} else {quote(message)}" + (f", {quote(help)}" if help else "") + _when(when)
         case tree.Setting(name, value):
@@ -133,7 +135,7 @@ def rule_dims(rule: tree.Rule) -> str:
 
 
 def rule_tail(rule: tree.Rule) -> str:
-    """A rule's modifiers in their fixed order: with, elementwise, as, on, optional, made, when."""
+    """A rule's modifiers in their fixed order: with, elementwise, as, on, optional, made, when, where."""
     words = []
     if rule.renames:
         words.append("with " + ", ".join(map(show, rule.renames)))
@@ -146,7 +148,7 @@ def rule_tail(rule: tree.Rule) -> str:
         words.append("optional")
     if rule.made:
         words.append("made " + show(rule.made))
-    return (" ".join(words) + _when(rule.when)).strip()
+    return (" ".join(words) + _when(rule.when) + _where(rule.where)).strip()
 
 
 def tensor_axes(tensor: tree.TensorDecl) -> str:
@@ -154,13 +156,17 @@ def tensor_axes(tensor: tree.TensorDecl) -> str:
 
 
 def tensor_tail(tensor: tree.TensorDecl) -> str:
-    """A model tensor's modifiers in their fixed order: optional, tied to, when."""
+    """A model tensor's modifiers in their fixed order: optional, tied to, when, where."""
     words = ["optional"] * tensor.optional + ([f"tied to {tensor.tied_to}"] if tensor.tied_to else [])
-    return (" ".join(words) + _when(tensor.when)).strip()
+    return (" ".join(words) + _when(tensor.when) + _where(tensor.where)).strip()
 
 
 def _when(when: Expr | None) -> str:
     return "" if when is None else f" when {show(when)}"
+
+
+def _where(where: Expr | None) -> str:
+    return "" if where is None else f" where {show(where)}"
 
 
 def _terms(terms: tuple[tree.Term, ...]) -> str:

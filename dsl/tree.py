@@ -214,6 +214,19 @@ class Refine:
 
 
 @dataclass(frozen=True)
+class Select:
+    """`select sparse of layer = moe and layer >= dense_layers`: a name for some indices of an axis.
+
+    In `value` the axis' name stands for the index that is asked about. `where` reads such names.
+    """
+
+    name: str
+    axis: str
+    value: Expr
+    span: Span = _span()
+
+
+@dataclass(frozen=True)
 class Require:
     """`require cond else "the fault", "what to do"`: the second text may be left out."""
 
@@ -228,7 +241,8 @@ class Require:
 class TensorDecl:
     """`head [vocab, hidden] optional tied to embed when tie_embeddings`.
 
-    With `tied_to`, `when` says when the tie holds; else it says when the tensor exists.
+    With `tied_to`, `when` says when the tie holds; else it says when the tensor exists. `where`: the indices of one axis
+    at which it does, as `router [layer, expert, hidden] where sparse`.
     """
 
     name: str
@@ -236,6 +250,7 @@ class TensorDecl:
     optional: bool = False
     tied_to: str | None = None
     when: Expr | None = None
+    where: Expr | None = None
     span: Span = _span()
 
 
@@ -248,6 +263,7 @@ class Model:
     refinements: tuple[Refine, ...]
     requires: tuple[Require, ...]
     tensors: tuple[TensorDecl, ...]
+    selects: tuple[Select, ...] = ()
     span: Span = _span()
 
 
@@ -333,12 +349,16 @@ class Carry:
 
 @dataclass(frozen=True)
 class Stages:
-    """`stages layer over pp interleave vpp remainder last`: which pipeline stage owns which index of `axis`."""
+    """`stages layer over pp interleave vpp remainder last beyond n`: which pipeline stage owns which index of `axis`.
+
+    The last `beyond` indices are not divided: the last stage has them besides its own.
+    """
 
     axis: str
     rank: str
     interleave: str | None = None
     remainder: str | None = None  # None: must divide | "first" | "last"
+    beyond: str | None = None
     span: Span = _span()
 
 
@@ -393,6 +413,7 @@ class Rule:
     optional: bool = False
     copy: bool = False
     when: Expr | None = None
+    where: Expr | None = None  # the indices of one axis, which the name spells, that the rule is for
     made: Call | None = None  # how its elements are calculated where the source has none
     span: Span = _span()
 
@@ -406,16 +427,18 @@ class Ignore:
 
     names: tuple[Pattern, ...]
     when: Expr | None = None
+    where: Expr | None = None
     empty: bool = False
     span: Span = _span()
 
 
 @dataclass(frozen=True)
 class Prefix:
-    """One prefix of an `under`, and when it is the one."""
+    """One prefix of an `under`, and when, or for which indices of an axis, it is the one."""
 
     text: Pattern
     when: Expr | None = None
+    where: Expr | None = None
     span: Span = _span()
 
 
@@ -423,7 +446,7 @@ class Prefix:
 class Under:
     """`under "model.layers.{layer}." { ... }`: a common prefix of the names inside, and a common guard.
 
-    Of several, `under "a." when old, "b." { ... }`, the first whose guard holds is the prefix.
+    Of several, `under "a." when old, "b." { ... }`, the first whose guard holds is the prefix: with `where`, for each index.
     """
 
     prefixes: tuple[Prefix, ...]

@@ -77,6 +77,7 @@ SHARED = {
     "stored-twice": "a stored element is filled by two things",
     "too-many-elements": "a tensor is larger than any checkpoint",
     "two-labels": "one position is filled by two tensors",
+    "stages-beyond": "stages leave out what is no number of indices",
     "undeclared-axis": "a model's tensor has an axis that the model has not",
     "unknown-axis": "an index names no axis",
     "unknown-entry": "a config entry is for no axis or setting",
@@ -89,6 +90,7 @@ SHARED = {
     "unknown-rank": "a slice is by what is no rank",
     "unknown-tensor-name": "a rule names no tensor of the model",
     "unknown-tied": "a tensor is tied to what the model has not",
+    "where-axis": "a condition on indices is not about one axis",
 }
 
 

@@ -107,7 +107,8 @@ settings = st.builds(tree.Setting, names, exprs)
 axes = st.builds(tree.AxisDecl, names)
 refines = st.builds(tree.Refine, names, _tuple(names, 1), _tuple(settings, 0, 2), opt(exprs), st.booleans())
 requires = st.builds(tree.Require, exprs, strings, strings, opt(exprs))
-tensors = st.builds(tree.TensorDecl, model_names, _tuple(axes), st.booleans(), opt(model_names), opt(exprs))
+tensors = st.builds(tree.TensorDecl, model_names, _tuple(axes), st.booleans(), opt(model_names), opt(exprs), opt(exprs))
+selects = st.builds(tree.Select, names, names, exprs)
 models = st.builds(
     tree.Model,
     model_names,
@@ -117,6 +118,7 @@ models = st.builds(
     _tuple(refines),
     _tuple(requires),
     _tuple(tensors),
+    _tuple(selects),
 )
 
 
@@ -138,12 +140,13 @@ rules = st.builds(
     st.booleans(),
     st.booleans(),
     opt(exprs),
+    opt(exprs),
     opt(st.builds(tree.Call, names, _tuple(exprs, 0, 2))),
 )
-ignores = st.builds(tree.Ignore, _tuple(patterns, 1), opt(exprs), st.booleans())
+ignores = st.builds(tree.Ignore, _tuple(patterns, 1), opt(exprs)) | st.builds(tree.Ignore, _tuple(patterns, 1), opt(exprs), opt(exprs), st.just(True))
 rule_items = st.recursive(
     rules | ignores,
-    lambda inner: st.builds(tree.Under, _tuple(st.builds(tree.Prefix, patterns, opt(exprs)), 1, 2), _tuple(inner)),
+    lambda inner: st.builds(tree.Under, _tuple(st.builds(tree.Prefix, patterns, opt(exprs), opt(exprs)), 1, 2), _tuple(inner)),
     max_leaves=3,
 )
 items = st.one_of(
@@ -153,7 +156,7 @@ items = st.one_of(
     st.builds(tree.Formats, _tuple(names, 1), st.booleans()),
     st.builds(tree.Config, strings, _tuple(settings), opt(strings), st.booleans()),
     st.builds(tree.Carry, _tuple(strings, 1)),
-    st.builds(tree.Stages, names, names, opt(names), opt(st.sampled_from(["first", "last"]))),
+    st.builds(tree.Stages, names, names, opt(names), opt(st.sampled_from(["first", "last"])), opt(names)),
     st.builds(tree.State, patterns, names, opt(exprs)),
     refines,
     st.builds(tree.Let, names, indices, opt(exprs)),

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 import ckptc
 from ckptc import Fault, MappingError
-from tests.made_deepseek import BIAS, DENSE, EXPERTS, HIDDEN, LAYERS, VOCAB, Weights, huggingface
+from tests.made_deepseek import BIAS, EXPERTS, HIDDEN, LAYERS, VOCAB, Weights, huggingface, layer
 
 
 def renamed(weights: Weights, te: bool, prefix: str = "") -> Weights:
@@ -36,11 +36,12 @@ def renamed(weights: Weights, te: bool, prefix: str = "") -> Weights:
             continue
         at = f"decoder.layers.{i}." if i < LAYERS else "mtp.layers.0.transformer_layer."
         out |= {at + theirs: own[name] for name, theirs in alike.items() if name in own}
-        out[at + ("mlp.linear_fc1.layer_norm_weight" if te and i < DENSE else "pre_mlp_layernorm.weight")] = own["post_attention_layernorm.weight"]
-        for prefix_ in ("mlp.",) if i < DENSE else ("mlp.shared_experts.",):
+        dense = "mlp.gate.weight" not in own
+        out[at + ("mlp.linear_fc1.layer_norm_weight" if te and dense else "pre_mlp_layernorm.weight")] = own["post_attention_layernorm.weight"]
+        for prefix_ in ("mlp.",) if dense else ("mlp.shared_experts.",):
             out[f"{at}{prefix_}linear_fc1.weight"] = torch.cat([own[f"{prefix_}gate_proj.weight"], own[f"{prefix_}up_proj.weight"]])
             out[f"{at}{prefix_}linear_fc2.weight"] = own[f"{prefix_}down_proj.weight"]
-        if i >= DENSE:
+        if not dense:
             experts = [f"mlp.experts.{e}." for e in range(EXPERTS)]
             out[f"{at}mlp.experts.experts.linear_fc1.weight"] = torch.stack(
                 [torch.cat([own[f"{e}gate_proj.weight"], own[f"{e}up_proj.weight"]]) for e in experts]
@@ -95,10 +96,82 @@ def test_the_embedding_of_a_predicting_layer_is_left_out_and_said_so(tmp_path: P
     copies = {f"model.layers.{LAYERS}.{name}.weight": torch.ones(VOCAB, HIDDEN).bfloat16() for name in ("embed_tokens", "shared_head.head")}
     save_file(weights | copies, tmp_path / "hf" / "model.safetensors")
     plan = ckptc.plan(tmp_path / "hf", to="megatron")
-    assert {"next_embed", "next_head"} <= {*plan.data.target.omitted}
+    assert {"further_embed", "further_head"} <= {*plan.data.target.omitted}
     assert "left out on purpose: " in str(plan)
     plan.run(tmp_path / "out")
     assert differing(stored(tmp_path / "out"), renamed(weights, te=True)) == set()
+
+
+@pytest.mark.parametrize(("first", "every"), [(0, 1), (1, 2), (0, 3), (4, 1)])
+@pytest.mark.parametrize("spec", ["te", "local"])
+def test_layers_with_experts_are_where_the_config_says(tmp_path: Path, first: int, every: int, spec: str) -> None:
+    """Behind the first ones, and of those every so many (modeling_deepseek.py: layer_idx % moe_layer_freq == 0)."""
+    sparse = [i for i in range(LAYERS) if i >= first and i % every == 0]
+    shapes = {f"model.layers.{i}.{name}": shape for i in range(LAYERS) for name, shape in layer(LAYERS - 1 if i in sparse else 0, True).items()}
+    weights = huggingface(tmp_path / "hf", 0, first_k_dense_replace=first, moe_layer_freq=every, num_nextn_predict_layers=0)
+    weights |= {name: torch.randn(shape).to(torch.float32 if name.endswith(BIAS) else torch.bfloat16) for name, shape in shapes.items()}
+    save_file(weights, tmp_path / "hf/model.safetensors")
+    plan = ckptc.plan(tmp_path / "hf", to="megatron", spec=spec)
+    plan.run(tmp_path / "out")
+    assert differing(stored(tmp_path / "out"), renamed(weights, spec == "te")) == set()
+    asked = {pattern.format(layer=layer) for pattern, axes in plan.data.target.objects for axis, at, n in axes[:1] if axis == "layer" and len(axes) == 1 for layer in range(at, at + n)}
+    fc1 = {f"decoder.layers.{i}.mlp.{'shared_experts.' * (i in sparse)}linear_fc1._extra_state" for i in range(LAYERS)}
+    assert {name for name in asked if name.endswith("linear_fc1._extra_state")} == fc1
+    ckptc.convert(tmp_path / "out", tmp_path / "again", to="hf", config=tmp_path / "hf/config.json")
+    assert differing(load_file(tmp_path / "again/model.safetensors"), weights) == set()
+
+
+@pytest.mark.parametrize(("tp", "pp", "ep", "vpp"), [(1, 1, 1, 1), (3, 1, 2, 1), (1, 5, 4, 1), (3, 5, 2, 1)])
+@pytest.mark.parametrize("predictor", ["transformer_layer", "mtp_model_layer"])
+def test_files_of_ranks(tmp_path: Path, tp: int, pp: int, ep: int, vpp: int, predictor: str) -> None:
+    """Latent vectors are whole on each rank, heads and columns are cut; layers are numbered in their stage, predicting ones
+    by themselves, on the last."""
+    weights = huggingface(tmp_path / "hf")
+    degrees = {"tp": tp, "pp": pp, "ep": ep, "vpp": vpp}
+    ckptc.convert(tmp_path / "hf", tmp_path / "out", to="megatron-legacy", pad_vocab_to=1, vocab_multiple=1, predictor=predictor, padded_vocab=39, **degrees)
+    whole = renamed(weights, te=True)
+    for stage in range(pp):
+        for t in range(tp):
+            for e in range(ep):
+                name = f"mp_rank_{t:02}" + f"_{stage:03}" * (pp > 1) + f"_{e:03}" * (ep > 1)
+                held = torch.load(tmp_path / f"out/release/{name}/model_optim_rng.pt", weights_only=True)["model"]
+                held = {key: value for key, value in held.items() if value is not None}
+                assert differing(held, on_rank(whole, stage, pp, t, tp, e, ep, predictor)) == set(), name
+    ckptc.convert(tmp_path / "out", tmp_path / "again", to="hf", config=tmp_path / "hf/config.json", family="deepseek")
+    assert differing(load_file(tmp_path / "again/model.safetensors"), weights) == set()
+
+
+def on_rank(whole: Weights, stage: int, pp: int, t: int, tp: int, e: int, ep: int, predictor: str) -> Weights:
+    """What one rank holds of Megatron-core's whole tensors."""
+    out: Weights = {}
+    per_stage, per_rank = LAYERS // pp, EXPERTS // ep
+    for name, tensor in whole.items():
+        kind = name.rsplit(".", 2)[-2]
+        if name.startswith("decoder.layers."):
+            number = int(name.split(".")[2])
+            if number // per_stage != stage:
+                continue
+            name = name.replace(f"layers.{number}.", f"layers.{number % per_stage}.", 1)
+        elif (name.startswith("embedding.") and stage != 0) or (not name.startswith("embedding.") and stage != pp - 1):
+            continue
+        name = name.replace("transformer_layer", predictor)
+        if ".experts.experts." in name:
+            for local in range(per_rank):
+                own = cut(kind, tensor[e * per_rank + local], t, tp)
+                out[name.replace("experts.experts.", f"experts.local_experts.{local}.")] = own
+        else:
+            out[name] = cut(kind, tensor, t, tp)
+    return out
+
+
+def cut(kind: str, tensor: torch.Tensor, t: int, tp: int) -> torch.Tensor:
+    if kind in ("word_embeddings", "output_layer"):
+        tensor = torch.cat([tensor, tensor.new_zeros(39 - VOCAB, HIDDEN)])
+    if tensor.ndim == 2 and kind == "linear_fc1":
+        return torch.cat([half.chunk(tp)[t] for half in tensor.chunk(2)])
+    if tensor.ndim == 2 and kind in ("word_embeddings", "output_layer", "linear_q_up_proj", "linear_q_proj", "linear_kv_up_proj"):
+        return tensor.chunk(tp)[t]
+    return tensor.chunk(tp, dim=1)[t] if tensor.ndim == 2 and kind in ("linear_proj", "linear_fc2") else tensor
 
 
 @pytest.mark.parametrize("to", ["nxdt", "nxdt-megatron", "nnm", "nemo", "nemo-dist", "nemo-legacy"])
@@ -110,7 +183,7 @@ def test_other_frameworks_are_refused(tmp_path: Path, to: str) -> None:
 
 @pytest.mark.parametrize(
     ("settings", "said"),
-    [({"pp": 2}, "whole tensors, for any ranks"), ({"tp": 3}, "whole tensors, for any ranks"), ({"form": "stacked"}, "always indexed"), ({"glu": "parts"}, "always joined")],
+    [({"pp": 2}, "whole tensors, for any ranks"), ({"tp": 3}, "whole tensors, for any ranks"), ({"form": "stacked"}, "always indexed")],
     ids=str,
 )
 def test_layers_that_differ_are_not_stacked_nor_cut(tmp_path: Path, settings: dict[str, Any], said: str) -> None:
@@ -122,8 +195,8 @@ def test_layers_that_differ_are_not_stacked_nor_cut(tmp_path: Path, settings: di
 @pytest.mark.parametrize(
     ("config", "said"),
     [
-        ({"quantization_config": {"quant_method": "fp8"}}, "quantized"), ({"moe_layer_freq": 2}, "moe_layer_freq"),
-        ({"first_k_dense_replace": 0}, "no layer is dense"), ({"attention_bias": True}, "biases"), ({"rope_interleave": False}, "in halves"),
+        ({"quantization_config": {"quant_method": "fp8"}}, "quantized"),
+        ({"attention_bias": True}, "biases"), ({"rope_interleave": False}, "in halves"),
         ({"num_key_value_heads": 1}, "share keys and values"), ({"model_type": "llama"}, "another family"),
     ],
     ids=lambda x: x if isinstance(x, str) else "",
@@ -136,5 +209,5 @@ def test_models_that_are_otherwise_are_refused(tmp_path: Path, config: dict[str,
 
 def test_a_predicting_layer_that_the_config_does_not_count_is_refused(tmp_path: Path) -> None:
     huggingface(tmp_path / "hf", num_nextn_predict_layers=0)
-    with pytest.raises((MappingError, Fault), match="next"):
+    with pytest.raises((MappingError, Fault), match="tensors that no rule of layout `hf` maps"):
         ckptc.convert(tmp_path / "hf", tmp_path / "out", to="megatron")
