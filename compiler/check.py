@@ -186,6 +186,8 @@ def _rule(rule: Rule, family: Family, layout: FlatLayout, names: Names) -> Itera
                 yield from check_hole(part, names)
     for dim in rule.dims:
         yield from check_index(dim, names)
+    for dim in rule.view:
+        yield from check_index(dim, names)
     for e in rule.elementwise:
         yield from check_expr(e.amount, names)
     if rule.when is not None:

@@ -36,9 +36,10 @@ def infer_from(layout: FlatLayout, found: Sequence[Found], ranks: Mapping[str, i
             if any(isinstance(p, Hole) and p.axis == axis and p.rank is None and p.offset is None for p in rule.names[0].parts) and rule.where is None:
                 return 1 + max(number[axis] for _, number in hits), f"the names of tensors such as `{hits[0][0].name}`"
             first = hits[0][0]
-            if len(first.shape) != len(rule.dims):
+            dims = rule.view or rule.dims
+            if len(first.shape) != len(dims):
                 continue
-            for dim, extent in zip(rule.dims, first.shape, strict=True):
+            for dim, extent in zip(dims, first.shape, strict=True):
                 line = _line(dim, axis, known, ranks, lets)
                 if line is not None and line[0]:
                     size = (extent - line[1]) / line[0]
@@ -58,11 +59,11 @@ def padded_to(layout: FlatLayout, found: Sequence[Found], ranks: Mapping[str, in
         names.setdefault(item.name, item)
     out: dict[str, int] = {}
     for rule in (flat.rule for flat in layout.rules) if lets else ():
-        for place, dim in enumerate(rule.dims):
+        for place, dim in enumerate(rule.view or rule.dims):
             inner, count = (dim.operand, ranks.get(dim.rank, 1)) if isinstance(dim, Slice) else (dim, 1)
             param = lets.get(inner.name, "") if isinstance(inner, AxisRef) else ""
             hit = next(_hits(rule, names), None) if param in params - out.keys() else None
-            if hit is not None and len(hit[0].shape) == len(rule.dims):
+            if hit is not None and len(hit[0].shape) == len(rule.view or rule.dims):
                 out[param] = hit[0].shape[place] * count
     return out
 

@@ -149,6 +149,12 @@ def _lower_rule(rule: LiveRule, side: Side, count: int | None) -> Lowered | None
         size, pieces = index_pieces(dim, state)
         shape.append(size)
         dims.append(pieces)
+    viewed = [index_pieces(dim, RuleState(side, rule, state.coords, count))[0] for dim in rule.rule.view]
+    if viewed and math.prod(viewed) != math.prod(shape):
+        raise fault(
+            "view-size", f"the view has {math.prod(viewed)} elements, and the rule stores {math.prod(shape)}", rule.rule.span,
+            help="a view is another shape of the same elements",
+        )  # fmt: skip
     if math.prod(shape) > LARGEST:
         raise fault("too-many-elements", "this rule's tensor has more elements than any checkpoint", rule.rule.span, help="check its sizes and numbers of copies")
     body = [Piece("", (), zero, ())]
@@ -183,7 +189,7 @@ def _lower_rule(rule: LiveRule, side: Side, count: int | None) -> Lowered | None
         format_of(side.files[0]) if side.files else "",
         state.coords,
         boxes,
-        tuple(shape),
+        tuple(viewed or shape),
         rule.block,
         rule.rule.dtype,
         tuple(format_of(n) for n in rule.rule.names[1:]),

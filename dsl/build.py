@@ -207,6 +207,7 @@ class Build(BuildExpressions):
             found.get("when"),
             found.get("where"),
             found.get("made"),
+            found.get("view", ()),
             self.span(at),
         )
 
@@ -237,6 +238,9 @@ class Build(BuildExpressions):
 
     def m_where(self, at: Place, parts: list[Any]) -> Modifier:
         return Modifier("where", parts[0], self.span(at))
+
+    def m_view(self, at: Place, parts: list[Any]) -> Modifier:
+        return Modifier("view", parts[0], self.span(at))
 
     def m_optional(self, at: Place, parts: list[Any]) -> Modifier:
         return Modifier("optional", True, self.span(at))

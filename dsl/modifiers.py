@@ -13,7 +13,7 @@ PLACEMENTS = ("first", "last", "all")
 
 @dataclass(frozen=True)
 class Modifier:
-    """One modifier as written: `word` is with, elementwise, as, on, optional, made, tied to, when or where."""
+    """One modifier as written: `word` is with, elementwise, as, on, optional, made, tied to, view, when or where."""
 
     word: str
     value: Any

@@ -135,7 +135,7 @@ def rule_dims(rule: tree.Rule) -> str:
 
 
 def rule_tail(rule: tree.Rule) -> str:
-    """A rule's modifiers in their fixed order: with, elementwise, as, on, optional, made, when, where."""
+    """A rule's modifiers in their fixed order: with, elementwise, as, on, optional, made, view, when, where."""
     words = []
     if rule.renames:
         words.append("with " + ", ".join(map(show, rule.renames)))
@@ -148,6 +148,8 @@ def rule_tail(rule: tree.Rule) -> str:
         words.append("optional")
     if rule.made:
         words.append("made " + show(rule.made))
+    if rule.view:
+        words.append("view [" + ", ".join(map(show, rule.view)) + "]")
     return (" ".join(words) + _when(rule.when) + _where(rule.where)).strip()
 
 

@@ -415,6 +415,7 @@ class Rule:
     when: Expr | None = None
     where: Expr | None = None  # the indices of one axis, which the name spells, that the rule is for
     made: Call | None = None  # how its elements are calculated where the source has none
+    view: tuple[Index, ...] = ()  # the stored tensor's shape, where it is another than that of its elements' order
     span: Span = _span()
 
 

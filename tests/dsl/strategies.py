@@ -142,6 +142,7 @@ rules = st.builds(
     opt(exprs),
     opt(exprs),
     opt(st.builds(tree.Call, names, _tuple(exprs, 0, 2))),
+    _tuple(indices),
 )
 ignores = st.builds(tree.Ignore, _tuple(patterns, 1), opt(exprs)) | st.builds(tree.Ignore, _tuple(patterns, 1), opt(exprs), opt(exprs), st.just(True))
 rule_items = st.recursive(

@@ -156,6 +156,7 @@ def test_names_have_holes(text: str, parts: Any) -> None:
         ('under "p." when a { copy "n" = t [x] ignore "y" }', Under((Prefix(name("p."), a),), (Rule((name("n"),), "t", (x,), copy=True), Ignore((name("y"),))))),
         ('under "p." when a, "q." when b, "" {}', Under((Prefix(name("p."), a), Prefix(name("q."), b), Prefix(name())), ())),
         ('under "p." when a where b, "q." where c {}', Under((Prefix(name("p."), a, b), Prefix(name("q."), None, c)), ())),
+        ('"n" = t [x, y] view [(x y)]', Rule((name("n"),), "t", (x, y), view=(Sum((Term(None, (x, y)),)),))),
         ('"n" = t [x] when a where b', Rule((name("n"),), "t", (x,), when=a, where=b)),
         ('"n" = [x] with q: q_bias, k: k_bias', Rule((name("n"),), None, (x,), (Rename("q", "q_bias"), Rename("k", "k_bias")))),
         ('"n" or "o" = on [] + 1 * (a + b) as f8e4m3 on last optional when c', Rule((name("n"), name("o")), "on", (), (), (Elementwise("+", Literal(1)), Elementwise("*", Binary("+", a, b))), "float8_e4m3fn", "last", True, False, c)),

@@ -130,6 +130,34 @@ def test_every_family_comes_back_from_ranks(family: str, experts: str, tmp_path:
     assert families.same(load_file(tmp_path / "back/model.safetensors"), hf)
 
 
+@pytest.mark.parametrize("ep", [1, 5])
+def test_experts_of_the_former_grouped_module(ep: int, tmp_path: Path) -> None:
+    """All of a rank in two tensors, in which the first's shape does not say its order: [experts, hidden, rows of fc1]."""
+    shapes, keys = families.FAMILIES["mixtral"]
+    hf = families.make(shapes)
+    path = families.saved(tmp_path / "hf", "mixtral", hf, keys)
+    ckptc.convert(path, tmp_path / "out", to="megatron-legacy", tp=2, ep=ep, experts="joined")
+    whole = families.account(hf)
+    own, ffn, hidden = families.EXPERTS // ep, families.FFN // 2, families.HIDDEN
+    for rank in range(ep):
+        for t in range(2):
+            name = f"mp_rank_{t:02}" + f"_{rank:03}" * (ep > 1)
+            model = held(tmp_path / f"out/release/{name}")["model"]
+            for i in range(families.LAYERS):
+                at = f"decoder.layers.{i}.mlp.experts."
+                assert model[at + "weight1"].shape == (hidden, own * 2 * ffn)
+                assert model[at + "weight2"].shape == (own * ffn, hidden)
+                for e in range(own):
+                    fc1 = whole["decoder.layers.mlp.experts.experts.linear_fc1.weight"][i, rank * own + e]
+                    fc2 = whole["decoder.layers.mlp.experts.experts.linear_fc2.weight"][i, rank * own + e]
+                    assert torch.equal(model[at + "weight1"].view(own, hidden, 2 * ffn)[e].T, torch.cat([cut(half, t, 2) for half in fc1.chunk(2)]))
+                    assert torch.equal(model[at + "weight2"].view(own, ffn, hidden)[e].T, cut(fc2, t, 2, 1))
+    plan = ckptc.plan(tmp_path / "out", to="hf", config=path / "config.json")
+    assert dict(plan.data.source.params)["experts"] == "joined"
+    plan.run(tmp_path / "back")
+    assert families.same(load_file(tmp_path / "back/model.safetensors"), hf)
+
+
 @pytest.mark.parametrize(("to", "name"), [("megatron-legacy", "output_layer.weight"), ("megatron-lm", "word_embeddings_for_head")])
 def test_the_last_stage_has_its_copy_of_tied_embeddings(tmp_path: Path, to: str, name: str) -> None:
     tied = Llama(vocab=70, layers=2, hidden=48, ffn=84, heads=12, groups=6, dim=10, head=False, extra={"tie_word_embeddings": True})
