@@ -79,16 +79,20 @@ FAMILIES: dict[str, tuple[Shapes, dict[str, Any]]] = {
 }
 
 
-def account(hf: Weights) -> Weights:
-    """What Megatron-core stores, with Transformer Engine's modules."""
+def ends(hf: Weights) -> Weights:
     out = {
         "embedding.word_embeddings.weight": hf["model.embed_tokens.weight"], "output_layer.weight": hf["lm_head.weight"],
         "decoder.final_layernorm.weight": hf["model.norm.weight"],
     }  # fmt: skip
     if "model.norm.bias" in hf:
         out["decoder.final_layernorm.bias"] = hf["model.norm.bias"]
+    return out
+
+
+def account(hf: Weights) -> Weights:
+    """What Megatron-core stores, with Transformer Engine's modules."""
     found = [layer({n.removeprefix(f"{AT}{i}."): x for n, x in hf.items() if n.startswith(f"{AT}{i}.")}) for i in range(LAYERS)]
-    return out | {f"decoder.layers.{name}": torch.stack([each[name] for each in found]) for name in found[0]}
+    return ends(hf) | {f"decoder.layers.{name}": torch.stack([each[name] for each in found]) for name in found[0]}
 
 
 def layer(h: Weights) -> Weights:
@@ -200,12 +204,35 @@ def test_what_megatron_cannot_say_is_refused(to: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("family", ["qwen2_moe", "qwen3_moe"])
-@pytest.mark.parametrize("only", [{"decoder_sparse_step": 2}, {"mlp_only_layers": [1]}], ids=str)
-def test_experts_in_some_layers_alone_are_refused(family: str, only: dict[str, Any], tmp_path: Path) -> None:
+def test_experts_in_layers_that_a_list_names_are_refused(family: str, tmp_path: Path) -> None:
     shapes, keys = FAMILIES[family]
-    source = saved(tmp_path / "hf", family, make(shapes), {**keys, **only})
-    with pytest.raises(ckptc.MappingError, match=next(iter(only))):
+    source = saved(tmp_path / "hf", family, make(shapes), {**keys, "mlp_only_layers": [1]})
+    with pytest.raises(ckptc.MappingError, match="mlp_only_layers"):
         ckptc.plan(source, to="megatron")
+
+
+@pytest.mark.parametrize("family", ["qwen2_moe", "qwen3_moe"])
+def test_experts_in_every_second_layer(family: str, tmp_path: Path) -> None:
+    """transformers: a layer has experts where (layer_idx + 1) % decoder_sparse_step is 0. Such layers do not stack."""
+    shapes, keys = FAMILIES[family]
+    dense = layers(AT, gated("mlp.", 99))
+    shapes = {n: s for n, s in shapes.items() if ".mlp." not in n or n.startswith(f"{AT}1.")} | {n: s for n, s in dense.items() if not n.startswith(f"{AT}1.")}
+    hf = make(shapes)
+    source = saved(tmp_path / "hf", family, hf, {**keys, "decoder_sparse_step": 2})
+    with pytest.raises(ckptc.MappingError, match="do not stack"):
+        ckptc.plan(source, to="megatron")
+    with pytest.raises(ckptc.MappingError, match="NeMo 1's configuration cannot say"):
+        ckptc.plan(source, to="nemo")
+    ckptc.convert(source, tmp_path / "dist", to="megatron", form="indexed")
+    wanted = ends(hf)
+    for i in range(LAYERS):
+        wanted |= {f"decoder.layers.{i}.{n}": x for n, x in layer({n.removeprefix(f"{AT}{i}."): x for n, x in hf.items() if n.startswith(f"{AT}{i}.")}).items()}
+    assert same(read(tmp_path / "dist"), wanted)
+    ckptc.convert(tmp_path / "dist", tmp_path / "back", to="hf", config=source / "config.json")
+    assert same(load_file(tmp_path / "back/model.safetensors"), hf)
+    ckptc.convert(source, tmp_path / "ranks", to="megatron-legacy", pp=3, ep=5)
+    ckptc.convert(tmp_path / "ranks", tmp_path / "again", to="hf", config=source / "config.json")
+    assert same(load_file(tmp_path / "again/model.safetensors"), hf)
 
 
 @pytest.mark.parametrize("to", ["nemo", "nemo2"])
