@@ -7,9 +7,10 @@ from functools import lru_cache
 from itertools import pairwise
 from typing import Any, TypeAlias
 
+from ..dsl.diagnostic import MappingError
 from ..dsl.tree import Expr, Ref, Select, Span
 from .reads import refs
-from .scope import Scope, evaluate, fault
+from .scope import Scope, evaluate, fault, shown
 
 Picked: TypeAlias = tuple[tuple[str, tuple[int, ...]], ...]  # an axis and its indices, in order; empty: all there are
 MOST = 2**16  # indices that are asked about one by one
@@ -30,11 +31,18 @@ def pick(where: Expr | None, sizes: Mapping[str, Any], axes: Iterable[str], sele
         raise fault("where-axis", f"`where` is about {len(found)} axes of the model, and must be about one", span, help="without an axis it is `when`")
     (axis,) = found
     size = sizes.get(axis)
-    if type(size) is not int or size > MOST:
-        raise fault("where-size", f"axis `{axis}` is {size}, of which no indices can be picked", span, help=f"axes of up to {MOST} indices can be")
     used = [name for name in dict.fromkeys(_names(where, selects)) if name != axis and name not in selects]
     known = tuple((name, scope.lookup(Ref(name, span))) for name in used)
-    indices = _picked(where, axis, size, known, tuple(selects.values()), scope.words)
+    for name, value in known:
+        if not isinstance(value, bool | int | float | str | None):
+            raise fault("where-value", f"`{name}` is {shown(value)}, and indices are picked by single values", span, help=f"give `{name}` one value")
+    said = (where, axis, known, tuple(selects.values()), scope.words - {axis})
+    always = _whatever_the_index(*said)
+    if always is not None:
+        return () if always else ((axis, ()),)
+    if type(size) is not int or size > MOST:
+        raise fault("where-size", f"axis `{axis}` is {size}, of which no indices can be picked", span, help=f"axes of up to {MOST} indices can be")
+    indices = _picked(size, *said)
     return () if len(indices) == size else ((axis, indices),)
 
 
@@ -79,12 +87,21 @@ def _names(where: Expr, selects: Mapping[str, Select]) -> list[str]:
     return out
 
 
+_Known: TypeAlias = tuple[tuple[str, Any], ...]
+
+
 @lru_cache(maxsize=4096)
-def _picked(
-    where: Expr, axis: str, size: int, known: tuple[tuple[str, Any], ...], selects: tuple[Select, ...], words: frozenset[str]
-) -> tuple[int, ...]:
+def _whatever_the_index(where: Expr, axis: str, known: _Known, selects: tuple[Select, ...], words: frozenset[str]) -> bool | None:
+    """What settings alone make of it, as where there are no experts; None if the index decides."""
+    try:
+        return bool(evaluate(where, Scope(dict(known), {s.name: s.value for s in selects}, words=words)))
+    except MappingError:
+        return None
+
+
+@lru_cache(maxsize=4096)
+def _picked(size: int, where: Expr, axis: str, known: _Known, selects: tuple[Select, ...], words: frozenset[str]) -> tuple[int, ...]:
     def holds(index: int) -> bool:
-        scope = Scope(dict(known) | {axis: index}, {s.name: s.value for s in selects}, words=words)
-        return bool(evaluate(where, scope))
+        return bool(evaluate(where, Scope(dict(known) | {axis: index}, {s.name: s.value for s in selects}, words=words)))
 
     return tuple(i for i in range(size) if holds(i))
