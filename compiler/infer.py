@@ -32,9 +32,14 @@ def infer_from(layout: FlatLayout, found: Sequence[Found], ranks: Mapping[str, i
         return [(rule, hits) for rule in (flat.rule for flat in layout.rules) if (hits := list(_hits(rule, names)))]
 
     def infer(axis: str, known: Mapping[str, Any]) -> tuple[int, str] | None:
+        numbered = [
+            (number[axis], item.name) for rule, hits in stored() for item, number in hits
+            if any(isinstance(p, Hole) and p.axis == axis and p.rank is None and p.offset is None for p in rule.names[0].parts)
+        ]  # fmt: skip
+        if numbered:
+            last, name = max(numbered)
+            return 1 + last, f"the names of tensors such as `{name}`"
         for rule, hits in stored():
-            if any(isinstance(p, Hole) and p.axis == axis and p.rank is None and p.offset is None for p in rule.names[0].parts) and rule.where is None:
-                return 1 + max(number[axis] for _, number in hits), f"the names of tensors such as `{hits[0][0].name}`"
             first = hits[0][0]
             dims = rule.view or rule.dims
             if len(first.shape) != len(dims):

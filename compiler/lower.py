@@ -87,6 +87,11 @@ def means(lowered: Iterable[Lowered], side: Side) -> tuple[MeanTensor, ...]:
         for piece in item.pieces:
             if piece.mean and piece.tensor is not None:
                 of = side.sizes.tensors[piece.tensor]
+                if of.picked:
+                    raise fault(
+                        "mean-of-some", f"`{of.name}` exists at some indices of an axis alone, and such a tensor has no mean here", item.rule.rule.span,
+                        help="pad with zeros",
+                    )  # fmt: skip
                 sizes = dict(zip(of.axes, of.shape, strict=True))
                 rest = tuple(axis for axis in of.axes if axis != piece.mean)
                 tensor = Tensor(piece.source, rest, tuple(sizes[axis] for axis in rest))

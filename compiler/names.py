@@ -63,6 +63,8 @@ def named(hole: Hole, state: RuleState, touched: set[str]) -> list[Piece]:
     stages = side.stages
     if stages is not None and name == stages.axis and hole.rank in (None, stages.rank):
         touched.add(stages.rank)
+        if stages.interleave in state.coords:
+            touched.add(stages.interleave)
         pieces = stage_pieces(state, lambda i, local: {f"_{name}": i if hole.rank is None else local})
     elif name in dict(state.rule.picked):
         if hole.rank is not None:

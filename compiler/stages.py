@@ -29,6 +29,7 @@ class StageList:
     interleave: str | None = None
     turns: int = 1
     dealt: tuple[tuple[tuple[int, ...], ...], ...] = ()  # by stage and turn; empty where stages were given as they are
+    beyond: int = 0  # indices at the end of the last stage that are not divided
     span: Span = NOWHERE
 
     def by_turns(self, stage: int) -> Sequence[tuple[int, ...]]:
@@ -38,6 +39,9 @@ class StageList:
             return self.dealt[stage]
         if self.turns == 1:
             return [indices]
+        if self.beyond and stage == len(self.owned) - 1:
+            *turns, last = replace(self, owned=(indices[: -self.beyond],), beyond=0).by_turns(0)
+            return [*turns, (*last, *indices[-self.beyond :])]
         breaks = [0, *(i for i in range(1, len(indices)) if indices[i] != indices[i - 1] + 1), len(indices)]
         if len(breaks) - 1 == self.turns:
             return [indices[a:b] for a, b in itertools.pairwise(breaks)]
@@ -80,7 +84,7 @@ def split_stages(
         near = nearest(declared.rank, list(ranks))
         raise fault("stages-rank", f"stages are divided over `{declared.rank}`, which is not a rank of this layout", declared.span, help=f"did you mean `{near}`?" if near else f"declare it: `rank {declared.rank} = 1`")
     if given is not None:
-        given = tuple(tuple(i for i in stage if i < size or i >= whole) for stage in given)
+        given = (*given[:-1], tuple(i for i in given[-1] if i < size or i >= whole)) if given else given
         flat = sorted(i for stage in given for i in stage)
         if len(given) != count or flat != list(range(size)):
             raise MappingError(
@@ -92,7 +96,7 @@ def split_stages(
                 )
             )
         given = (*given[:-1], (*given[-1], *range(size, whole)))
-        return StageList(declared.axis, declared.rank, given, declared.interleave, turns, span=declared.span)
+        return StageList(declared.axis, declared.rank, given, declared.interleave, turns, beyond=beyond, span=declared.span)
     total = count * turns
     base, rest = divmod(size, total)
     if base == 0 or (rest and declared.remainder is None):
@@ -117,7 +121,7 @@ def split_stages(
         at += n
     dealt[-1][-1] += tuple(range(size, whole))
     owned = tuple(tuple(itertools.chain.from_iterable(parts)) for parts in dealt)
-    return StageList(declared.axis, declared.rank, owned, declared.interleave, turns, tuple(map(tuple, dealt)), declared.span)
+    return StageList(declared.axis, declared.rank, owned, declared.interleave, turns, tuple(map(tuple, dealt)), beyond, declared.span)
 
 
 def _size(declared: Stages, values: Mapping[str, Any]) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
-from ..dsl.tree import Hole, Let, Literal, Pad, Pattern, Slice
+from ..dsl.tree import Hole, Index, Let, Literal, Pad, Pattern, Slice, Sum
 from ..runtime.plan import Plan, Proof, Step
 from ..runtime.plan import Side as PlanSide
 from .lets import labels
@@ -44,7 +44,7 @@ def whole_state(side: Side, kinds: Mapping[str, str], degree: int, buffers: froz
         spelled = "".join(p if isinstance(p, str) else "{" + p.axis + "}" for p in pattern.parts)
         for kind, dtype in kinds.items():
             name = f"{kind}.{spelled}"
-            tensors[name] = Tensor(name, axes, tuple(side.sizes.values[axis] for axis in axes))
+            tensors[name] = Tensor(name, axes, tuple(side.sizes.values[axis] for axis in axes), rule.picked)
             rules.append(replace(_twin(rule, kind, dtype), tensor=name, renames={}))
             rules[-1] = replace(rules[-1], rule=replace(rules[-1].rule, dims=()))
     return _beside(side, rules, replace(side.sizes, tensors=tensors, absent=frozenset()), degree)
@@ -64,12 +64,12 @@ def _twin(rule: LiveRule, kind: str, dtype: str) -> LiveRule:
     pattern = rule.rule.names[0]
     name = Pattern((name_of_state(kind, ""), *pattern.parts), pattern.span)
     own = replace(rule.rule, names=(name,), elementwise=(), dtype=dtype, optional=False)
-    return LiveRule(own, rule.tensor, rule.renames, rule.block)
+    return LiveRule(own, rule.tensor, rule.renames, rule.block, picked=rule.picked)
 
 
 def _cut(rule: LiveRule, kind: str, dtype: str, degree: int, side: Side) -> LiveRule:
     assert side.state is not None
-    first, *others = rule.rule.dims
+    first, *others = map(_padded_with_zeros, rule.rule.dims)
     cut = Slice(Pad(first, Literal(degree), span=rule.rule.span), side.state.rank, rule.rule.span)
     twin = _twin(rule, kind, dtype)
     return replace(
@@ -78,11 +78,23 @@ def _cut(rule: LiveRule, kind: str, dtype: str, degree: int, side: Side) -> Live
     )  # fmt: skip
 
 
+def _padded_with_zeros(index: Index) -> Index:
+    """New rows have no history: where the parameter's are filled with a mean, its state's are zeros."""
+    match index:
+        case Pad(operand, fill=fill):
+            return replace(index, operand=_padded_with_zeros(operand), fill=fill if fill == "repeat last" else "zero")
+        case Slice(operand):
+            return replace(index, operand=_padded_with_zeros(operand))
+        case Sum(terms):
+            return replace(index, terms=tuple(replace(t, factors=tuple(map(_padded_with_zeros, t.factors))) for t in terms))
+    return index
+
+
 def _beside(side: Side, rules: list[LiveRule], sizes: Sizes, degree: int) -> Side:
     assert side.state is not None
     return replace(
         side, sizes=sizes, ranks={**side.ranks, side.state.rank: degree}, shared=frozenset(), rules=tuple(rules), ignored=(), objects=(),
-        files=(side.state.file,), carry=(), texts=(), state=None,
+        files=(side.state.file,), carry=(), texts=(), state=None, lets={name: _padded_with_zeros(value) for name, value in side.lets.items()},
     )  # fmt: skip
 
 

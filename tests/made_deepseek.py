@@ -1,4 +1,4 @@
-"""A made DeepSeek-V3 checkpoint of HuggingFace. Sizes are pairwise distinct: two layers are dense, three have experts, and
+"""A made DeepSeek-V3 checkpoint of HuggingFace. Sizes are pairwise distinct: two layers are dense, four have experts, and
 one more predicts a further token."""
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 Weights = dict[str, torch.Tensor]
-LAYERS, DENSE, VOCAB, HIDDEN, FFN, HEADS, EXPERTS, EXPERT_FFN, SHARED_FFN = 5, 2, 37, 20, 33, 3, 4, 15, 30
+LAYERS, DENSE, VOCAB, HIDDEN, FFN, HEADS, EXPERTS, EXPERT_FFN, SHARED_FFN = 6, 2, 37, 20, 33, 3, 4, 15, 30
 NOPE, ROPE, VALUE, Q_RANK, KV_RANK = 5, 4, 7, 11, 6
 CONFIG: dict[str, Any] = {
     "architectures": ["DeepseekV3ForCausalLM"], "model_type": "deepseek_v3", "vocab_size": VOCAB, "num_hidden_layers": LAYERS,

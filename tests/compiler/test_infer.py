@@ -35,7 +35,7 @@ FOUND = [
         ("vocab", {}, (14, "the shape of `e`")),
         ("hidden", {}, (5, "the shape of `e`")),
         ("ffn", {}, (22, "the shape of `l.0.g`")),
-        ("layer", {}, (3, "the names of tensors such as `l.0.k`")),
+        ("layer", {}, (3, "the names of tensors such as `l.2.k`")),
         ("dim", {"group": 4}, (6, "the shape of `l.0.k`")),
         ("dim", {}, None),  # two axes in one dimension
         ("dim", {"group": 7}, None),  # 24 is no multiple of 7
@@ -51,3 +51,13 @@ def test_without_degrees_a_part_tells_nothing() -> None:
 
 def test_what_is_not_there_tells_nothing() -> None:
     assert infer_from(FAMILY.layout("one"), [], {"tp": 2})("vocab", {}) is None
+
+
+def test_the_numbers_of_all_names_count() -> None:
+    """Also where a tensor is in some layers alone, and stands first."""
+    (family,) = link([parse("""
+model m { axes { layer a }  first [layer, a] where layer < 2  all [layer, a] }
+layout one of m { "first.{layer}" = first [a]  "all.{layer}" = all [a] }
+""")])  # fmt: skip
+    found = [Found("f", name, "float32", (3,)) for name in ("first.0", "first.1", "all.0", "all.1", "all.2", "all.3")]
+    assert infer_from(family.layout("one"), found, {})("layer", {}) == (4, "the names of tensors such as `all.3`")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -121,7 +122,7 @@ def test_layers_with_experts_are_where_the_config_says(tmp_path: Path, first: in
     assert differing(load_file(tmp_path / "again/model.safetensors"), weights) == set()
 
 
-@pytest.mark.parametrize(("tp", "pp", "ep", "vpp"), [(1, 1, 1, 1), (3, 1, 2, 1), (1, 5, 4, 1), (3, 5, 2, 1)])
+@pytest.mark.parametrize(("tp", "pp", "ep", "vpp"), [(1, 1, 1, 1), (3, 1, 2, 1), (1, 2, 4, 1), (3, 6, 2, 1), (1, 2, 1, 3), (3, 3, 2, 2)])
 @pytest.mark.parametrize("predictor", ["transformer_layer", "mtp_model_layer"])
 def test_files_of_ranks(tmp_path: Path, tp: int, pp: int, ep: int, vpp: int, predictor: str) -> None:
     """Latent vectors are whole on each rank, heads and columns are cut; layers are numbered in their stage, predicting ones
@@ -130,19 +131,29 @@ def test_files_of_ranks(tmp_path: Path, tp: int, pp: int, ep: int, vpp: int, pre
     degrees = {"tp": tp, "pp": pp, "ep": ep, "vpp": vpp}
     ckptc.convert(tmp_path / "hf", tmp_path / "out", to="megatron-legacy", pad_vocab_to=1, vocab_multiple=1, predictor=predictor, padded_vocab=39, **degrees)
     whole = renamed(weights, te=True)
-    for stage in range(pp):
-        for t in range(tp):
-            for e in range(ep):
-                name = f"mp_rank_{t:02}" + f"_{stage:03}" * (pp > 1) + f"_{e:03}" * (ep > 1)
-                held = torch.load(tmp_path / f"out/release/{name}/model_optim_rng.pt", weights_only=True)["model"]
-                held = {key: value for key, value in held.items() if value is not None}
-                assert differing(held, on_rank(whole, stage, pp, t, tp, e, ep, predictor)) == set(), name
+    for stage, t, e, turn in itertools.product(range(pp), range(tp), range(ep), range(vpp)):
+        name = f"mp_rank_{t:02}" + f"_{stage:03}" * (pp > 1) + f"_{e:03}" * (ep > 1)
+        held = torch.load(tmp_path / f"out/release/{name}/model_optim_rng.pt", weights_only=True)["model" if vpp == 1 else f"model{turn}"]
+        held = {key: value for key, value in held.items() if value is not None}
+        assert differing(held, on_rank(whole, turn * pp + stage, pp * vpp, t, tp, e, ep, predictor)) == set(), (name, turn)
     ckptc.convert(tmp_path / "out", tmp_path / "again", to="hf", config=tmp_path / "hf/config.json", family="deepseek")
     assert differing(load_file(tmp_path / "again/model.safetensors"), weights) == set()
 
 
+def test_stages_that_are_given_keep_the_predicting_layer_last(tmp_path: Path) -> None:
+    """Stages whose second turn comes before their first, and of other lengths."""
+    weights = huggingface(tmp_path / "hf")
+    ckptc.convert(tmp_path / "hf", tmp_path / "out", to="megatron-legacy", pp=2, vpp=2, stages=[[0, 1, 4], [5, 2, 3]], padded_vocab=39)
+    last = torch.load(tmp_path / "out/release/mp_rank_00_001/model_optim_rng.pt", weights_only=True)
+    assert torch.equal(last["model0"]["decoder.layers.0.self_attention.linear_proj.weight"], weights["model.layers.5.self_attn.o_proj.weight"])
+    assert not [name for name in last["model0"] if name.startswith("mtp.")]
+    assert torch.equal(last["model1"]["mtp.layers.0.eh_proj.weight"], weights["model.layers.6.eh_proj.weight"])
+    with pytest.raises(MappingError, match="do not hold each of the"):
+        ckptc.convert(tmp_path / "hf", tmp_path / "no", to="megatron-legacy", pp=2, stages=[[0, 1, 2, 6], [3, 4, 5]])
+
+
 def on_rank(whole: Weights, stage: int, pp: int, t: int, tp: int, e: int, ep: int, predictor: str) -> Weights:
-    """What one rank holds of Megatron-core's whole tensors."""
+    """What one rank holds of Megatron-core's whole tensors in a turn; `stage` of `pp` counts through all turns."""
     out: Weights = {}
     per_stage, per_rank = LAYERS // pp, EXPERTS // ep
     for name, tensor in whole.items():

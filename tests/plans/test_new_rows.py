@@ -94,3 +94,20 @@ def test_whole_numbers_have_no_mean_to_fill_up_with(tmp_path: Path) -> None:
     with pytest.raises(ckptc.Fault, match="cannot be worked out from int64"):
         ckptc.plan(tmp_path / "one", from_="one", to="two", mapping=tmp_path / "m.ckmap").run(tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_an_optimizers_state_has_zeros_for_new_rows(tmp_path: Path) -> None:
+    """Its rules are the parameters' own, but for that: new rows have no history."""
+    from ckptc import library
+    from ckptc.compiler.lower import lower
+    from ckptc.compiler.resolve import resolve
+    from ckptc.compiler.sizes import bind_sizes
+    from ckptc.compiler.states import cut_state
+
+    family = next(f for f in library.families(None) if f.name == "llama")
+    keys = llama.Llama(vocab=37, layers=2, groups=2, heads=4).config()
+    sizes = bind_sizes(family, family.layout("hf"), keys, {}, lambda name: name not in ("q_bias", "k_bias", "v_bias", "q_norm", "k_norm", "router_bias"))
+    side = resolve(family, "nxdt-megatron", sizes, {"tp": 2, "pad_vocab_to": 8, "new_rows": "mean"})
+    assert any(piece.mean for item in lower(side) for piece in item.pieces)
+    state = cut_state(side, {"exp_avg": "float32"}, 2, frozenset())
+    assert not any(piece.mean for item in lower(state) for piece in item.pieces)
