@@ -14,7 +14,7 @@ from .failure import UsageError
 from .nemo_config import DTYPES
 from .runtime.checkpoint import open_checkpoint
 from .runtime.fault import Fault
-from .runtime.megatron_file import prefix_of
+from .runtime.megatron_file import is_of_turn
 from .runtime.nemo_archive import SUFFIX
 from .runtime.read_window import read_at
 from .runtime.sentencepiece_model import count_pieces
@@ -106,7 +106,7 @@ def plan_alike(path: str, config: str | None, **options: Any) -> Plan:
 
     checkpoint = open_checkpoint(path)
     legacy = any(".language_model." in f".{tensor.name}" for tensor in checkpoint)
-    if any(prefix_of(tensor.name.partition(".")[0]) for tensor in checkpoint if tensor.name.startswith("model")):
+    if any(is_of_turn(tensor.name) for tensor in checkpoint):
         return api.plan(checkpoint, to=LEGACY, from_=INTERLEAVED, config=config, **options)
     return api.plan(checkpoint, to=LEGACY if legacy else "nemo", from_=LEGACY if legacy else "nemo", config=config, **options)
 

@@ -33,8 +33,9 @@ def infer_from(layout: FlatLayout, found: Sequence[Found], ranks: Mapping[str, i
 
     def infer(axis: str, known: Mapping[str, Any]) -> tuple[int, str] | None:
         numbered = [
-            (number[axis], item.name) for rule, hits in stored() for item, number in hits
+            (number[axis], item.name) for rule, hits in stored()
             if any(isinstance(p, Hole) and p.axis == axis and p.rank is None and p.offset is None for p in rule.names[0].parts)
+            for item, number in hits
         ]  # fmt: skip
         if numbered:
             last, name = max(numbered)

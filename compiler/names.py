@@ -87,10 +87,15 @@ def named(hole: Hole, state: RuleState, touched: set[str]) -> list[Piece]:
             pieces = [Piece("", ((axis, 0),), state.vector(), loops_of(extent, axis, step, state.vector(**{f"_{name}": 1})))]
     slot = state.slot(name)
     pieces = [moved(p, offset, slot) for p in pieces]
-    least = min((p.base[slot] for p in pieces), default=0)
-    if least < 0:
-        raise fault("negative-number", f"`{name}` would be spelled as {least} here", hole.span, help="spell it from 0: with `where` a rule is for the indices that are spelled so")
+    check_spelled(hole, min((p.base[slot] for p in pieces), default=0))
     return pieces
+
+
+def check_spelled(hole: Hole, least: int) -> None:
+    """That the least number which a hole would be spelled as is one."""
+    if least < 0:
+        title, help = f"`{hole.axis}` would be spelled as {least} here", "spell it from 0: with `where` it is of the indices that are spelled so"
+        raise fault("negative-number", title, hole.span, help=help)
 
 
 def fixed_ranks(rule: LiveRule, side: Side, touched: set[str]) -> dict[str, int]:

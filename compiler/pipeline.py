@@ -12,7 +12,7 @@ from ..runtime.plan import Side as PlanSide
 from .compose import compare, compose
 from .lower import Lowered, MeanTensor, lower, lower_made, lower_whole, means
 from .match import Found, regex, representatives
-from .names import format_of
+from .names import check_spelled, format_of
 from .optimise import optimise
 from .prove import prove
 from .resolve import Side
@@ -92,6 +92,7 @@ def _objects(pattern: Pattern, picked: Picked, side: Side) -> list[tuple[str, tu
         own = [(first, whole_value(extents.get(name), f"axis `{name}`", hole.span))]
         if name in chosen:
             own = [(first + at + i * step, n if step == 1 else 1) for at, n, step in runs(chosen[name]) for i in range(1 if step == 1 else n)]
+        check_spelled(hole, min(least for least, _ in own))
         axes = [[*each, (name, *one)] for each in axes for one in own]
     return [(format_of(pattern), tuple(each)) for each in axes]
 

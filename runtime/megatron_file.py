@@ -42,6 +42,11 @@ def prefix_of(chunk: str) -> str:
     return "" if chunk == "model" else f"{chunk}."
 
 
+def is_of_turn(name: str) -> bool:
+    """Whether a tensor's name is that of one in a virtual stage."""
+    return _OF_CHUNK.fullmatch(name) is not None
+
+
 def qkv_order(version: float) -> str:
     """How a file of this version has rows of query, key and value. Version 2 is as 3, for models that it knows."""
     return "groups" if version >= 2 else "triples" if version >= 1 else "blocks"

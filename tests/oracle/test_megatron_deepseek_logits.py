@@ -3,8 +3,6 @@ plain account of DeepSeek-V3 computes from HuggingFace's tensors: rotary positio
 
 from __future__ import annotations
 
-import importlib
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +11,7 @@ import torch
 from torch.nn.functional import silu
 
 import ckptc
+from tests import real_megatron
 from tests.made_deepseek import (
     BIAS,
     DENSE,
@@ -125,36 +124,22 @@ def account(weights: Weights, tokens: torch.Tensor) -> torch.Tensor:
 
 
 def test_the_logits_are_those_of_a_plain_account(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    try:
-        checkpointing = importlib.import_module("megatron.core.dist_checkpointing")
-    except ImportError as error:
-        pytest.skip(f"megatron-core cannot be imported ({error}); install it with: pip install 'ckptc[test-megatron]'")
-    from megatron.core import parallel_state
-    from megatron.core.tensor_parallel.random import CudaRNGStatesTracker
-
-    monkeypatch.setattr(torch.cuda, "current_device", lambda: "cpu")  # where rotary positions are put
-    monkeypatch.setattr(CudaRNGStatesTracker, "fork", lambda *_: nullcontext())  # only dropout draws numbers, and there is none
+    real_megatron.checkpointing()
+    real_megatron.without_gpu(monkeypatch)
     monkeypatch.setattr("megatron.core.transformer.multi_latent_attention.HAVE_TE", False)  # true without it in some releases
     monkeypatch.setattr("megatron.core.transformer.moe.moe_utils.te_general_gemm", None, raising=False)
     monkeypatch.setattr(torch._dynamo.config, "disable", True)
     weights = huggingface(tmp_path / "hf", dtype=torch.float32)
     ckptc.convert(tmp_path / "hf", tmp_path / "out", to="megatron", spec="local")
-    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path / 'meeting'}", rank=0, world_size=1)
-    try:
-        parallel_state.initialize_model_parallel(1, 1)
+    tokens = torch.randint(VOCAB, (1, PLACES), generator=torch.Generator().manual_seed(3))
+    mask = torch.triu(torch.ones(PLACES, PLACES, dtype=torch.bool), 1)[None, None]
+    with real_megatron.on_one_rank(tmp_path), torch.no_grad():
         for predicting in (True, False):  # the one that predicts calculates more only where it is trained
             model = network(predicting).eval()
-            loaded = checkpointing.load(model.sharded_state_dict(), str(tmp_path / "out" / "release"))
-            model.load_state_dict({k: v for k, v in loaded.items() if k not in ("checkpoint_version", "iteration")}, strict=True)
+            real_megatron.load(model, tmp_path / "out/release")
             if predicting:
                 assert torch.equal(model.mtp.layers[0].eh_proj.weight, weights[f"model.layers.{LAYERS}.eh_proj.weight"])
-        tokens = torch.randint(VOCAB, (1, PLACES), generator=torch.Generator().manual_seed(3))
-        mask = torch.triu(torch.ones(PLACES, PLACES, dtype=torch.bool), 1)[None, None]
-        with torch.no_grad():
-            logits = model(tokens, torch.arange(PLACES)[None], mask)[0]
-        wanted = account(weights, tokens[0])
-        assert logits.shape == wanted.shape
-        assert (logits - wanted).abs().max() < 1e-3 * wanted.abs().max()
-    finally:
-        parallel_state.destroy_model_parallel()
-        torch.distributed.destroy_process_group()
+        logits = model(tokens, torch.arange(PLACES)[None], mask)[0]
+    wanted = account(weights, tokens[0])
+    assert logits.shape == wanted.shape
+    assert (logits - wanted).abs().max() < 1e-3 * wanted.abs().max()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +9,7 @@ import pytest
 import torch
 
 import ckptc
+from tests import real_megatron
 
 from .megatron_cases import MEGATRON
 
@@ -39,30 +38,15 @@ def network() -> Any:
 
 
 def test_the_logits_are_those_of_transformers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    try:
-        checkpointing = importlib.import_module("megatron.core.dist_checkpointing")
-    except ImportError as error:
-        pytest.skip(f"megatron-core cannot be imported ({error}); install it with: pip install 'ckptc[test-megatron]'")
-    from megatron.core import parallel_state
-    from megatron.core.tensor_parallel.random import CudaRNGStatesTracker
-
-    monkeypatch.setattr(torch.cuda, "current_device", lambda: "cpu")  # where rotary positions are put
-    monkeypatch.setattr(CudaRNGStatesTracker, "fork", lambda *_: nullcontext())  # only dropout draws numbers, and there is none
+    real_megatron.checkpointing()
+    real_megatron.without_gpu(monkeypatch)
     ckptc.convert(TWIN, tmp_path / "out", to="megatron")
-    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path / 'meeting'}", rank=0, world_size=1)
-    try:
-        parallel_state.initialize_model_parallel(1, 1)
+    wanted = torch.load(TWIN / "logits.pt", weights_only=True)
+    tokens = wanted["tok"]
+    mask = torch.triu(torch.ones(tokens.shape[1], tokens.shape[1], dtype=torch.bool), 1)[None, None]
+    with real_megatron.on_one_rank(tmp_path), torch.no_grad():
         model = network().eval()
-        loaded = checkpointing.load(model.sharded_state_dict(), str(tmp_path / "out" / "release"))
-        model.load_state_dict({k: v for k, v in loaded.items() if k not in ("checkpoint_version", "iteration")}, strict=True)
-        wanted = torch.load(TWIN / "logits.pt", weights_only=True)
-        tokens = wanted["tok"]
-        places = torch.arange(tokens.shape[1]).expand_as(tokens)
-        mask = torch.triu(torch.ones(tokens.shape[1], tokens.shape[1], dtype=torch.bool), 1)[None, None]
-        with torch.no_grad():
-            logits = model(tokens, places, mask)
-        assert logits.shape == wanted["logits"].shape
-        assert (logits - wanted["logits"]).abs().max() < 1e-4
-    finally:
-        parallel_state.destroy_model_parallel()
-        torch.distributed.destroy_process_group()
+        real_megatron.load(model, tmp_path / "out/release")
+        logits = model(tokens, torch.arange(tokens.shape[1]).expand_as(tokens), mask)
+    assert logits.shape == wanted["logits"].shape
+    assert (logits - wanted["logits"]).abs().max() < 1e-4

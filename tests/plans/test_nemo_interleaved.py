@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +67,6 @@ def run(tmp_path: Path) -> Path:
 
 
 def test_it_becomes_huggingface(run: Path, tmp_path: Path) -> None:
-    (tmp_path / "hf.json").write_text(json.dumps(MODEL.config()))
     plan = ckptc.plan(run / "last.ckpt", to="hf", family="llama")
     assert plan.data.source.layout == "nemo-interleaved"
     assert dict(plan.data.source.params)["vpp"] == VPP

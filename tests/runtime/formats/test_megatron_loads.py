@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import re
 from collections.abc import Iterator
 from dataclasses import replace
@@ -15,6 +14,7 @@ from torch.distributed.checkpoint.api import CheckpointException
 
 from ckptc.runtime import engine
 from ckptc.runtime.plan import Plan, Stored
+from tests import real_megatron
 
 from .distributed_plans import OBJECT_KEYS, Axes, Tensors, bound_to, copying, family, model, stacked, with_objects
 
@@ -26,18 +26,9 @@ HIDDEN, HEADS, GROUPS, FFN, VOCAB, EXPERTS = 48, 6, 2, 88, 96, 5
 @pytest.fixture(scope="module")
 def mcore(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """megatron.core.dist_checkpointing, in a process group of one."""
-    try:
-        found = importlib.import_module("megatron.core.dist_checkpointing")
-    except ImportError as error:
-        pytest.skip(f"megatron-core cannot be imported ({error}); install it with: pip install 'ckptc[test-megatron]'")
-    from megatron.core import parallel_state
-
-    meeting = tmp_path_factory.mktemp("group") / "meeting"
-    torch.distributed.init_process_group("gloo", init_method=f"file://{meeting}", rank=0, world_size=1)
-    parallel_state.initialize_model_parallel(1, 1)
-    yield found
-    parallel_state.destroy_model_parallel()
-    torch.distributed.destroy_process_group()
+    found = real_megatron.checkpointing()
+    with real_megatron.on_one_rank(tmp_path_factory.mktemp("group")):
+        yield found
 
 
 def test_sharded_tensors_and_objects_load_in_default_strict_mode(mcore: Any, tmp_path: Path) -> None:

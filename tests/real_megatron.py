@@ -1,0 +1,48 @@
+"""The real Megatron-core, where it is installed: its distributed checkpoints, and a place to run its models on the CPU."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+
+def checkpointing() -> Any:
+    """`megatron.core.dist_checkpointing`; skips the test, and says why, where it cannot be imported."""
+    try:
+        return importlib.import_module("megatron.core.dist_checkpointing")
+    except ImportError as error:
+        pytest.skip(f"megatron-core cannot be imported ({error}); install it with: pip install 'ckptc[test-megatron]'")
+
+
+@contextmanager
+def on_one_rank(folder: Path) -> Iterator[None]:
+    """Megatron-core set up for one process."""
+    from megatron.core import parallel_state
+
+    torch.distributed.init_process_group("gloo", init_method=f"file://{folder / 'meeting'}", rank=0, world_size=1)
+    try:
+        parallel_state.initialize_model_parallel(1, 1)
+        yield
+    finally:
+        parallel_state.destroy_model_parallel()
+        torch.distributed.destroy_process_group()
+
+
+def without_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets its models run on the CPU."""
+    from megatron.core.tensor_parallel.random import CudaRNGStatesTracker
+
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: "cpu")  # where rotary positions are put
+    monkeypatch.setattr(CudaRNGStatesTracker, "fork", lambda *_: nullcontext())  # only dropout draws numbers, and there is none
+
+
+def load(model: Any, folder: Path) -> None:
+    """Fills a model from a distributed checkpoint, strictly."""
+    loaded = checkpointing().load(model.sharded_state_dict(), str(folder))
+    model.load_state_dict({k: v for k, v in loaded.items() if k not in ("checkpoint_version", "iteration")}, strict=True)
