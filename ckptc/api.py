@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,8 @@ from .compiler.detect import fit_source
 from .compiler.explain import describe, explain
 from .compiler.pipeline import compile_sides
 from .compiler.resolve import Side, resolve
-from .compiler.sizes import Scalar
+from .compiler.said import check_said
+from .compiler.sizes import Scalar, Sizes
 from .dsl.nearest import nearest
 from .hub import open_source
 from .nemo2_side import LAYOUT as NEMO_2
@@ -186,6 +187,7 @@ def plan(
     dp: int | None = None,
     model_id: str | None = None,
     tokenizer: str | Path | None = None,
+    accept: Collection[str] = (),
     **settings: Scalar,
 ) -> Plan:
     """Plan a conversion of the checkpoint at `src` to layout `to`, from headers alone.
@@ -195,7 +197,8 @@ def plan(
     of the model; what only the source has goes there. Where both sides are of one layout, what is not given stays as
     it is in the source. The family, the source's layout and its parameters are found from the files unless given.
     `optimizer` takes zero1 optimizer state along, for `dp` data parallel ranks (as many as the source has). `model_id` and
-    `tokenizer` (a file or a folder) are for the context of NeMo 2. Raises `MappingError` or `Fault`, each with diagnostics.
+    `tokenizer` (a file or a folder) are for the context of NeMo 2. A setting that changes what the model computes and
+    that the target cannot say is refused; `accept` names those (config keys, settings) that are not to be. Raises `MappingError` or `Fault`, each with diagnostics.
     """
     check_dtype(dtype)
     wanted = Wanted(model_id, None if tokenizer is None else str(tokenizer))
@@ -203,10 +206,12 @@ def plan(
     checkpoint = src if isinstance(src, Checkpoint) else open_source(src, revision)
     checkpoint = with_indices(checkpoint, mapping)
     found = found_in(checkpoint)
-    family_, layout, keys_layout, config_path = choose(checkpoint, found, to, from_, mapping, family, config, settings)
+    family_, layout, keys_layout, config_path = choose(checkpoint, found, to, from_, mapping, family, config, settings, frozenset(accept))
     targets, sources, model = route(settings, family_, layout, family_.layout(to), to)
     sources = said_by_files(checkpoint, layout) | sources | dict(source_settings or {})
-    sizes = sizes_of(family_, keys_layout, config_path, model, found, layout)
+    sizes = sizes_of(family_, keys_layout, config_path, model, found, layout, frozenset(accept))
+    if keys_layout is not None and keys_layout.name == layout.name:
+        sources = {name: value for name, value in sizes.params.items() if name in {p.name for p in layout.params}} | sources
     source = fit_source(family_, layout, sizes, found, sources)
     owned = stage_lists(stages, family_.layout(to))
     if to == source.layout:
@@ -214,12 +219,22 @@ def plan(
     target = resolve(family_, to, sizes, targets, stages=owned, format=format, makes=to != source.layout)
     side = side_files(checkpoint, source, target, family_, keys_layout, config_path, dtype, wanted)
     compiled = compile_sides(source, target, found=found, compare_all=compare_all, dtype=dtype, files=side.texts)
-    extra, notes = side.carried, (*checkpoint.notes, *side.notes)
+    if to != source.layout:
+        check_said(target, family_, side.texts, frozenset(accept))
+    extra, notes = side.carried, (*checkpoint.notes, *_unknown(sizes, config_path, to != source.layout), *side.notes)
     asked = str(src) if revision is None and not isinstance(src, Checkpoint) else None
     if not optimizer:
         return Plan(compiled.plan, checkpoint, extra, asked, notes=(*notes, *_left_out(checkpoint, target, dp)))
     with_state = add_state(compiled, family_, checkpoint, dp)
     return Plan(with_state.plan, with_state.checkpoint, extra, asked, with_state.trees, notes)
+
+
+def _unknown(sizes: Sizes, config: Path | None, other: bool) -> tuple[str, ...]:
+    """What to say of keys that the layout knows nothing of: their meaning is not carried to another layout."""
+    if not sizes.unknown or not other:
+        return ()
+    names = ", ".join(sizes.unknown[:12]) + (f" and {len(sizes.unknown) - 12} more" if len(sizes.unknown) > 12 else "")
+    return (f"{config} has keys that ckptc does not know, and what they say is not carried over: {names}",)
 
 
 def _left_out(checkpoint: Checkpoint, target: Side, dp: int | None) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ from .compiler.infer import infer_from
 from .compiler.link import Family, FlatLayout
 from .compiler.match import Found, may_be_absent, ranks_of, stored_tensors, tensors_of
 from .compiler.names import format_of
-from .compiler.reads import calls
+from .compiler.reads import calls_through
 from .compiler.resolve import Side
 from .compiler.sizes import Scalar, Sizes, bind_sizes, config_of, own_config_of
 from .config_file import read_config, within_archive
@@ -30,6 +30,7 @@ from .runtime.nemo_archive import CONFIG, unwrap
 from .runtime.run_arguments import place_of_arguments, said_order
 from .runtime.stacked import DISTRIBUTED
 
+SAID = {"unmet-requirement", "other-family", "unsupported-setting", "unknown-value"}  # what a config says against a family
 _Choice: TypeAlias = tuple[Family, FlatLayout, FlatLayout | None, Path | None]
 
 
@@ -55,6 +56,7 @@ def choose(
     family: str | None,
     config: str | Path | None,
     given: Mapping[str, Scalar] = MappingProxyType({}),
+    accepted: frozenset[str] = frozenset(),
 ) -> _Choice:
     """The family and layout that the files and the config fit, with the layout whose config block reads it.
 
@@ -94,7 +96,7 @@ def choose(
             target = fit.family.layout(to)
             keys_layout = config_layout(fit.family, fit.layout, target, config, checkpoint)
             path = config_path(checkpoint, keys_layout, config)
-            sizes = sizes_of(fit.family, keys_layout, path, of_model(given, fit.family), found, fit.layout)
+            sizes = sizes_of(fit.family, keys_layout, path, of_model(given, fit.family), found, fit.layout, accepted)
             exists = stored_tensors(fit.layout, found) <= sizes.tensors.keys() | sizes.tied.keys()
             rank = exists and has_place(target, sizes) and has_place(fit.layout, sizes), agreement(fit.family, sizes), len(fit.family.layouts)
             good.append((rank, (fit.family, fit.layout, keys_layout, path)))
@@ -104,7 +106,7 @@ def choose(
         return _the_one(good, to)
     fit = whole[0]
     keys_layout = config_layout(fit.family, fit.layout, fit.family.layout(to), config, checkpoint)
-    if isinstance(error, MappingError) and any(d.code == "unmet-requirement" for d in error.diagnostics):
+    if isinstance(error, MappingError) and any(d.code in SAID for d in error.diagnostics):
         raise error
     return fit.family, fit.layout, keys_layout, config_path(checkpoint, keys_layout, config)
 
@@ -208,6 +210,7 @@ def sizes_of(
     given: Mapping[str, Scalar],
     found: tuple[Found, ...] | None,
     source: FlatLayout,
+    accepted: frozenset[str] = frozenset(),
 ) -> Sizes:
     keys = read_config(config) if config is not None else None
     if keys is not None and layout is not None and (own := config_of(layout)) is not None and Path(own.file).name == CONFIG:
@@ -223,12 +226,13 @@ def sizes_of(
     spelled = ranks_of(source, found) if found else None
     degrees = {p.name: 1 for p in source.params if p.rank} if spelled is not None else {}  # not spelled: not divided
     infer = infer_from(source, found or (), degrees | (spelled or {}))
-    return bind_sizes(family, keys_layout, keys, given, present.__contains__, str(config or ""), may_be_absent(source), infer)
+    return bind_sizes(family, keys_layout, keys, given, present.__contains__, str(config or ""), may_be_absent(source), infer, accepted)
 
 
 def expected_tensors(family: Family) -> frozenset[str]:
     """Without a checkpoint: all tensors but the optional ones and those that are there only if they are stored."""
-    return frozenset(t.name for t in family.model.tensors if not t.optional and not (t.when and "stored" in calls(t.when)))
+    settings = {s.name: s.value for s in family.model.settings}
+    return frozenset(t.name for t in family.model.tensors if not t.optional and not (t.when and "stored" in calls_through(t.when, settings)))
 
 
 def said_by_files(checkpoint: Checkpoint, layout: FlatLayout) -> dict[str, Scalar]:

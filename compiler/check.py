@@ -10,13 +10,17 @@ from dataclasses import replace
 
 from ..dsl.diagnostic import Diagnostic, Label, MappingError
 from ..dsl.tree import (
+    Binary,
+    Bind,
     Config,
     Expr,
     Files,
+    Fixed,
     Hole,
     Index,
     Let,
     Omit,
+    Only,
     Refine,
     Require,
     Rule,
@@ -30,7 +34,6 @@ from .check_names import Names, check_expr, check_hole, check_index, check_where
 from .lets import labels, mentions
 from .link import Family, FlatLayout
 from .match import tensors_of
-from .reads import calls, refs
 from .scope import Scope, evaluate
 from .sizes import config_of, reads_keys
 from .where import empty, pick
@@ -59,6 +62,7 @@ def _model(family: Family) -> Iterator[Diagnostic]:
     names = Names.of_model(model)
     for setting in model.settings:
         yield from check_expr(setting.value, names)
+        yield from check_expr(setting.when, names) if setting.when is not None else ()
     yield from _refinements(model.refinements, names)
     for require in model.requires:
         yield from _require(require, names)
@@ -104,7 +108,7 @@ def _layout(family: Family, layout: FlatLayout) -> Iterator[Diagnostic]:
     for item in layout.items:
         match item:
             case Require():
-                yield from _require(item, model_names if reads_keys(item.test) else names)
+                yield from _require(item, replace(model_names, keys=True) if reads_keys(item.test) else names)
             case Refine():
                 yield from _refinements([item], names)
             case Let(_, value, when):
@@ -128,7 +132,7 @@ def _layout(family: Family, layout: FlatLayout) -> Iterator[Diagnostic]:
             case State():
                 yield from _state(item, names)
             case Config():
-                yield from _config(item, family, model_names)
+                yield from _config(item, family, names)
     for flat in layout.rules:
         yield from _rule(flat.rule, family, layout, names)
     for ignore in layout.ignores:
@@ -171,12 +175,22 @@ def _state(item: State, names: Names) -> Iterator[Diagnostic]:
 
 
 def _config(item: Config, family: Family, names: Names) -> Iterator[Diagnostic]:
-    for entry in item.entries:
-        if entry.name not in names.axes | names.settings:
-            title = f"`{family.model.name}` has no axis or setting `{entry.name}`"
-            help = "declare it in the model's `axes` or `settings`"
-            yield unknown("unknown-entry", title, entry.name, names.axes | names.settings, entry.span, help)
-        yield from check_expr(entry.value, names, keys=True)
+    known = names.axes | names.settings | names.params
+    names = replace(names, keys=True, functions=names.functions | {"stored"})
+    for entry in item.items:
+        match entry:
+            case Bind(name, value):
+                if name not in known:
+                    title = f"`{family.model.name}` has no axis or setting `{name}`, nor the layout a parameter"
+                    yield unknown("unknown-entry", title, name, known, entry.span, "declare it in the model's `axes` or `settings`")
+                yield from check_expr(value, names) if value is not None else ()
+            case Fixed(_, fixed, when):
+                for value in fixed if isinstance(fixed, tuple) else (fixed,):
+                    yield from check_expr(value, names)
+                yield from check_expr(when, names) if when is not None else ()
+            case Only(value, _, _, when):
+                yield from check_expr(value, names)
+                yield from check_expr(when, names) if when is not None else ()
 
 
 def _rule(rule: Rule, family: Family, layout: FlatLayout, names: Names) -> Iterator[Diagnostic]:
@@ -246,16 +260,26 @@ def _may_lack(tensor: TensorDecl, family: Family, layout: FlatLayout) -> bool:
     lazy = {s.name: s.value for s in family.model.settings if s.name not in bound}
     if tensor.where is not None and _nowhere(tensor.where, family, lazy):
         return True
-    if tensor.when is None or tensor.tied_to is not None or calls(tensor.when):
-        return tensor.tied_to is None and tensor.when is not None and "stored" in calls(tensor.when)
-    return set(refs(tensor.when)) <= set(lazy) and not evaluate(tensor.when, Scope(lazy=lazy))
+    if tensor.when is None or tensor.tied_to is not None:
+        return False
+    return _never(tensor.when, Scope(lazy=lazy, functions={"stored": lambda name: False}))
+
+
+def _never(when: Expr, scope: Scope) -> bool:
+    """Whether a condition does not hold, whatever a config says."""
+    if isinstance(when, Binary) and when.op == "and":
+        return _never(when.left, scope) or _never(when.right, scope)
+    try:
+        return not evaluate(when, scope)
+    except MappingError:  # the config decides
+        return False
 
 
 def _nowhere(where: Expr, family: Family, lazy: dict[str, Expr]) -> bool:
     """Whether it holds for no index, by what the model says itself. As many as layers may be are tried."""
     axes, selects = [a.name for a in family.model.axes], {s.name: s for s in family.model.selects}
     try:
-        return empty(pick(where, dict.fromkeys(axes, MOST_LAYERS), axes, selects, Scope(lazy=dict(lazy)), where.span))
+        return empty(pick(where, dict.fromkeys(axes, MOST_LAYERS), axes, selects, Scope(lazy=dict(lazy), functions={"stored": lambda name: False}), where.span))
     except MappingError:
         return False
 

@@ -15,6 +15,7 @@ from ..dsl.tree import (
     Expr,
     Hole,
     Index,
+    Key,
     Let,
     Model,
     Pad,
@@ -51,6 +52,7 @@ class Names:
     parts_of: dict[str, str] = field(default_factory=dict)
     selects: dict[str, Select] = field(default_factory=dict)
     functions: Set = CALLED
+    keys: bool = False  # whether keys of a config file may be named
 
     @property
     def parts(self) -> Set:
@@ -101,10 +103,13 @@ def unknown(code: str, title: str, name: str, known: Iterable[str], span: Span, 
     return Diagnostic(code, title, (Label(span),), help=f"did you mean `{near}`?" if near else otherwise)
 
 
-def check_expr(expr: Expr, names: Names, *, keys: bool = False) -> Iterator[Diagnostic]:
-    """`keys`: a name of nothing is a key of the config file."""
+def check_expr(expr: Expr, names: Names) -> Iterator[Diagnostic]:
+    """Faults of the names, keys and functions in an expression."""
     for node in inside(expr):
-        if isinstance(node, Ref) and not keys and node.name not in names.values:
+        if isinstance(node, Key) and not names.keys:
+            title = f"`.{node.dotted}` is a key of a config file, and none is read here"
+            yield Diagnostic("misplaced-key", title, (Label(node.span),), help="bind it to a setting in a `config` block, and name that")
+        if isinstance(node, Ref) and node.name not in names.values:
             known = "names are axes, settings and the layout's own parameters"
             yield unknown("unknown-name", f"nothing here is called `{node.name}`", node.name, names.values, node.span, known)
         elif isinstance(node, Call) and node.function not in names.functions:

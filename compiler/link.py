@@ -28,6 +28,7 @@ from ..dsl.tree import (
     Param,
     Pattern,
     Refine,
+    Require,
     Rule,
     Span,
     Stages,
@@ -35,6 +36,7 @@ from ..dsl.tree import (
     Unary,
     Under,
 )
+from .merge_config import keys_under, merged
 
 Named = TypeVar("Named")
 
@@ -88,10 +90,10 @@ def link(mappings: Sequence[Mapping]) -> tuple[Family, ...]:
     models = _unique([m for f in mappings for m in f.models], "model")
     layouts = [x for f in mappings for x in f.layouts]
     families = []
-    flattened: dict[tuple[tuple[int, tuple[Start, ...]], ...], FlatLayout] = {}  # most families share most layouts
+    flattened: dict[tuple[object, ...], FlatLayout] = {}  # most families share most layouts
 
     def flat_of(chain: list[Prefixed]) -> FlatLayout:
-        key = tuple((id(layout), starts) for layout, starts in chain)
+        key = tuple((id(layout), starts, keys) for layout, starts, keys in chain)
         if key not in flattened:
             flattened[key] = _flatten(chain)
         return flattened[key]
@@ -167,7 +169,7 @@ def _merge(chain: list[Model]) -> Model:
 
 
 Start: TypeAlias = tuple[tuple[str | Hole, ...], Expr | None]  # a prefix, and when it is the one
-Prefixed: TypeAlias = tuple[Layout, tuple[Start, ...]]
+Prefixed: TypeAlias = tuple[Layout, tuple[Start, ...], tuple[str, ...]]  # last the key under which its config's keys stand
 
 
 def _layout_chain(layout: Layout, known: dict[str, Layout], inherited: dict[Span, Layout], within: tuple[Layout, ...] = ()) -> list[Prefixed]:
@@ -184,11 +186,11 @@ def _layout_chain(layout: Layout, known: dict[str, Layout], inherited: dict[Span
             near = nearest(each.name, list(known))
             raise _fault("unknown-layout", f"there is no layout `{each.name}` to extend", each.span, f"did you mean `{near}`?" if near else "")
         found = [
-            (inner, tuple((outer + text, _both(when, guard)) for outer, when in _starts(each) for text, guard in starts))
-            for inner, starts in _layout_chain(base, known, inherited, (*within, layout))
+            (inner, tuple((outer + text, _both(when, guard)) for outer, when in _starts(each) for text, guard in starts), each.keys + keys)
+            for inner, starts, keys in _layout_chain(base, known, inherited, (*within, layout))
         ]
         chain += [x for x in found if x not in chain]
-    return [*chain, (layout, (((), None),))]
+    return [*chain, (layout, (((), None),), ())]
 
 
 def _starts(base: Base) -> tuple[Start, ...]:
@@ -204,7 +206,7 @@ def _flatten(chain: list[Prefixed]) -> FlatLayout:
     ignores: list[Ignore] = []
     items: list[LayoutItem] = []
     block = 0
-    for layout, starts in chain:
+    for layout, starts, keys in chain:
         params |= _unique(layout.params, "parameter")
         own: list[FlatRule] = []
         own_items: list[LayoutItem] = []
@@ -217,13 +219,16 @@ def _flatten(chain: list[Prefixed]) -> FlatLayout:
                     ignores += _within(item, parents, starts)
                 case Under():
                     block += 1
+                case Config() | Require():
+                    own_items.append(keys_under(item, keys))
                 case _:
                     own_items.append(item)
         rules = _replaced(rules, own)
+        own_items = [merged(items, x) if isinstance(x, Config) else x for x in own_items]
         replaced = {_kind(x) for x in own_items} - {None}
         items = [x for x in items if _kind(x) not in replaced] + own_items
     last = chain[-1][0]
-    words = frozenset(c for layout, _ in chain for p in layout.params for c in p.choices)
+    words = frozenset(c for layout, _, _ in chain for p in layout.params for c in p.choices)
     return FlatLayout(last.name, tuple(params.values()), tuple(rules), tuple(ignores), tuple(items), last.span, words)
 
 

@@ -13,8 +13,8 @@ from typing import Any
 
 from ..dsl.diagnostic import Diagnostic, Label, MappingError
 from ..dsl.nearest import nearest
-from ..dsl.tree import Binary, Call, Conditional, Expr, Literal, Ref, Span, Unary
-from .reads import refs
+from ..dsl.tree import Binary, Call, Conditional, Expr, Key, Literal, Match, Ref, Span, Unary
+from .reads import keys, refs
 
 Known = bool | int | float | str | None
 DEEPEST = 32  # names that are defined by names
@@ -25,14 +25,14 @@ FUNCTIONS: Mapping[str, Callable[..., Any]] = {
     "min": min,
     "max": max,
     "ceil_div": lambda a, b: -(-a // b),
-    "key": lambda name: None,  # looked up in a config; `_call` does it
+    "whole": int,  # towards zero
 }
 
 
 @dataclass
 class Scope:
     """`names` hold values; `lazy` hold expressions still to be evaluated in this scope (each once);
-    `keys` is a parsed config file, looked up last, by dotted path; `functions` are extra functions."""
+    `keys` is a parsed config file; `functions` are extra functions. `accepted`: keys whose values need not be known."""
 
     names: dict[str, Any] = field(default_factory=dict)
     lazy: dict[str, Expr] = field(default_factory=dict)
@@ -41,6 +41,7 @@ class Scope:
     functions: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
     origins: dict[str, str] = field(default_factory=dict)
     words: frozenset[str] = frozenset()  # choices, which stand for themselves
+    accepted: frozenset[str] = frozenset()
     _open: list[str] = field(default_factory=list)
 
     def lookup(self, ref: Ref) -> Any:
@@ -65,8 +66,6 @@ class Scope:
             return value
         if name in self.words:
             return name
-        if self.keys is not None:
-            return self.key(name)
         near = nearest(name, [*self.names, *self.lazy, *self.words])
         raise fault(
             "unknown-name",
@@ -75,9 +74,10 @@ class Scope:
             help=f"did you mean `{near}`?" if near else "names are axes, settings and the layout's own parameters",
         )
 
-    def key(self, path: str) -> Any:
+    def key(self, path: tuple[str, ...]) -> Any:
+        """The value at a path in the config file; None where there is none."""
         value: Any = self.keys
-        for part in path.split("."):
+        for part in path:
             if isinstance(value, list) and part.isdecimal() and int(part) < len(value):
                 value = value[int(part)]
             elif isinstance(value, Mapping) and part in value:
@@ -94,8 +94,7 @@ class Scope:
         for ref in refs(expr):
             if ref in self.origins:
                 parts.append(self.origins[ref])
-            elif self.keys is not None and ref not in self.names and self.key(ref) is not None:
-                parts.append(f"{self.key_file}: {ref}")
+        parts += [f"{self.key_file}: {'.'.join(path)}" for path in keys(expr) if self.key(path) is not None]
         return ", ".join(dict.fromkeys(parts))
 
 
@@ -109,6 +108,10 @@ def evaluate(expr: Expr, scope: Scope) -> Any:
             return value
         case Ref():
             return scope.lookup(expr)
+        case Key(path):
+            return scope.key(path)
+        case Match():
+            return _match(expr, scope)
         case Unary("not", operand):
             return not evaluate(operand, scope)
         case Unary(_, operand):
@@ -138,7 +141,7 @@ def _number(expr: Expr, scope: Scope) -> int | float:
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         return value
     if value is None and scope.keys is not None:
-        missing = [r for r in refs(expr) if r not in scope.names and r not in scope.lazy and scope.key(r) is None]
+        missing = [".".join(path) for path in keys(expr) if scope.key(path) is None]
         if missing:
             raise fault(
                 "missing-key",
@@ -154,10 +157,10 @@ def _notes(expr: Expr, scope: Scope) -> tuple[str, ...]:
     """Where the numbers that an expression reads came from."""
     found = []
     for name in dict.fromkeys(refs(expr)):
-        origin = scope.origins.get(name) or (f"{scope.key_file}: {name}" if scope.keys is not None and name not in scope.names else "")
-        if origin:
-            value = scope.names[name] if name in scope.names else scope.key(name)
-            found.append(f"{name} = {shown(value)} comes from {origin}")
+        if (origin := scope.origins.get(name)) and name in scope.names:
+            found.append(f"{name} = {shown(scope.names[name])} comes from {origin}")
+    for path in dict.fromkeys(keys(expr) if scope.keys is not None else ()):
+        found.append(f"{'.'.join(path)} = {shown(scope.key(path))} comes from {scope.key_file}: {'.'.join(path)}")
     return tuple(found)
 
 
@@ -216,12 +219,29 @@ def _result(op: str, a: int | float, b: int | float, expr: Binary, scope: Scope)
     return a / b
 
 
+def same(a: Any, b: Any) -> bool:
+    """Whether two values of config files are the same: 1 is 1.0, and neither is true."""
+    return a == b and isinstance(a, bool) == isinstance(b, bool)
+
+
+def _match(expr: Match, scope: Scope) -> Any:
+    value = evaluate(expr.subject, scope)
+    for pair in expr.pairs:
+        if same(pair.value.value, value):
+            return evaluate(pair.result, scope)
+    named = [".".join(path) for path in keys(expr.subject)]
+    if value is None or scope.accepted & set(named):
+        return None
+    known = ", ".join(dict.fromkeys(shown(pair.value.value) for pair in expr.pairs))
+    raise fault(
+        "unknown-value", f"{scope.key_file or 'the config'}: {' / '.join(named) or 'it'} is {shown(value)}, which this layout has no meaning for",
+        expr.span, "known values are here", notes=(f"it knows {known}",),
+        help=f"if it makes no difference to the model, --accept {named[0]} goes on" if named else "",
+    )  # fmt: skip
+
+
 def _call(expr: Call, scope: Scope) -> Any:
     name, args = expr.function, expr.args
-    if name == "key":
-        if len(args) == 1 and isinstance(args[0], Literal) and isinstance(args[0].value, str):
-            return scope.key(args[0].value) if scope.keys is not None else None
-        raise fault("bad-call", '`key` takes one quoted name: key("name")', expr.span)
     if name in scope.functions:
         words = [a.name for a in args if isinstance(a, Ref)]
         if len(words) != len(args):

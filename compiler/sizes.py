@@ -9,15 +9,17 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from ..dsl.diagnostic import Diagnostic, Label, MappingError
 from ..dsl.nearest import nearest
-from ..dsl.tree import AxisDecl, Config, Expr, Ref, Require, TensorDecl
+from ..dsl.tree import AxisDecl, Binary, Bind, Conditional, Config, Expr, Ref, Require, Setting, TensorDecl
+from .check_config import check_identity, check_only, unknown_keys
 from .infer import Infer
 from .link import Family, FlatLayout
-from .reads import calls, refs
+from .reads import keys as keys_in
+from .reads import refs
 from .scope import LARGEST, Scope, evaluate, fault, shown
 from .where import Picked, axes_of, empty, pick
 
@@ -49,6 +51,8 @@ class Sizes:
     tensors: Mapping[str, Tensor]
     tied: Mapping[str, str]
     absent: frozenset[str]
+    params: Mapping[str, Any] = field(default_factory=dict)  # parameters of the config's layout that the config says
+    unknown: tuple[str, ...] = ()  # keys of the config that its block does not mention
 
 
 def config_of(layout: FlatLayout) -> Config | None:
@@ -70,25 +74,27 @@ def bind_sizes(
     key_file: str = "",
     may_be_absent: frozenset[str] = frozenset(),
     infer: Infer = lambda axis, known: None,
+    accepted: frozenset[str] = frozenset(),
 ) -> Sizes:
     """Evaluate the config block of `config_layout` on `keys`; `given` (from the command line) wins over both.
 
     `may_be_absent`: tensors that do not exist unless they are `stored`, beside those that the model calls optional.
-    `infer` tells the size of an axis that all of these leave open.
+    `infer` tells the size of an axis that all of these leave open. `accepted`: config keys that may have any value.
     """
     model = family.model
     config = config_of(config_layout) if config_layout else None
     names = [*(a.name for a in model.axes), *(s.name for s in model.settings)]
-    scope = Scope(keys=keys or {}, key_file=key_file or (config.file if config else "config"), functions={"stored": stored})
-    scope.lazy = {s.name: s.value for s in model.settings}
-    for entry in config.entries if config else ():
-        if entry.name not in names:
-            near = nearest(entry.name, sorted(names))
-            raise fault(
-                "unknown-entry", f"`{model.name}` has no axis or setting `{entry.name}`", entry.span,
-                help=f"did you mean `{near}`?" if near else "declare it in the model's `axes` or `settings`",
-            )  # fmt: skip
-        scope.lazy[entry.name] = entry.value
+    params = {p.name: p for p in config_layout.params if p.name not in names} if config_layout else {}
+    scope = Scope(
+        keys=keys or {}, key_file=key_file or (config.file if config else "config"), functions={"stored": stored},
+        words=config_layout.words if config_layout else frozenset(), accepted=accepted,
+    )  # fmt: skip
+    if config is not None:
+        check_identity(config, scope)
+    bound = _bound(config, [*names, *params], model.name)
+    scope.lazy = {name: param.default for name, param in params.items()} | {name: bind.value for name, bind in bound.items() if bind.value}
+    for setting in model.settings:
+        scope.lazy[setting.name] = _of_setting(setting, bound.get(setting.name))
     for name, value in given.items():
         scope.names[name] = value
         scope.origins[name] = f"--set {name}"
@@ -98,6 +104,8 @@ def bind_sizes(
     try:
         for setting in model.settings:
             scope.lookup(Ref(setting.name, setting.span))
+        if config is not None and keys is not None:
+            check_only(config, scope)
     except MappingError as error:
         faults = error
     optional = may_be_absent | {t.name for t in model.tensors if t.optional}
@@ -112,9 +120,29 @@ def bind_sizes(
     for axis in model.axes:  # sizes that no tensor here needs are known where the config tells them
         with suppress(MappingError):
             scope.lookup(Ref(axis.name, axis.span))
+    said = {name: scope.lookup(Ref(name, bind.span)) for name, bind in bound.items() if name in params} if keys is not None else {}
     scope.functions = {}
     values = {n: scope.names[n] for n in names if n in scope.names}
-    return Sizes(values, dict(scope.origins), tensors, tied, absent)
+    unknown = unknown_keys(config, config_layout, keys) if config is not None and config_layout is not None and keys else ()
+    return Sizes(values, dict(scope.origins), tensors, tied, absent, {n: v for n, v in said.items() if v is not None}, unknown)
+
+
+def _bound(config: Config | None, names: list[str], model: str) -> dict[str, Bind]:
+    """The config's entries by the names that they bind."""
+    for entry in config.entries if config else ():
+        if entry.name not in names:
+            near = nearest(entry.name, sorted(names))
+            raise fault(
+                "unknown-entry", f"`{model}` has no axis or setting `{entry.name}`, nor the layout a parameter", entry.span,
+                help=f"did you mean `{near}`?" if near else "declare it in the model's `axes` or `settings`",
+            )  # fmt: skip
+    return {entry.name: entry for entry in config.entries} if config else {}
+
+
+def _of_setting(setting: Setting, bind: Bind | None) -> Expr:
+    """Its value from the config, else its own; its own wherever its `when` does not hold."""
+    value = setting.value if bind is None or bind.value is None else Binary("??", bind.value, setting.value, bind.span)
+    return value if setting.when is None else Conditional(setting.when, value, setting.value, setting.span)
 
 
 def _requires(of_model: tuple[Require, ...], layout: FlatLayout | None) -> tuple[Require, ...]:
@@ -125,7 +153,7 @@ def _requires(of_model: tuple[Require, ...], layout: FlatLayout | None) -> tuple
 
 def reads_keys(expr: Expr) -> bool:
     """Whether a requirement is about the config file, and so is checked where the config is read."""
-    return "key" in calls(expr)
+    return bool(keys_in(expr))
 
 
 def check_requirement(require: Require, scope: Scope) -> None:

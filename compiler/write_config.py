@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from ..dsl.diagnostic import MappingError
-from ..dsl.tree import Config
+from ..dsl.tree import Bind, Config, Fixed, Identity, Literal
 from .resolve import Side
-from .scope import Scope, fault
+from .scope import Scope, evaluate, fault, holds
 from .solve import solve
 
 
-def config_values(block: Config, side: Side) -> dict[str, Any]:
-    """The keys of the block, by dotted path, such that reading them gives the sizes and settings of `side`."""
-    values: dict[str, Any] = {}
-    for entry in block.entries:
-        if entry.name not in side.sizes.values:
-            continue
-        scope = Scope(names=dict(side.sizes.values) | dict(side.params) | dict(side.ranks))
-        for key, value in solve(entry.value, side.sizes.values[entry.name], scope).items():
-            values.setdefault(key, int(value) if isinstance(value, float) and value.is_integer() else value)
+def config_values(block: Config, side: Side) -> dict[tuple[str, ...], Any]:
+    """The keys of the block, by path, such that reading them gives the sizes, settings and parameters of `side`."""
+    known = dict(side.params) | dict(side.ranks) | dict(side.sizes.values)
+    scope = Scope(names=known, words=side.scope.words)
+    values: dict[tuple[str, ...], Any] = {}
+    for item in block.items:
+        match item:
+            case Bind(name, expr, False) if expr is not None and known.get(name) is not None:
+                for path, value in solve(expr, known[name], scope).items():
+                    values.setdefault(path, int(value) if isinstance(value, float) and value.is_integer() else value)
+            case Fixed(key, fixed, when) if holds(when, scope):
+                values[key.path] = [evaluate(x, scope) for x in fixed] if isinstance(fixed, tuple) else evaluate(fixed, scope)
+            case Identity(key, (first, *_)) if isinstance(first, Literal):
+                values.setdefault(key.path, first.value)
     return values
 
 
@@ -34,15 +40,19 @@ def config_text(block: Config, side: Side, template: str | None) -> str:
     if template is not None:
         text = _render(template, dict(side.sizes.values) | dict(side.params) | dict(side.ranks), block)
         data = _read(text, as_json, block)
-    for path, value in config_values(block, side).items():
+    set_keys(data, config_values(block, side))
+    return json.dumps(data, indent=2) + "\n" if as_json else _yaml_dump(data)
+
+
+def set_keys(data: dict[str, Any], values: Mapping[tuple[str, ...], Any]) -> None:
+    """Sets the values at their paths. Whole numbers that were calculated are written as such."""
+    for (*parents, last), value in values.items():
         at = data
-        *parents, last = path.split(".")
         for parent in parents:
             if not isinstance(at.get(parent), dict):
                 at[parent] = {}  # a template may hold null where the block sets a nested key
             at = at[parent]
         at[last] = value
-    return json.dumps(data, indent=2) + "\n" if as_json else _yaml_dump(data)
 
 
 def _render(template: str, values: dict[str, Any], block: Config) -> str:

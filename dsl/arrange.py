@@ -26,6 +26,7 @@ class Line:
     cells: tuple[str, ...]
     tail: str = ""
     wrapped: str = ""  # what goes to a line of its own when the whole is too long
+    parts: tuple[str, ...] = ()  # or all of it, in parts of which each line takes as many as fit
 
 
 @dataclass
@@ -53,13 +54,14 @@ class Arrange:
 
     def line(
         self,
-        node: tree.Setting | tree.AxisDecl | tree.Use | tree.LayoutItem | tree.Select | tree.TensorDecl,
+        node: tree.Setting | tree.AxisDecl | tree.Use | tree.LayoutItem | tree.ConfigItem | tree.Select | tree.TensorDecl,
         kind: str,
         cells: tuple[str, ...],
         tail: str = "",
         wrapped: str = "",
+        parts: tuple[str, ...] = (),
     ) -> Line:
-        return Line(self.spot(node.span), kind, cells, tail, wrapped)
+        return Line(self.spot(node.span), kind, cells, tail, wrapped, parts)
 
     def block(self, span: Span, head: str, children: list[Line | Block], gap: str = "") -> Block:
         """A block that ends where `span` ends."""
@@ -80,7 +82,7 @@ class Arrange:
             start = (row, line.rfind(head) + 1)
         children: list[Line | Block] = []
         for node in nodes:
-            cells = (node.name,) if isinstance(node, tree.AxisDecl) else (f"{node.name}", f"= {show(node.value)}")
+            cells = (node.name,) if isinstance(node, tree.AxisDecl) else (node.name, show(node).removeprefix(f"{node.name} "))
             children.append(self.line(node, head, cells))
         block = self._block(start, opens, closes, head, children, gap)
         lines = [child for child in children if isinstance(child, Line)]
@@ -108,8 +110,9 @@ class Arrange:
         children: list[Line | Block] = []
         if model.axes:
             children.append(self.words(model.axes, "axes", " "))
-        if model.settings:
-            children.append(self.words(model.settings, "settings", "  "))
+        for head, hint in (("settings", False), ("hints", True)):
+            if found := tuple(s for s in model.settings if s.hint == hint):
+                children.append(self.words(found, head, "  "))
         rest: list[tree.Refine | tree.Select | tree.Require | tree.TensorDecl] = [*model.refinements, *model.selects, *model.requires, *model.tensors]
         for node in sorted(rest, key=lambda node: (node.span.line, node.span.column)):
             if isinstance(node, tree.TensorDecl):
@@ -140,14 +143,31 @@ class Arrange:
             case tree.Under(prefixes, items):
                 head = "under " + ", ".join(map(show, prefixes))
                 return self.block(item.span, head, [self.item(inner) for inner in items])
-            case tree.Config(file, entries, template, read_only):
-                named = " read only" * read_only + (f" template {quote(template)}" if template is not None else "")
-                lines: list[Line | Block] = [
-                    self.line(entry, "entry", (entry.name, f"= {show(entry.value)}")) for entry in entries
-                ]
-                return self.block(item.span, f"config {quote(file)}{named}", lines)
+            case tree.Config(file, inner, template, read_only, partial):
+                head = f"config {quote(file)}" if file else "config"
+                head += " partial" * partial + " read only" * read_only + (f" template {quote(template)}" if template is not None else "")
+                return self.block(item.span, head, [self.config_item(each) for each in inner])
             case tree.Require():
                 return self.require(item)
+            case _:
+                return self.line(item, "", (show(item),))
+
+    def config_item(self, item: tree.ConfigItem) -> Line:
+        """Bindings are aligned; what is too long is broken between its parts."""
+        match item:
+            case tree.Bind(name, value):
+                told = show(item).removeprefix(f"{name} ")
+                sign, _, text = told.partition(" ")
+                parts = (f"match({show(value.subject)},", *(f"{show(p)}," for p in value.pairs)) if isinstance(value, tree.Match) else ()
+                parts = (*parts[:-1], f"{parts[-1][:-1]})") if parts else ()
+                return self.line(item, "entry", (name, told), wrapped=text, parts=(f"{name} {sign}", *parts) if parts else ())
+            case tree.Fixed(key):
+                return self.line(item, "fixed", (show(key), show(item).removeprefix(f"{show(key)} ")))
+            case tree.Unused(globs):
+                return self.line(item, "unused", (show(item),), parts=("unused", *map(quote, globs)))
+            case tree.Only():
+                head, _, words = show(item).partition(" else ")
+                return self.line(item, f"only {id(item)}", (head, f"else {words}") if words else (head,), wrapped=f"else {words}" if words else "")
             case _:
                 return self.line(item, "", (show(item),))
 

@@ -6,6 +6,7 @@ A method takes the place of the rule and its finished children. Faults are colle
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from . import tree
@@ -76,10 +77,16 @@ class Build(BuildExpressions):
     def settings(self, at: Place, parts: list[Any]) -> tuple[Any, ...]:
         return tuple(part for part in parts if part is not None)
 
-    sizes = params = dims = settings
+    sizes = params = dims = list = settings
 
     def entry(self, at: Place, parts: list[Any]) -> tree.Setting:
-        return tree.Setting(str(parts[0]), parts[1], self.span(at))
+        return tree.Setting(str(parts[0]), parts[1], span=self.span(at))
+
+    def setting(self, at: Place, parts: list[Any]) -> tree.Setting:
+        return tree.Setting(str(parts[0]), parts[1], parts[2], span=self.span(at))
+
+    def hints(self, at: Place, parts: list[Any]) -> tuple[tree.Setting, ...]:
+        return tuple(replace(part, hint=True) for part in parts)
 
     def entry_name(self, at: Place, parts: list[Any]) -> str:
         return str(parts[0])
@@ -121,8 +128,9 @@ class Build(BuildExpressions):
         return tuple(parts)
 
     def base(self, at: Place, parts: list[Any]) -> tree.Base:
-        name, under, when = parts
-        return tree.Base(str(name), None if under is None else self._pattern(under), when, self.span(at))
+        name, under, when, keys = parts
+        prefix = () if keys is None else self._key(keys).path
+        return tree.Base(str(name), None if under is None else self._pattern(under), when, prefix, self.span(at))
 
     def _carried(self, items: list[Any]) -> tuple[tree.LayoutItem, ...]:
         """Give each bare string to the `carry` that it follows."""
@@ -174,9 +182,39 @@ class Build(BuildExpressions):
         return tree.Formats(tuple(map(str, names)), read_only is not None, self.span(at))
 
     def config(self, at: Place, parts: list[Any]) -> tree.Config:
-        file, read_only, template, *entries = parts
+        file, partial, read_only, template, *items = parts
         named = None if template is None else self.text(template)
-        return tree.Config(self.text(file), tuple(entries), named, read_only is not None, self.span(at))
+        name = "" if file is None else self.text(file)
+        return tree.Config(name, tuple(items), named, read_only is not None, partial is not None, self.span(at))
+
+    def partial(self, at: Place, parts: list[Any]) -> bool:
+        return True
+
+    def bind(self, at: Place, parts: list[Any]) -> tree.Bind:
+        return tree.Bind(parts[0], parts[1], span=self.span(at))
+
+    def reads(self, at: Place, parts: list[Any]) -> tree.Bind:
+        return tree.Bind(parts[0], parts[1], True, self.span(at))
+
+    def unbind(self, at: Place, parts: list[Any]) -> tree.Bind:
+        return tree.Bind(parts[0], None, span=self.span(at))
+
+    def fixed(self, at: Place, parts: list[Any]) -> tree.Fixed:
+        key, value, when = parts
+        return tree.Fixed(self._key(key), value, when, self.span(at))
+
+    def only(self, at: Place, parts: list[Any]) -> tree.Only:
+        value, values, effect, when = parts
+        return tree.Only(value, values, "" if effect is None else self.text(effect), when, self.span(at))
+
+    def unused(self, at: Place, parts: list[Any]) -> tree.Unused:
+        return tree.Unused(tuple(map(self.text, parts)), self.span(at))
+
+    def identity(self, at: Place, parts: list[Any]) -> tree.Identity:
+        return tree.Identity(self._key(parts[0]), parts[1], self.span(at))
+
+    def one_of(self, at: Place, parts: list[Any]) -> tuple[Any, ...]:
+        return tuple(parts)
 
     def read_only(self, at: Place, parts: list[Any]) -> bool:
         return True

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import Any, Protocol
 
 from . import tree
 from .diagnostic import Diagnostic, Label
 from .pattern import unescape
 from .tree import Expr, Index, Span
+
+
+_KEY_PARTS = re.compile(r'"[^"]*"|[A-Za-z0-9_]+')
 
 
 class Place(Protocol):
@@ -106,6 +110,21 @@ class BuildExpressions:
 
     def ref(self, at: Place, parts: list[Any]) -> tree.Ref:
         return tree.Ref(str(parts[0]), self.span(at))
+
+    def key(self, at: Place, parts: list[Any]) -> tree.Key:
+        return self._key(parts[0])
+
+    def _key(self, token: Any) -> tree.Key:
+        return tree.Key(tuple(part.strip('"') for part in _KEY_PARTS.findall(token)), self.span(token))
+
+    def match(self, at: Place, parts: list[Any]) -> tree.Match:
+        return tree.Match(parts[0], tuple(parts[1:]), self.span(at))
+
+    def pair(self, at: Place, parts: list[Any]) -> tree.Pair:
+        return tree.Pair(parts[0], parts[1], self.span(at))
+
+    def negative_integer(self, at: Place, parts: list[Any]) -> tree.Literal:
+        return tree.Literal(-int(self.integer(at, parts).value or 0), self.span(at))  # type: ignore[arg-type]
 
     def string(self, at: Place, parts: list[Any]) -> tree.Literal:
         return tree.Literal(self.text(parts[0]), self.span(at))

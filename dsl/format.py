@@ -101,13 +101,15 @@ def _aligned(nodes: list[Line | Block], indent: str) -> dict[int, list[str]]:
                 runs.append([node])
         before = node
     for run in runs:
-        fitting = [line for line in run if not line.wrapped or len(indent + _plain(line)) <= WIDTH]
+        fitting = [line for line in run if not (line.wrapped or line.parts) or len(indent + _plain(line)) <= WIDTH]
         widths = [
             max((len(line.cells[column]) for line in fitting if len(line.cells) > column + 1), default=0)
             for column in range(2)
         ]
         for line in run:
-            if line in fitting:
+            if line.parts and len(indent + _plain(line)) > WIDTH:
+                texts[id(line)] = _broken(line, indent)
+            elif line in fitting:
                 text = indent + " ".join(
                     f"{cell:<{width}}" for cell, width in zip(line.cells[:-1], widths, strict=False)
                 )
@@ -118,8 +120,20 @@ def _aligned(nodes: list[Line | Block], indent: str) -> dict[int, list[str]]:
                     text = indent + _plain(line)
                 texts[id(line)] = [_trail(text, line.spot)]
             else:
-                texts[id(line)] = [indent + line.cells[0], _trail(indent + STEP * 2 + line.wrapped, line.spot)]
+                head = _plain(line).removesuffix(line.wrapped).rstrip() if line.kind == "entry" else line.cells[0]
+                texts[id(line)] = [indent + head, _trail(indent + STEP * 2 + line.wrapped, line.spot)]
     return texts
+
+
+def _broken(line: Line, indent: str) -> list[str]:
+    """The parts of a line that is too long, as many to a line as fit."""
+    out = [indent + line.parts[0]]
+    for part in line.parts[1:]:
+        if len(out[-1]) + 1 + len(part) > WIDTH:
+            out.append(indent + STEP * 2 + part)
+        else:
+            out[-1] += f" {part}"
+    return [*out[:-1], _trail(out[-1], line.spot)]
 
 
 def _plain(line: Line) -> str:

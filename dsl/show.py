@@ -31,6 +31,8 @@ Node: TypeAlias = (
     | tree.Select
     | tree.Require
     | tree.Setting
+    | tree.ConfigItem
+    | tree.Pair
     | tree.Param
     | tree.TensorDecl
     | tree.AxisDecl
@@ -47,7 +49,7 @@ _COMPARISON, _DEFAULT, _ARITH, _NEGATED = _LEVEL["=="], _LEVEL["??"], _LEVEL["+"
 def show(node: Node) -> str:
     """The node as a mapping file writes it, on one line; `parse` reads the same node back."""
     match node:
-        case tree.Literal() | tree.Ref() | tree.Unary() | tree.Binary() | tree.Call() | tree.Conditional():
+        case tree.Literal() | tree.Ref() | tree.Key() | tree.Unary() | tree.Binary() | tree.Call() | tree.Conditional() | tree.Match():
             return _expr(node, 0)
         case tree.AxisRef(name) | tree.AxisDecl(name):
             return name
@@ -71,8 +73,9 @@ def show(node: Node) -> str:
             return " ".join(filter(None, (f"{rule_head(node)} =", node.tensor, rule_dims(node), rule_tail(node))))
         case tree.TensorDecl():
             return " ".join(filter(None, (node.name, tensor_axes(node), tensor_tail(node))))
-        case tree.Base(name, under, when):
-            return name + (f" under {show(under)}" if under else "") + (f" when {show(when)}" if when is not None else "")
+        case tree.Base(name, under, when, keys):
+            text = name + (f" under {show(under)}" if under else "") + (f" when {show(when)}" if when is not None else "")
+            return text + (f" keys {show(tree.Key(keys))}" if keys else "")
         case tree.Ignore(names, when, where, empty):
             return ("object " if empty else "ignore ") + " or ".join(map(show, names)) + _when(when) + _where(where)
         case tree.Let(name, value, when):
@@ -102,8 +105,20 @@ def show(node: Node) -> str:
             return f"select {name} of {axis} = {show(value)}"
         case tree.Require(test, message, help, when):
             return f"require {show(test)} else {quote(message)}" + (f", {quote(help)}" if help else "") + _when(when)
-        case tree.Setting(name, value):
-            return f"{name} = {show(value)}"
+        case tree.Setting(name, value, when):
+            return f"{name} = {show(value)}" + _when(when)
+        case tree.Bind(name, bound, reads):
+            return f"{name} {'<-' if reads else '='} {'none' if bound is None else show(bound)}"
+        case tree.Fixed(key, fixed, when):
+            return f"{show(key)} = {show_value(fixed)}" + _when(when)
+        case tree.Only(value, values, effect, when):
+            return f"only {show(value)} is {_one_of(values)}" + (f" else {quote(effect)}" if effect else "") + _when(when)
+        case tree.Unused(globs):
+            return "unused " + " ".join(map(quote, globs))
+        case tree.Identity(key, values):
+            return f"is {show(key)} {_one_of(values)}"
+        case tree.Pair(value, result):
+            return f"{show(value)}: {show(result)}"
         case tree.Param(name, default, rank_param, choices, shared):
             head = "shared " * shared + "rank " * rank_param
             return f"{head}{name} = " + (" | ".join(choices) or show(default))
@@ -123,6 +138,15 @@ def show(node: Node) -> str:
 def quote(text: str) -> str:
     """A string token that reads as `text`."""
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def show_value(value: Expr | tuple[Expr, ...]) -> str:
+    """A value of a config file: an expression, or a list of them."""
+    return "[" + ", ".join(map(show, value)) + "]" if isinstance(value, tuple) else show(value)
+
+
+def _one_of(values: tuple[tree.Literal | tuple[Expr, ...], ...]) -> str:
+    return " or ".join(map(show_value, values))
 
 
 def rule_head(rule: tree.Rule) -> str:
@@ -215,6 +239,10 @@ def _expr(node: Expr, level: int) -> str:
             )
         case tree.Ref(name):
             return name
+        case tree.Key(path):
+            return "".join("." + (part if _plain_part(part, at) else f'"{part}"') for at, part in enumerate(path))
+        case tree.Match(subject, pairs):
+            return f"match({', '.join(map(show, (subject, *pairs)))})"
         case tree.Call(function, args):
             return f"{function}({', '.join(map(show, args))})"
         case tree.Conditional(test, yes, no):
@@ -229,6 +257,11 @@ def _expr(node: Expr, level: int) -> str:
             mine = _LEVEL[op]
             text = f"{_expr(left, mine + (mine == _COMPARISON))} {op} {_expr(right, mine + 1)}"
     return text if mine >= level else f"({text})"
+
+
+def _plain_part(part: str, at: int) -> bool:
+    """Whether a part of a key needs no quotes; the first may not begin with a digit."""
+    return re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*" if at == 0 else r"[A-Za-z0-9_]+", part) is not None
 
 
 def _default(node: Expr) -> str:

@@ -43,10 +43,23 @@ class Literal:
 
 @dataclass(frozen=True)
 class Ref:
-    """A name: an axis, a setting, a parameter, a choice, or (in a config block) a config key, dotted."""
+    """A name: an axis, a setting, a parameter or a choice."""
 
     name: str
     span: Span = _span()
+
+
+@dataclass(frozen=True)
+class Key:
+    """`.rope_scaling.factor`: a key of the config file, by its path; a number is an item of a list, the first at 0."""
+
+    path: tuple[str, ...]
+    span: Span = _span()
+
+    @property
+    def dotted(self) -> str:
+        """The path as messages say it."""
+        return ".".join(self.path)
 
 
 @dataclass(frozen=True)
@@ -68,7 +81,7 @@ class Binary:
 
 @dataclass(frozen=True)
 class Call:
-    """`gcd(a, b)`, `min`, `max`, `stored(tensor)`, `key("name")`, ..."""
+    """`gcd(a, b)`, `min`, `max`, `stored(tensor)`, ..."""
 
     function: str
     args: tuple[Expr, ...]
@@ -85,7 +98,28 @@ class Conditional:
     span: Span = _span()
 
 
-Expr: TypeAlias = Literal | Ref | Unary | Binary | Call | Conditional
+@dataclass(frozen=True)
+class Pair:
+    """One pair of a `match`: the subject's value, and what the whole is then."""
+
+    value: Literal
+    result: Expr
+    span: Span = _span()
+
+
+@dataclass(frozen=True)
+class Match:
+    """`match(.hidden_act, "silu": "swiglu", "gelu": "geglu")`: the result of the pair that has the subject's value.
+
+    Backwards, the first pair with the result gives the subject's value.
+    """
+
+    subject: Expr
+    pairs: tuple[Pair, ...]
+    span: Span = _span()
+
+
+Expr: TypeAlias = Literal | Ref | Key | Unary | Binary | Call | Conditional | Match
 
 
 # --- index expressions: one dimension of a stored tensor ----------------------------------------
@@ -191,10 +225,16 @@ class AxisDecl:
 
 @dataclass(frozen=True)
 class Setting:
-    """`name = expr`: a model setting, a config entry or an axis size, by where it stands."""
+    """`tie_embeddings = false`, or the size of a part of an axis.
+
+    With `when`, it has this value wherever the condition does not hold, whatever a config says. A `hint` is for config
+    files alone: it changes nothing that the model computes.
+    """
 
     name: str
     value: Expr
+    when: Expr | None = None
+    hint: bool = False
     span: Span = _span()
 
 
@@ -326,17 +366,78 @@ class Formats:
 
 
 @dataclass(frozen=True)
-class Config:
-    """`config "config.json" { hidden = hidden_size ... }`, read from and written back to that file.
+class Bind:
+    """`hidden = .hidden_size`: the value of an axis, a setting or a parameter of the layout, written back as well.
 
-    `read only`: a checkpoint of this layout has no such file; one that is at hand can be read.
+    `reads`: `share <- .heads / group` is only read. Without a value (`ffn = none`) what is inherited is taken away.
+    """
+
+    name: str
+    value: Expr | None
+    reads: bool = False
+    span: Span = _span()
+
+
+@dataclass(frozen=True)
+class Fixed:
+    """`.architectures = ["LlamaForCausalLM"]`: a key that is written, and not read. A tuple is a list."""
+
+    key: Key
+    value: Expr | tuple[Expr, ...]
+    when: Expr | None = None
+    span: Span = _span()
+
+
+@dataclass(frozen=True)
+class Only:
+    """`only .headscale is false else "a scale of each head"`: any other value changes what the model computes."""
+
+    value: Expr
+    values: tuple[Literal | tuple[Expr, ...], ...]
+    effect: str = ""
+    when: Expr | None = None
+    span: Span = _span()
+
+
+@dataclass(frozen=True)
+class Unused:
+    """`unused "use_cache" "fp8*"`: keys, by their dotted paths, that change nothing a model computes."""
+
+    globs: tuple[str, ...]
+    span: Span = _span()
+
+
+@dataclass(frozen=True)
+class Identity:
+    """`is .model_type "llama"`: which model a config is of. The first value is written."""
+
+    key: Key
+    values: tuple[Literal | tuple[Expr, ...], ...]
+    span: Span = _span()
+
+
+ConfigItem: TypeAlias = Bind | Fixed | Only | Unused | Identity
+
+
+@dataclass(frozen=True)
+class Config:
+    """`config "config.json" { hidden = .hidden_size ... }`, read from and written back to that file.
+
+    Without a file's name (""), it adds to the one that is inherited. `read only`: a checkpoint of this layout has no such
+    file; one that is at hand can be read. `partial`: the framework knows more of the model than this file says.
     """
 
     file: str
-    entries: tuple[Setting, ...]
+    items: tuple[ConfigItem, ...]
     template: str | None = None
     read_only: bool = False
+    partial: bool = False
     span: Span = _span()
+
+    @property
+    def entries(self) -> tuple[Bind, ...]:
+        """The values that it binds, in order."""
+        return tuple(x for x in self.items if isinstance(x, Bind))
 
 
 @dataclass(frozen=True)
@@ -462,11 +563,15 @@ LayoutItem: TypeAlias = (
 
 @dataclass(frozen=True)
 class Base:
-    """A layout that another extends, and the prefix under which its names stand there, or do where `when` holds."""
+    """A layout that another extends, and the prefix under which its names stand there, or do where `when` holds.
+
+    `keys .text_config`: the key under which all that its config reads and writes stands there.
+    """
 
     name: str
     under: Pattern | None = None
     when: Expr | None = None
+    keys: tuple[str, ...] = ()
     span: Span = _span()
 
 
