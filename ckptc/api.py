@@ -257,6 +257,7 @@ def compile(
     stages: Sequence[Sequence[int]] | None = None,
     source_settings: Mapping[str, Scalar] | None = None,
     model_id: str | None = None,
+    accept: Collection[str] = (),
     **settings: Scalar,
 ) -> Plan:
     """Compile and prove a plan from a mapping and a config alone, with no checkpoint at hand.
@@ -274,11 +275,13 @@ def compile(
     targets, sources, model = route(settings, family_, left, right, to)
     sources |= dict(source_settings or {})
     keys_layout = config_layout(family_, left, right, config)
-    sizes = sizes_of(family_, keys_layout, Path(config) if config else None, model, None, left)
+    sizes = sizes_of(family_, keys_layout, Path(config) if config else None, model, None, left, frozenset(accept))
     source = resolve(family_, from_, sizes, sources)
     target = resolve(family_, to, sizes, targets, stages=stage_lists(stages, family_.layout(to)), format=format, makes=to != from_)
     place = Path(config) if config else None
     side = target_side(target, family_, keys_layout, place, dtype, wanted)
+    if to != from_:
+        check_said(target, family_, side.texts, frozenset(accept))
     return Plan(compile_sides(source, target, dtype=dtype, files=side.texts).plan, notes=side.notes)
 
 

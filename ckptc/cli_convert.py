@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -61,6 +62,7 @@ def convert(
     dtype: options.Dtype = None,
     model_id: options.ModelId = None,
     tokenizer: options.Tokenizer = None,
+    accept: options.Accept = None,
     optimizer: Optimizer = False,
     dp: options.Dp = None,
     single_file: SingleFile = None,
@@ -88,7 +90,7 @@ def convert(
     plan = api.plan(
         place, to=to, from_=from_, mapping=mapping, family=family, config=config, format=format,
         dtype=options.dtype(dtype), compare_all=compare_all_copies, stages=stage_list, source_settings=source_settings,
-        optimizer=optimizer, dp=dp, model_id=model_id, tokenizer=tokenizer, **settings,
+        optimizer=optimizer, dp=dp, model_id=model_id, tokenizer=tokenizer, accept=accept or (), **settings,
     )  # fmt: skip
     if single_file is not None:
         plan = into_single_file(plan, single_file)
@@ -142,6 +144,7 @@ def compile(
     format: options.Format = None,
     dtype: options.Dtype = None,
     model_id: options.ModelId = None,
+    accept: options.Accept = None,
     emit: Emit = None,
     output: Output = None,
 ) -> None:
@@ -149,7 +152,7 @@ def compile(
     if emit not in (None, "python"):
         raise typer.BadParameter(f"`{emit}` cannot be emitted, only `python`", param_hint="--emit")
     plan = compiled(mapping, from_, to, family, config, settings=options.settings(set_, "--set", tp=tp, pp=pp, vpp=vpp, ep=ep),
-                    source_settings=options.settings(from_set, "--from-set"), stages=stages, format=format, dtype=dtype, model_id=model_id)  # fmt: skip
+                    source_settings=options.settings(from_set, "--from-set"), stages=stages, format=format, dtype=dtype, model_id=model_id, accept=accept or ())  # fmt: skip
     for note in plan.notes:
         print(f"note: {note}", file=sys.stderr)
     if emit:
@@ -166,14 +169,14 @@ def compile(
 
 def compiled(
     mapping: str, from_: str, to: str, family: str | None, config: str | None, *, settings: dict[str, Any],
-    source_settings: dict[str, Any], stages: str | None, format: str | None = None, dtype: str | None = None, model_id: str | None = None,
+    source_settings: dict[str, Any], stages: str | None, format: str | None = None, dtype: str | None = None, model_id: str | None = None, accept: Collection[str] = (),
 ) -> Plan:  # fmt: skip
     """A plan from options alone."""
     from . import api
 
     return api.compile(
         mapping, from_=from_, to=to, family=family, config=config, format=format, dtype=options.dtype(dtype),
-        stages=options.stages(stages), source_settings=source_settings, model_id=model_id, **settings,
+        stages=options.stages(stages), source_settings=source_settings, model_id=model_id, accept=accept, **settings,
     )  # fmt: skip
 
 

@@ -35,6 +35,8 @@ ALIKE: tuple[tuple[str, str, Any], ...] = (
 )
 # Written only where NeMo 1's config says it and it is not null.
 IF_SAID = ("window_size",)
+# The scaling of Llama 3.1's rotary frequencies: fields of NeMo 2's Llama31Config, and what NeMo 1 takes by itself.
+SCALING = (("scale_factor", 8), ("low_freq_factor", 1), ("high_freq_factor", 4), ("old_context_len", 8192))
 OF_EXPERTS = ("moe_router_topk", "moe_router_pre_softmax")
 FP8 = ("fp8_margin", "fp8_interval", "fp8_amax_history_len", "fp8_amax_compute_algo")
 
@@ -69,6 +71,8 @@ def config_arguments(model: Model, config: Mapping[str, Any], dtype: str = "bflo
     for key in (*IF_SAID, *(OF_EXPERTS if sizes["num_moe_experts"] else ())):
         if config.get(key) is not None:
             out[key] = config[key]
+    if config.get("scale_positional_embedding"):
+        out.update({key: config.get(key, usual) for key, usual in SCALING})
     if model.family.name == "mistral":
         out.setdefault("window_size", None)
     if config.get("qkv_bias"):

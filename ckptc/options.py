@@ -36,6 +36,10 @@ Config = Annotated[
     str | None,
     typer.Option("--config", metavar="FILE", help="The model's config (default: the one in the checkpoint)."),
 ]
+Accept = Annotated[
+    list[str] | None,
+    typer.Option("--accept", metavar="KEY", help="Go on although this config key or setting cannot be carried over (repeatable)."),
+]
 Format = Annotated[
     str | None, typer.Option("--format", metavar="FORMAT", help="The container to write, where a layout has several.")
 ]

@@ -92,7 +92,7 @@ class Scope:
             return self.origin_of(expr.right if evaluate(expr.left, self) is None else expr.left)
         parts: list[str] = []
         for ref in refs(expr):
-            if ref in self.origins:
+            if self.origins.get(ref):
                 parts.append(self.origins[ref])
         parts += [f"{self.key_file}: {'.'.join(path)}" for path in keys(expr) if self.key(path) is not None]
         return ", ".join(dict.fromkeys(parts))
