@@ -15,7 +15,8 @@ from .compiler.link import Family, FlatLayout
 from .compiler.match import Found, may_be_absent, ranks_of, stored_tensors, tensors_of
 from .compiler.names import format_of
 from .compiler.reads import calls_through
-from .compiler.resolve import Side
+from .compiler.resolve import Side, resolve
+from .compiler.said import check_said
 from .compiler.sizes import Scalar, Sizes, bind_sizes, config_of, own_config_of
 from .config_file import read_config, within_archive
 from .dsl.diagnostic import Diagnostic, MappingError
@@ -32,6 +33,7 @@ from .runtime.stacked import DISTRIBUTED
 
 SAID = {"unmet-requirement", "other-family", "unsupported-setting", "unknown-value"}  # what a config says against a family
 _Choice: TypeAlias = tuple[Family, FlatLayout, FlatLayout | None, Path | None]
+_Rated: TypeAlias = tuple[tuple[bool, int, int], _Choice, Sizes]
 
 
 def with_indices(checkpoint: Checkpoint, mapping: str | Path | None) -> Checkpoint:
@@ -88,7 +90,7 @@ def choose(
         )  # fmt: skip
     whole = [f for f in fits if len(f.missing) == len(fits[0].missing)]
     error: MappingError | Fault | None = None
-    good: list[tuple[tuple[bool, int, int], _Choice]] = []
+    good: list[_Rated] = []
     for fit in whole:
         if good and fit.layout.name != good[0][1][1].name:
             continue
@@ -98,8 +100,8 @@ def choose(
             path = config_path(checkpoint, keys_layout, config)
             sizes = sizes_of(fit.family, keys_layout, path, of_model(given, fit.family), found, fit.layout, accepted)
             exists = stored_tensors(fit.layout, found) <= sizes.tensors.keys() | sizes.tied.keys()
-            rank = exists and has_place(target, sizes) and has_place(fit.layout, sizes), agreement(fit.family, sizes), len(fit.family.layouts)
-            good.append((rank, (fit.family, fit.layout, keys_layout, path)))
+            rank = exists and has_place(target, sizes) and has_place(fit.layout, sizes), -disagreement(fit.family, sizes), len(fit.family.layouts)
+            good.append((rank, (fit.family, fit.layout, keys_layout, path), sizes))
         except (MappingError, Fault) as e:
             error = error or e
     if good:
@@ -111,14 +113,28 @@ def choose(
     return fit.family, fit.layout, keys_layout, config_path(checkpoint, keys_layout, config)
 
 
-def _the_one(good: list[tuple[tuple[bool, int, int], _Choice]], to: str) -> _Choice:
-    """The best fit. Raises `Fault` where others are as good and mean other files."""
-    good.sort(key=lambda x: x[0], reverse=True)
-    equal = [choice for rank, choice in good if rank == good[0][0]]
+def _the_one(good: list[_Rated], to: str) -> _Choice:
+    """The best fit; of several, those whose config in the target can say what the source's says, and of these the one that
+    the others extend. Raises `Fault` where others are as good and mean other files."""
+    best = max(rank for rank, _, _ in good)
+    equal = [(choice, sizes) for rank, choice, sizes in good if rank == best]
+    if len(equal) > 1:
+        equal = [x for x in equal if _says(x[0][0], to, x[1])] or equal
+    general = [x for x in equal if all(x is y or x[0][0].name in y[0][0].ancestors for y in equal)]
+    equal = [choice for choice, _ in (general or equal)]
     if len({family.layout(to).span for family, *_ in equal}) > 1:
         names = ", ".join(sorted(family.name for family, *_ in equal))
         raise Fault("several-families", f"the checkpoint may be of several families: {names}", help=f"name it: --family {equal[0][0].name}")
     return equal[0]
+
+
+def _says(family: Family, to: str, sizes: Sizes) -> bool:
+    """Whether the target's config can say all that these sizes and settings say."""
+    try:
+        check_said(resolve(family, to, sizes, {}), family, ())
+    except MappingError:
+        return False
+    return True
 
 
 def follow_config(config: str | Path | None) -> str | Path | None:
@@ -142,10 +158,12 @@ def has_place(layout: FlatLayout, sizes: Sizes) -> bool:
     return set(sizes.tensors) <= stored | left_out
 
 
-def agreement(family: Family, sizes: Sizes) -> int:
-    """How many settings are as the family has them by itself: where several families fit, the most alike is it."""
+def disagreement(family: Family, sizes: Sizes) -> int:
+    """How many settings are not as the family has them by itself: where several families fit, the most alike is it."""
+    own = {a.name for a in family.model.axes}
     return sum(
-        isinstance(s.value, Literal) and sizes.values.get(s.name) == s.value.value for s in family.model.settings
+        isinstance(s.value, Literal) and not s.hint and s.name not in own and sizes.values.get(s.name) != s.value.value
+        for s in family.model.settings
     )
 
 

@@ -40,7 +40,8 @@ def check_only(config: Config, scope: Scope) -> None:
             continue
         named = dict.fromkeys(".".join(path) for path in keys(item.value) if scope.key(path) is not None)
         value = evaluate(item.value, scope)
-        if value is None or not named or scope.accepted & set(named):
+        named = named or dict.fromkeys(".".join(path) for path in keys(item.value))
+        if value is None or value in ([], {}, "") or scope.accepted & set(named):
             continue
         allowed = [_plain(v, scope) for v in item.values]
         if not any(same(value, each) for each in allowed):

@@ -68,6 +68,7 @@ class Family:
     model: Model
     layouts: tuple[FlatLayout, ...]
     own: frozenset[str]  # the layouts that are written for this very model
+    ancestors: tuple[str, ...] = ()  # the models that it extends
 
     def layout(self, name: str) -> FlatLayout:
         for layout in self.layouts:
@@ -113,7 +114,7 @@ def link(mappings: Sequence[Mapping]) -> tuple[Family, ...]:
         bases_only = taken_away | {x.name for x in known.values() if x.base}
         flat = tuple(x for x in flat if x.name not in bases_only and (x.rules or x.name not in bases))
         mine = frozenset(x.name for x in known.values() if x.model == model.name)
-        families.append(Family(model.name, _merge(chain), flat, mine))
+        families.append(Family(model.name, _merge(chain), flat, mine, tuple(m.name for m in chain[:-1])))
     for layout in layouts:
         if layout.model not in models:
             near = nearest(layout.model, list(models))

@@ -26,7 +26,10 @@ FUNCTIONS: Mapping[str, Callable[..., Any]] = {
     "max": max,
     "ceil_div": lambda a, b: -(-a // b),
     "whole": int,  # towards zero
+    "has": lambda key: False,  # these two are about keys of a config: `_of_key`
+    "count": lambda key, value: 0,
 }
+OF_KEYS = {"has": 1, "count": 2}  # and how many arguments they take
 
 
 @dataclass
@@ -219,6 +222,19 @@ def _result(op: str, a: int | float, b: int | float, expr: Binary, scope: Scope)
     return a / b
 
 
+def _of_key(expr: Call, scope: Scope) -> Any:
+    """`has(.key)`: whether the config has the key, null or not. `count(.key, value)`: how many items of a list are so."""
+    if not expr.args or not isinstance(expr.args[0], Key) or len(expr.args) != OF_KEYS[expr.function]:
+        raise fault("bad-call", f"`{expr.function}` takes a key of the config", expr.span, help=f"write {expr.function}(.key{', value' * (expr.function == 'count')})")
+    *parents, last = expr.args[0].path
+    found = scope.key(tuple(parents)) if parents else scope.keys
+    if expr.function == "has":
+        return isinstance(found, Mapping) and last in found
+    items = scope.key(expr.args[0].path)
+    wanted = evaluate(expr.args[1], scope)
+    return sum(same(item, wanted) for item in items) if isinstance(items, list) else 0
+
+
 def same(a: Any, b: Any) -> bool:
     """Whether two values of config files are the same: 1 is 1.0, and neither is true."""
     return a == b and isinstance(a, bool) == isinstance(b, bool)
@@ -242,6 +258,8 @@ def _match(expr: Match, scope: Scope) -> Any:
 
 def _call(expr: Call, scope: Scope) -> Any:
     name, args = expr.function, expr.args
+    if name in OF_KEYS:
+        return _of_key(expr, scope)
     if name in scope.functions:
         words = [a.name for a in args if isinstance(a, Ref)]
         if len(words) != len(args):

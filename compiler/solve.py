@@ -68,7 +68,9 @@ def _conditional(expr: Conditional, value: Any, scope: Scope) -> Solved:
         return {**_solve(test, False, scope), **_solve(no, value, scope)}
     if not keys(no) and same(evaluate(no, scope), value):
         return _solve(test, False, scope)
-    return {**_solve(test, True, scope), **_solve(yes, value, scope)}
+    if solved := _solve(yes, value, scope):
+        return {**_solve(test, True, scope), **solved}
+    return {**_solve(test, False, scope), **_solve(no, value, scope)}
 
 
 def _number(value: Any) -> int | float | None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..dsl.diagnostic import MappingError
-from ..dsl.tree import Bind, Config, Fixed, Identity, Literal
+from ..dsl.tree import Bind, Config, Fixed, Identity, Literal, Only
 from .resolve import Side
 from .scope import Scope, evaluate, fault, holds
 from .solve import solve
@@ -25,6 +25,9 @@ def config_values(block: Config, side: Side) -> dict[tuple[str, ...], Any]:
                     values.setdefault(path, int(value) if isinstance(value, float) and value.is_integer() else value)
             case Fixed(key, fixed, when) if holds(when, scope):
                 values[key.path] = [evaluate(x, scope) for x in fixed] if isinstance(fixed, tuple) else evaluate(fixed, scope)
+            case Only(value, (Literal(first), *_), _, when) if holds(when, scope) and evaluate(value, scope) not in (None, first):
+                for path, solved in solve(value, first, scope).items():  # what the framework takes by itself is another
+                    values.setdefault(path, solved)
             case Identity(key, (first, *_)) if isinstance(first, Literal):
                 values.setdefault(key.path, first.value)
     return values
