@@ -26,7 +26,7 @@ def merged(inherited: Sequence[LayoutItem], own: Config) -> Config:
     if own.file not in ("", before.file):
         return own
     bound = {path for each in own.entries if each.value is not None for path in keys(each.value)}
-    kept = [x for x in before.items if not (isinstance(x, Only) and set(keys(x.value)) <= bound)]
+    kept = [x for x in before.items if not (isinstance(x, Only) and set(keys(x.value)) & bound)]
     entries = {_about(x, at): x for at, x in enumerate(kept)}
     entries |= {_about(x, at + len(kept)): x for at, x in enumerate(own.items)}
     items = tuple(x for x in entries.values() if not (isinstance(x, Bind) and x.value is None))

@@ -14,7 +14,7 @@ _CLOSES = {"(": ")", "[": "]", "{": "}"}
 KINDS = {
     "NAME": "a name",
     "LAYOUT_NAME": "a layout name",
-    "DOTTED": "a name",
+    "KEY": "a config key",
     "INT": "a number",
     "FLOAT": "a number",
     "STRING": "a string",
@@ -22,12 +22,12 @@ KINDS = {
 }
 # What a person calls a whole set of tokens, largest first.
 _SETS = (
-    ({"IF", "NOT", "TRUE", "NULL", "NAME", "INT", "STRING"}, "an expression", {"IF", "NOT", "TRUE", "FALSE", "NULL", "NAME", "DOTTED", "INT", "FLOAT", "STRING", "MINUS", "LPAR"}),
-    ({"NOT", "TRUE", "NULL", "NAME"}, "an expression", {"NOT", "TRUE", "FALSE", "NULL", "NAME", "DOTTED", "INT", "FLOAT", "STRING", "MINUS", "LPAR"}),
-    ({"TRUE", "NULL", "NAME"}, "a value", {"TRUE", "FALSE", "NULL", "NAME", "DOTTED", "INT", "FLOAT", "STRING", "MINUS", "LPAR"}),
+    ({"IF", "NOT", "TRUE", "NULL", "NAME", "INT", "STRING"}, "an expression", {"IF", "NOT", "TRUE", "FALSE", "NULL", "NAME", "KEY", "MATCH", "INT", "FLOAT", "STRING", "MINUS", "LPAR"}),
+    ({"NOT", "TRUE", "NULL", "NAME"}, "an expression", {"NOT", "TRUE", "FALSE", "NULL", "NAME", "KEY", "MATCH", "INT", "FLOAT", "STRING", "MINUS", "LPAR"}),
+    ({"TRUE", "NULL", "NAME"}, "a value", {"TRUE", "FALSE", "NULL", "NAME", "KEY", "MATCH", "INT", "FLOAT", "STRING", "MINUS", "LPAR"}),
     ({"NAME", "INT", "LPAR", "PAD"}, "an axis", {"NAME", "INT", "LPAR", "PAD", "COPIES"}),
-    ({"NAME", "INT", "LPAR"}, "a number or a name", {"NAME", "DOTTED", "INT", "FLOAT", "LPAR"}),
-    ({"AXES", "SETTINGS"}, "a declaration", {"AXES", "SETTINGS", "AXIS", "REQUIRE", "NAME"}),
+    ({"NAME", "INT", "LPAR"}, "a number or a name", {"NAME", "INT", "FLOAT", "LPAR"}),
+    ({"AXES", "SETTINGS"}, "a declaration", {"AXES", "SETTINGS", "HINTS", "SELECT", "AXIS", "REQUIRE", "NAME"}),
     ({"IGNORE", "UNDER"}, "a rule", {"OBJECT", "FILES", "FORMAT", "CONFIG", "CARRY", "STAGES", "STATE", "AXIS", "LET", "REQUIRE", "IGNORE", "UNDER", "COPY", "STRING"}),
     ({"USE", "MODEL", "LAYOUT"}, "a `use`, `model` or `layout`", {"USE", "MODEL", "LAYOUT"}),
     ({"AS", "ON", "WITH"}, "a modifier", {"AS", "ON", "WITH", "OPTIONAL", "WHEN", "PLUS", "MINUS", "STAR"}),

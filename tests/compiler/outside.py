@@ -21,7 +21,7 @@ from ckptc.dsl.parse import parse
 
 TEXT = """model m { axes { layer a b }  x [layer, a, b] }
 layout one of m (rank tp = 1) {
-  config "config.json" template "config.json.j2" { layer = layers  a = rows  b = columns }
+  config "config.json" template "config.json.j2" { layer = .layers  a = .rows  b = .columns }
   files "rank_{tp}.pt"
   "x.{layer}" = x [a, copies(2), copies(3), b/tp]
 }

@@ -26,11 +26,11 @@ def test_names_of_every_kind_are_known_where_they_stand() -> None:
       y [layer, head]  when big
     }
     layout one of m (rank tp = 1, rank pp = tp, kind = plain | fancy, other = fancy) {
-      config "c.json" { layer = some.key ?? key("odd key")  head = heads * layer  big = stored(x) }
+      config "c.json" { layer = .some.key ?? ."odd key"  head = .heads * layer  big = stored(x) }
       stages layer over pp
       axis dim = (half rest) with half = min(2, n)
       require kind == plain or head % inner == 0 else "no"
-      require key("type") == "m" else "no"
+      require .type == "m" else "no"
       let rows = (outer inner)/tp
       "x.{layer/pp}.{half + 1}" = x [(rows copies(n)), pad(rest, n)]  * big when kind == fancy
       "y.{layer}.{tp}" = y [rows]

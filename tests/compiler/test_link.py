@@ -16,7 +16,7 @@ layout base of m (rank tp = 1, rank pp = 1, flat = false) {
   files "a_{tp}.pt" when tp > 1
   files "a.pt"
   format pt | safetensors
-  config "config.json" { layer = layers }
+  config "config.json" { layer = .layers }
   stages layer over pp
   axis a = (hi lo) with hi = 2
   let rows = (hi lo) when flat
@@ -56,7 +56,7 @@ def test_rules_of_one_first_name_replace_all_inherited_ones_where_these_stood() 
 
 def test_an_item_replaces_inherited_ones_of_its_kind_and_name() -> None:
     own = """
-    files "b.pt"  format safetensors  config "other.json" { layer = n }
+    files "b.pt"  format safetensors  config "other.json" { layer = .n }
     stages layer over pp remainder last  axis a = (x y) with x = 2  let rows = (y x)
     """
     items = extended(own).items

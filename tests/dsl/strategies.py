@@ -50,7 +50,7 @@ def _tuple(strategy: st.SearchStrategy[Any], least: int = 0, most: int = 3) -> s
     return st.lists(strategy, min_size=least, max_size=most).map(tuple)
 
 
-refs = st.builds(tree.Ref, names | st.sampled_from(["rope.factor", "a.b.c", "not.x"]))
+refs = st.builds(tree.Ref, names)
 numbers = st.builds(
     tree.Literal, st.integers(0, 10**17) | st.floats(min_value=0, allow_nan=False, allow_infinity=False)
 )
@@ -58,7 +58,10 @@ literals = numbers | st.builds(tree.Literal, strings | st.sampled_from([True, Fa
 OPERATORS = ["or", "and", "==", "!=", "<", "<=", ">", ">=", "??", "+", "-", "*", "/", "%"]
 
 
-def _exprs(leaves: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+plain = numbers | st.builds(tree.Literal, strings | st.sampled_from([True, False, None]) | st.integers(-(10**9), -1))
+
+
+def _exprs(leaves: st.SearchStrategy[Any], matches: bool = True) -> st.SearchStrategy[Any]:
     return st.recursive(
         leaves,
         lambda inner: (
@@ -66,13 +69,19 @@ def _exprs(leaves: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
             | st.builds(tree.Binary, st.sampled_from(OPERATORS), inner, inner)
             | st.builds(tree.Call, names, _tuple(inner))
             | st.builds(tree.Conditional, inner, inner, inner)
+            | (st.builds(tree.Match, inner, _tuple(st.builds(tree.Pair, plain, inner), 1)) if matches else st.nothing())
         ),
         max_leaves=6,
     )
 
 
-exprs = _exprs(literals | refs)
-stringless = _exprs(refs | st.builds(tree.Literal, st.integers(0, 99)))
+config_keys = st.builds(
+    lambda first, rest: tree.Key((first, *rest)),
+    names | st.sampled_from(["odd name", "a-b", "0"]),
+    st.lists(names | st.sampled_from(["0", "12", "x y"]), max_size=2),
+)
+exprs = _exprs(literals | refs | config_keys)
+stringless = _exprs(refs | st.builds(tree.Literal, st.integers(0, 99)), matches=False)
 
 axis_refs = st.builds(tree.AxisRef, names)
 
@@ -104,6 +113,7 @@ def _pattern(parts: list[Any]) -> tree.Pattern:
 
 patterns = st.lists(strings | holes, max_size=4).map(_pattern)
 settings = st.builds(tree.Setting, names, exprs)
+model_settings = st.builds(tree.Setting, names, exprs, opt(exprs)) | st.builds(tree.Setting, names, exprs, st.none(), st.just(True))
 axes = st.builds(tree.AxisDecl, names)
 refines = st.builds(tree.Refine, names, _tuple(names, 1), _tuple(settings, 0, 2), opt(exprs), st.booleans())
 requires = st.builds(tree.Require, exprs, strings, strings, opt(exprs))
@@ -114,7 +124,7 @@ models = st.builds(
     model_names,
     opt(model_names),
     _tuple(axes),
-    _tuple(settings),
+    _tuple(model_settings).map(lambda found: tuple(sorted(found, key=lambda s: s.hint))),
     _tuple(refines),
     _tuple(requires),
     _tuple(tensors),
@@ -150,12 +160,21 @@ rule_items = st.recursive(
     lambda inner: st.builds(tree.Under, _tuple(st.builds(tree.Prefix, patterns, opt(exprs), opt(exprs)), 1, 2), _tuple(inner)),
     max_leaves=3,
 )
+values = plain | _tuple(exprs)
+config_items = st.one_of(
+    st.builds(tree.Bind, names, exprs, st.booleans()),
+    st.builds(tree.Bind, names, st.none()),
+    st.builds(tree.Fixed, config_keys, exprs | _tuple(exprs), opt(exprs)),
+    st.builds(tree.Only, exprs, _tuple(values, 1), strings, opt(exprs)),
+    st.builds(tree.Unused, _tuple(strings, 1)),
+    st.builds(tree.Identity, config_keys, _tuple(values, 1)),
+)
 items = st.one_of(
     st.builds(tree.Files, _tuple(patterns, 1, 2), opt(exprs)),
     st.builds(tree.Omit, _tuple(names, 1), opt(exprs)),
     st.builds(tree.Text, strings, strings, opt(exprs)),
     st.builds(tree.Formats, _tuple(names, 1), st.booleans()),
-    st.builds(tree.Config, strings, _tuple(settings), opt(strings), st.booleans()),
+    st.builds(tree.Config, strings.filter(bool) | st.just(""), _tuple(config_items), opt(strings), st.booleans(), st.booleans()),
     st.builds(tree.Carry, _tuple(strings, 1)),
     st.builds(tree.Stages, names, names, opt(names), opt(st.sampled_from(["first", "last"])), opt(names)),
     st.builds(tree.State, patterns, names, opt(exprs)),
@@ -164,7 +183,7 @@ items = st.one_of(
     requires,
     rule_items,
 )
-bases = st.builds(tree.Base, layout_names, opt(patterns))
+bases = st.builds(tree.Base, layout_names, opt(patterns), st.none(), st.just(()) | config_keys.map(lambda key: key.path))
 layouts = st.builds(tree.Layout, layout_names, model_names, _tuple(bases, 0, 2), _tuple(params), _tuple(items, 0, 5), st.booleans())
 mappings = st.builds(
     tree.Mapping, _tuple(st.builds(tree.Use, strings), 0, 2), _tuple(models, 0, 2), _tuple(layouts, 0, 2)

@@ -25,14 +25,14 @@ model net {
 layout flat of net {
   format safetensors
   config "config.json" {
-    vocab  = vocab_size
-    layer  = num_layers
-    hidden = heads * head_size
-    group  = kv_heads ?? heads
-    share  = heads / group
-    dim    = head_size
-    gated  = act == "swiglu"
-    scale  = embed_scale
+    vocab  = .vocab_size
+    layer  = .num_layers
+    hidden = .heads * .head_size
+    group  = .kv_heads ?? .heads
+    share  = .heads / group
+    dim    = .head_size
+    gated  = .act == "swiglu"
+    scale  = .embed_scale
   }
   "embed"     = embed [vocab, hidden]
   "q.{layer}" = q [(group share dim), hidden]
@@ -42,14 +42,14 @@ layout deep of net (rank tp = 1) {
   files "part_{tp:02}.pt"
   format pt
   config "model.yaml" template "model.yaml.j2" {
-    vocab  = model.vocab
-    layer  = model.layers
-    hidden = model.width
-    group  = model.attention.groups
-    share  = model.attention.heads / group
-    dim    = model.width / model.attention.heads
-    gated  = not model.plain
-    scale  = model.scale
+    vocab  = .model.vocab
+    layer  = .model.layers
+    hidden = .model.width
+    group  = .model.attention.groups
+    share  = .model.attention.heads / group
+    dim    = .model.width / .model.attention.heads
+    gated  = not .model.plain
+    scale  = .model.scale
   }
   "embed"     = embed [vocab/tp, hidden]
   "q.{layer}" = q [(group/tp share dim), hidden]

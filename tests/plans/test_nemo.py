@@ -40,10 +40,10 @@ model net {
 
 layout hf of net {
   config "config.json" {
-    vocab  = vocab_size
-    layer  = num_layers
-    hidden = hidden_size
-    ffn    = ffn_size
+    vocab  = .vocab_size
+    layer  = .num_layers
+    hidden = .hidden_size
+    ffn    = .ffn_size
   }
   carry "tokenizer*" "*.model"
   "embed"        = embed [vocab, hidden]
@@ -58,10 +58,10 @@ layout nemo of net (rank tp = 1, rank pp = 1) {
   files "model_weights.ckpt"
   format nemo | pt
   config "model_config.yaml" template "net.yaml.j2" {
-    vocab  = vocab_size
-    layer  = num_layers
-    hidden = hidden_size
-    ffn    = ffn_hidden_size
+    vocab  = .vocab_size
+    layer  = .num_layers
+    hidden = .hidden_size
+    ffn    = .ffn_hidden_size
   }
   carry "tokenizer.model" "vocab.json"
   stages layer over pp

@@ -35,13 +35,13 @@ layout here of two {
 layout there of one {
   files "there.pt"
   format pt
-  config "config.json" { a = rows  b = columns  kind = key("kind") ?? "one" }
+  config "config.json" { a = .rows  b = .columns  kind = .kind ?? "one" }
   "w1" = w [a, b]
 }
 layout there of two {
   files "there.pt"
   format pt
-  config "config.json" { a = rows  b = columns  kind = key("kind") ?? "two" }
+  config "config.json" { a = .rows  b = .columns  kind = .kind ?? "two" }
   "w2" = w [b, a]
 }
 """
