@@ -47,12 +47,12 @@ def check_only(config: Config, scope: Scope) -> None:
         if not any(same(value, each) for each in allowed):
             name = next(iter(named))
             raw = scope.key(tuple(name.split(".")))
-            effect = f" It changes {item.effect}." if item.effect else ""
+            effect = f"; it sets {item.effect}" if item.effect else ""
             faults.append(
                 Diagnostic(
                     "unsupported-setting", f"{scope.key_file}: {name} is {shown(raw)}, which cannot be carried over",
                     (Label(item.span, "what can be is said here"),),
-                    (f"only {' or '.join(map(shown, allowed))} can.{effect}",),
+                    (f"only {' or '.join(map(shown, allowed))} can{effect}",),
                     f"if it makes no difference to this model, --accept {name} goes on without it",
                 )
             )  # fmt: skip

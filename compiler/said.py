@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from ..dsl.diagnostic import Diagnostic, MappingError
+from ..dsl.diagnostic import Diagnostic, Label, MappingError
 from ..dsl.tree import Bind
 from .link import Family
 from .resolve import Side
@@ -78,7 +78,7 @@ def _params(target: Side, back: Sizes, bound: set[str], accepted: frozenset[str]
 
 def _cannot(target: Side, title: str, notes: tuple[str, ...], name: str = "") -> Diagnostic:
     help = f"if it makes no difference to this model, --accept {name} writes it all the same" if name else ""
-    return Diagnostic("unsayable", title, notes=notes, help=help)
+    return Diagnostic("unsayable", title, (Label(target.span),), notes, help)
 
 
 def _parsed(text: str, file: str) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from ckptc.compiler.link import link
 from ckptc.compiler.match import may_be_absent
 from ckptc.compiler.pipeline import Compiled, compile_sides
 from ckptc.compiler.resolve import resolve
+from ckptc.compiler.said import check_said
 from ckptc.compiler.sizes import bind_sizes, config_of
 from ckptc.dsl.diagnostic import Diagnostic, MappingError
 from ckptc.dsl.parse import parse
@@ -88,14 +89,14 @@ def compile_case(case: Case, **more: Any) -> Compiled:
     given, absent = settings(case.header("set") or ""), may_be_absent(family.layout(from_))
     sizes = bind_sizes(family, configured, keys, given, known.__contains__, "config.json", absent)
     stages = case.header("stages")
-    return compile_sides(
-        resolve(family, from_, sizes, settings(" ".join(source))),
-        resolve(
-            family, to, sizes, settings(" ".join(target)), format=case.header("format"),
-            stages=tuple(map(tuple, json.loads(stages))) if stages else None,
-        ),
-        **more,
+    left = resolve(family, from_, sizes, settings(" ".join(source)))
+    right = resolve(
+        family, to, sizes, settings(" ".join(target)), format=case.header("format"),
+        stages=tuple(map(tuple, json.loads(stages))) if stages else None,
     )  # fmt: skip
+    if case.header("said") is not None:
+        check_said(right, family, ())
+    return compile_sides(left, right, **more)
 
 
 def faults(case: Case) -> tuple[Diagnostic, ...]:
