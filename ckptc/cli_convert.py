@@ -57,6 +57,7 @@ def convert(
     set_: options.Set = None,
     from_set: options.FromSet = None,
     stages: options.Stages = None,
+    from_stages: options.FromStages = None,
     format: options.Format = None,
     dtype: options.Dtype = None,
     model_id: options.ModelId = None,
@@ -79,7 +80,7 @@ def convert(
     """Convert a checkpoint to another layout or degree."""
     settings = options.settings(set_, "--set", tp=tp, pp=pp, vpp=vpp, ep=ep)
     source_settings = options.settings(from_set, "--from-set")
-    stage_list = options.stages(stages)
+    stage_list, from_stage_list = options.stages(stages), options.stages(from_stages, "--from-stages")
     from . import api
     from .hub import find_source
     from .single_file import into_single_file
@@ -87,7 +88,7 @@ def convert(
     place = find_source(src, revision, progress and not quiet and not as_json)
     plan = api.plan(
         place, to=to, from_=from_, mapping=mapping, family=family, config=config, format=format,
-        dtype=options.dtype(dtype), compare_all=compare_all_copies, stages=stage_list, source_settings=source_settings,
+        dtype=options.dtype(dtype), compare_all=compare_all_copies, stages=stage_list, from_stages=from_stage_list, source_settings=source_settings,
         optimizer=optimizer, dp=dp, model_id=model_id, tokenizer=tokenizer, **settings,
     )  # fmt: skip
     if single_file is not None:
@@ -139,6 +140,7 @@ def compile(
     set_: options.Set = None,
     from_set: options.FromSet = None,
     stages: options.Stages = None,
+    from_stages: options.FromStages = None,
     format: options.Format = None,
     dtype: options.Dtype = None,
     model_id: options.ModelId = None,
@@ -149,7 +151,7 @@ def compile(
     if emit not in (None, "python"):
         raise typer.BadParameter(f"`{emit}` cannot be emitted, only `python`", param_hint="--emit")
     plan = compiled(mapping, from_, to, family, config, settings=options.settings(set_, "--set", tp=tp, pp=pp, vpp=vpp, ep=ep),
-                    source_settings=options.settings(from_set, "--from-set"), stages=stages, format=format, dtype=dtype, model_id=model_id)  # fmt: skip
+                    source_settings=options.settings(from_set, "--from-set"), stages=stages, from_stages=from_stages, format=format, dtype=dtype, model_id=model_id)  # fmt: skip
     for note in plan.notes:
         print(f"note: {note}", file=sys.stderr)
     if emit:
@@ -166,14 +168,14 @@ def compile(
 
 def compiled(
     mapping: str, from_: str, to: str, family: str | None, config: str | None, *, settings: dict[str, Any],
-    source_settings: dict[str, Any], stages: str | None, format: str | None = None, dtype: str | None = None, model_id: str | None = None,
+    source_settings: dict[str, Any], stages: str | None, from_stages: str | None = None, format: str | None = None, dtype: str | None = None, model_id: str | None = None,
 ) -> Plan:  # fmt: skip
     """A plan from options alone."""
     from . import api
 
     return api.compile(
         mapping, from_=from_, to=to, family=family, config=config, format=format, dtype=options.dtype(dtype),
-        stages=options.stages(stages), source_settings=source_settings, model_id=model_id, **settings,
+        stages=options.stages(stages), from_stages=options.stages(from_stages, "--from-stages"), source_settings=source_settings, model_id=model_id, **settings,
     )  # fmt: skip
 
 

@@ -34,6 +34,7 @@ from .match import (
 )
 from .resolve import Side, resolve
 from .sizes import Scalar, Sizes
+from .stages import Dealt, Given
 
 MOST_TRIES = 4096  # settings of a layout that are compared with a checkpoint
 MOST_SPARE = 10_000  # tensors that a rule may expect beyond those that are there, before they are only counted
@@ -76,9 +77,17 @@ def stray_files(families: Sequence[Family], found: Sequence[Found], layout: str 
 
 
 def fit_source(
-    family: Family, layout: FlatLayout, sizes: Sizes, found: Sequence[Found], given: Mapping[str, Scalar], format: str | None = None
+    family: Family,
+    layout: FlatLayout,
+    sizes: Sizes,
+    found: Sequence[Found],
+    given: Mapping[str, Scalar],
+    format: str | None = None,
+    stages: Given | None = None,
 ) -> Side:
-    """The layout resolved with the parameters that make names and shapes as found; `given` ones are kept."""
+    """The layout resolved with the parameters that make names and shapes as found; `given` ones are kept.
+
+    Stages are as the names in the files say, unless `stages` are given."""
     fixed: dict[str, Scalar] = dict(given)
     forms = rank_forms(layout, found)
     if len(forms) > 1:
@@ -99,10 +108,11 @@ def fit_source(
             )  # fmt: skip
         fixed[rank] = n
     fixed = turns_of(layout, found) | fixed
-    stages = stages_of(layout, found)
     declared = next((x for x in layout.items if isinstance(x, Stages)), None)
-    if stages is not None and not (declared and all(stages) and _partition(stages, sizes.values.get(declared.axis), sizes.values.get(declared.beyond or ""))):
-        stages = None  # binding reports which layers are missing, or beyond the config
+    if stages is None:
+        told = stages_of(layout, found)
+        if told is not None and declared is not None and _partition(told, sizes.values.get(declared.axis)):
+            stages = told  # else binding reports which layers are missing, or beyond the config
     by_turns = declared.interleave if declared else None
     unseen = {by_turns, *_fills(layout)}
     free = [p for p in layout.params if p.name not in fixed and not p.rank and p.name not in unseen]
@@ -134,9 +144,9 @@ def _fills(layout: FlatLayout) -> Iterator[str]:
         yield from fills(index)
 
 
-def _partition(stages: tuple[tuple[int, ...], ...], size: Any, beyond: Any) -> bool:
-    flat = sorted(i for s in stages for i in s)
-    return type(size) is int and len(flat) == size - (beyond or 0) and flat == list(range(len(flat)))
+def _partition(stages: Dealt, size: Any) -> bool:
+    flat = sorted(i for turns in stages for indices in turns for i in indices)
+    return type(size) is int and flat == list(range(size))
 
 
 def _combinations(free: list[Param], fixed: Mapping[str, Scalar], told: Mapping[str, int]) -> Iterator[dict[str, Scalar]]:

@@ -104,7 +104,7 @@ def _stage_counts(rule: LiveRule, side: Side) -> list[int | None]:
     """Stages of unequal length give tensors of unequal shape where the local block is stacked in the shape."""
     if side.stages is None or not any(_slices_stage(d, side) for d in rule.rule.dims):
         return [None]
-    return [*sorted({len(s) for s in side.stages.owned})]
+    return [*sorted({len(s) for s in side.stages.owned} - {0})]
 
 
 def _slices_stage(index: Index, side: Side) -> bool:

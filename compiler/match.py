@@ -10,6 +10,7 @@ from functools import lru_cache
 from ..dsl.tree import Files, Hole, Pattern, Rule, Stages
 from .lets import labels
 from .link import FlatLayout
+from .stages import Dealt
 
 
 @dataclass(frozen=True)
@@ -165,22 +166,29 @@ def _contradicted(layout: FlatLayout, names: Mapping[str, Sequence[str]], patter
     return False
 
 
-def stages_of(layout: FlatLayout, found: Iterable[Found]) -> tuple[tuple[int, ...], ...] | None:
-    """Which stage owns which index, read from the names in each stage's files. None where files do not tell."""
+def stages_of(layout: FlatLayout, found: Iterable[Found]) -> Dealt | None:
+    """What each stage holds in each turn, read from the names in each stage's files. None where files do not tell.
+
+    A stage may hold nothing that stages divide, but some tensor it holds. Where names count within a stage, stages follow
+    each other, turn by turn. What `beyond` leaves undivided has names of its own: it comes last, in the stage whose files
+    have it.
+    """
     declared = next((x for x in layout.items if isinstance(x, Stages)), None)
     patterns = files_pattern(layout)
     if declared is None or not patterns:
         return None
     degrees = ranks_of(layout, found) or {}
     rules = [
-        (p, h.rank is not None)
+        (p, h)
         for flat in layout.rules
         for p in flat.rule.names
         for h in p.parts
-        if isinstance(h, Hole) and h.axis == declared.axis and h.offset is None
+        if isinstance(h, Hole) and h.axis == declared.axis and (h.offset is None or declared.beyond is not None)
     ]
-    local = True
+    spelled_turn = declared.interleave or ""
     owned: dict[tuple[int, int], set[int]] = {}  # by turn and stage
+    beyond: dict[tuple[int, int], set[int]] = {}
+    local = True
     ranks: dict[str, int | None] = {}
     for item in found:
         if item.file not in ranks:
@@ -190,24 +198,28 @@ def stages_of(layout: FlatLayout, found: Iterable[Found]) -> tuple[tuple[int, ..
         if rank is None:
             return None
         owned.setdefault((0, rank), set())
-        for pattern, is_local in rules:
+        for pattern, hole in rules:
             hit = regex(pattern).fullmatch(item.name)
             if hit:
-                turn = int(hit.groupdict().get(declared.interleave or "", 0))
-                owned.setdefault((turn, rank), set()).add(int(hit[declared.axis]))
-                local = local and is_local
+                place = int(hit.groupdict().get(spelled_turn, 0)), rank
+                (owned if hole.offset is None else beyond).setdefault(place, set()).add(int(hit[declared.axis]))
+                local = local and (hole.rank is not None or hole.offset is not None)
                 break
     if not any(owned.values()):
         return None
-    count = max(rank for _, rank in owned) + 1
-    stages: list[list[int]] = [[] for _ in range(count)]
+    turns = 1 + max(turn for turn, _ in (*owned, *beyond))
+    stages: list[list[tuple[int, ...]]] = [[] for _ in range(1 + max(rank for _, rank in owned))]
+    if any((0, rank) not in owned for rank in range(len(stages))):
+        return None  # a stage without files
     at = 0
-    for turn in range(max(turn for turn, _ in owned) + 1):
-        for rank in range(count):
+    for turn in range(turns):
+        for rank, stage in enumerate(stages):
             held = owned.get((turn, rank), set())
             n = max(held, default=-1) + 1
-            stages[rank] += range(at, at + n) if local else sorted(held)
+            stage.append(tuple(range(at, at + n) if local else sorted(held)))
             at += n
+    for (turn, rank), numbers in beyond.items():
+        stages[rank][turn] += tuple(range(at, at + 1 + max(numbers)))
     return tuple(map(tuple, stages))
 
 

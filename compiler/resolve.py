@@ -35,7 +35,7 @@ from .match import tensors_of
 from .refine import Part, refined_parts
 from .scope import Scope, evaluate, fault, holds, number_of, shown, whole_value
 from .sizes import Scalar, Sizes, Tensor, check_requirement, reads_keys
-from .stages import MOST, StageList, split_stages
+from .stages import MOST, Given, StageList, split_stages
 from .where import Picked, both, empty, pick
 
 
@@ -105,11 +105,11 @@ def resolve(
     sizes: Sizes,
     given: Mapping[str, Scalar],
     *,
-    stages: tuple[tuple[int, ...], ...] | None = None,
+    stages: Given | None = None,
     format: str | None = None,
     makes: bool = False,
 ) -> Side:
-    """Settle a layout's parameters, guards and stages. `stages` are explicit layer lists per pipeline stage.
+    """Settle a layout's parameters, guards and stages. `stages` are explicit lists of layers per pipeline stage, or per stage and turn.
 
     `makes`: the side is the target of another layout, and makes what the source lacks where rules say how. Within a
     layout nothing is made: what a source leaves out stays out.

@@ -148,7 +148,7 @@ def test_stages_that_are_given_keep_the_predicting_layer_last(tmp_path: Path) ->
     assert torch.equal(last["model0"]["decoder.layers.0.self_attention.linear_proj.weight"], weights["model.layers.5.self_attn.o_proj.weight"])
     assert not [name for name in last["model0"] if name.startswith("mtp.")]
     assert torch.equal(last["model1"]["mtp.layers.0.eh_proj.weight"], weights["model.layers.6.eh_proj.weight"])
-    with pytest.raises(MappingError, match="do not hold each of the"):
+    with pytest.raises(MappingError, match="layer` 6 stands after all others"):
         ckptc.convert(tmp_path / "hf", tmp_path / "no", to="megatron-legacy", pp=2, stages=[[0, 1, 2, 6], [3, 4, 5]])
 
 
