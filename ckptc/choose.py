@@ -21,7 +21,7 @@ from .compiler.stages import Given
 from .config_file import read_config, within_archive
 from .dsl.diagnostic import Diagnostic, MappingError
 from .dsl.nearest import nearest
-from .dsl.tree import Literal, Omit
+from .dsl.tree import Literal, Omit, Ref
 from .runtime.checkpoint import Checkpoint
 from .runtime.fault import Fault
 from .runtime.indexed import by_index
@@ -224,8 +224,9 @@ def sizes_of(
     present = stored_tensors(source, found) if found is not None else expected_tensors(family)
     keys_layout = layout if config is not None else None
     spelled = ranks_of(source, found) if found else None
-    degrees = {p.name: 1 for p in source.params if p.rank} if spelled is not None else {}  # not spelled: not divided
-    infer = infer_from(source, found or (), degrees | (spelled or {}))
+    degrees = {p.name: 1 for p in source.params if p.rank} | spelled if spelled is not None else {}  # not spelled: not divided
+    degrees |= {p.name: degrees[p.default.name] for p in source.params if isinstance(p.default, Ref) and p.default.name in degrees}
+    infer = infer_from(source, found or (), degrees)
     return bind_sizes(family, keys_layout, keys, given, present.__contains__, str(config or ""), may_be_absent(source), infer)
 
 

@@ -54,6 +54,7 @@ def convert(
     pp: options.Pp = None,
     vpp: options.Vpp = None,
     ep: options.Ep = None,
+    etp: options.Etp = None,
     set_: options.Set = None,
     from_set: options.FromSet = None,
     stages: options.Stages = None,
@@ -78,7 +79,7 @@ def convert(
     as_json: options.Json = False,
 ) -> None:
     """Convert a checkpoint to another layout or degree."""
-    settings = options.settings(set_, "--set", tp=tp, pp=pp, vpp=vpp, ep=ep)
+    settings = options.settings(set_, "--set", tp=tp, pp=pp, vpp=vpp, ep=ep, etp=etp)
     source_settings = options.settings(from_set, "--from-set")
     stage_list, from_stage_list = options.stages(stages), options.stages(from_stages, "--from-stages")
     from . import api
@@ -137,6 +138,7 @@ def compile(
     pp: options.Pp = None,
     vpp: options.Vpp = None,
     ep: options.Ep = None,
+    etp: options.Etp = None,
     set_: options.Set = None,
     from_set: options.FromSet = None,
     stages: options.Stages = None,
@@ -150,7 +152,7 @@ def compile(
     """Compile and prove a plan without a checkpoint."""
     if emit not in (None, "python"):
         raise typer.BadParameter(f"`{emit}` cannot be emitted, only `python`", param_hint="--emit")
-    plan = compiled(mapping, from_, to, family, config, settings=options.settings(set_, "--set", tp=tp, pp=pp, vpp=vpp, ep=ep),
+    plan = compiled(mapping, from_, to, family, config, settings=options.settings(set_, "--set", tp=tp, pp=pp, vpp=vpp, ep=ep, etp=etp),
                     source_settings=options.settings(from_set, "--from-set"), stages=stages, from_stages=from_stages, format=format, dtype=dtype, model_id=model_id)  # fmt: skip
     for note in plan.notes:
         print(f"note: {note}", file=sys.stderr)

@@ -84,6 +84,10 @@ Dp = Annotated[
 Ep = Annotated[
     int | None, typer.Option("--ep", "--expert-parallel-size", metavar="N", min=1, help="Expert parallel degree.")
 ]
+Etp = Annotated[
+    int | None,
+    typer.Option("--etp", "--expert-tensor-parallel-size", metavar="N", min=1, help="Tensor parallel degree of each expert (default: that of the rest)."),
+]
 Set = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="A parameter of the target, or of the model. May be repeated."),

@@ -86,9 +86,9 @@ def _require(require: Require, names: Names) -> Iterator[Diagnostic]:
 
 def _refinements(refinements: Iterable[Refine], names: Names) -> Iterator[Diagnostic]:
     for refine in refinements:
-        if refine.axis not in names.axes | names.parts:
+        if refine.axis not in names.axes | names.parts | names.ranks:
             title = f"`{refine.axis}` is not an axis that can be refined"
-            yield unknown("unknown-refined", title, refine.axis, names.axes | names.parts, refine.span, "name an axis of the model")
+            yield unknown("unknown-refined", title, refine.axis, names.axes | names.parts | names.ranks, refine.span, "name an axis of the model, or a rank of the layout")
         for setting in refine.sizes:
             if setting.name not in refine.parts:
                 title, help = f"`{setting.name}` is not a part of `{refine.axis}`", f"its parts are {', '.join(refine.parts)}"

@@ -13,7 +13,7 @@ from math import prod
 from typing import Any
 
 from ..dsl.diagnostic import Diagnostic, MappingError
-from ..dsl.tree import Let, Literal, Param, Stages
+from ..dsl.tree import Hole, Let, Literal, Param, Ref, Refine, Stages
 from .clash import coordinates
 from .infer import padded_to
 from .lets import fills
@@ -32,6 +32,7 @@ from .match import (
     turns_of,
     unmatched,
 )
+from .reads import refs
 from .resolve import Side, resolve
 from .sizes import Scalar, Sizes
 from .stages import Dealt, Given
@@ -129,13 +130,36 @@ def fit_source(
             continue
         first = first or side
         if wrong == 0:
-            return side
+            return _by_files(family, layout, side, fixed | values, found, stages, format)
         if best is None or wrong < best[0]:
             best = (wrong, side)
     if best is not None:
         return best[1]  # binding reports what does not fit, against the nearest settings
     assert error is not None
     raise error
+
+
+def _by_files(
+    family: Family, layout: FlatLayout, side: Side, values: Mapping[str, Scalar], found: Sequence[Found], stages: Given | None, format: str | None
+) -> Side:
+    """The side, or the same of other ranks where the number of files says so: names and shapes do not tell which numbers
+    of ranks exist together."""
+    there = len({f.file for f in found})
+    asked = {name for item in layout.items if isinstance(item, Refine) and item.axis in side.ranks for size in item.sizes for name in refs(size.value)}
+    free = [p for p in layout.params if p.name in asked and p.name not in values and p.choices]
+    if _files(side) == there:
+        return side
+    for choices in product(*(p.choices for p in free)):
+        other = resolve(family, layout.name, side.sizes, {**values, **{p.name: c for p, c in zip(free, choices, strict=True)}}, stages=stages, format=format)
+        if _files(other) == there:
+            return other
+    return side
+
+
+def _files(side: Side) -> int:
+    """How many files the ranks have whose numbers their names spell."""
+    spelled = [hole.axis for pattern in side.files[:1] for hole in pattern.parts if isinstance(hole, Hole)]
+    return prod(d.extent for d in dict.fromkeys(d for rank in spelled for d in side.digits(rank)))
 
 
 def _fills(layout: FlatLayout) -> Iterator[str]:
@@ -158,6 +182,8 @@ def _combinations(free: list[Param], fixed: Mapping[str, Scalar], told: Mapping[
     choices: list[list[dict[str, Scalar]]] = []
     for param in free:
         default: Any = param.default.value if isinstance(param.default, Literal) else None
+        if isinstance(param.default, Ref) and not param.choices:
+            default = fixed.get(param.default.name)  # as large as another degree
         options: list[Scalar]
         if param.name in told:
             options = [told[param.name]]
