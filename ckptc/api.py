@@ -226,7 +226,7 @@ def plan(
     sources = said_by_files(checkpoint, layout) | sources | dict(source_settings or {})
     sizes = sizes_of(family_, keys_layout, config_path, model, found, layout)
     held, _ = stages_asked(from_stages, layout, degrees_of(layout, found) | sources, sizes, "--from-stages")
-    source = fit_source(family_, layout, sizes, found, sources, stages=held)
+    source = fit_source(family_, layout, sizes, found, sources, stages=held, bare=checkpoint.bare)
     if stages is None and to != source.layout:
         stages = said_by_run(checkpoint, family_.layout(to), targets)
     kept = stages_kept(source, targets) if to == source.layout else None

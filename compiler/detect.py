@@ -7,7 +7,7 @@ values under which names and shapes are all as found. Nothing is guessed from a 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations, islice, product
 from math import prod
 from typing import Any
@@ -85,10 +85,11 @@ def fit_source(
     given: Mapping[str, Scalar],
     format: str | None = None,
     stages: Given | None = None,
+    bare: Sequence[str] = (),
 ) -> Side:
     """The layout resolved with the parameters that make names and shapes as found; `given` ones are kept.
 
-    Stages are as the names in the files say, unless `stages` are given."""
+    Stages are as the names in the files say, unless `stages` are given. `bare` are files without tensors."""
     fixed: dict[str, Scalar] = dict(given)
     forms = rank_forms(layout, found)
     if len(forms) > 1:
@@ -111,7 +112,7 @@ def fit_source(
     fixed = turns_of(layout, found) | fixed
     declared = next((x for x in layout.items if isinstance(x, Stages)), None)
     if stages is None:
-        told = stages_of(layout, found)
+        told = stages_of(layout, found, bare)
         if told is not None and declared is not None and _partition(told, sizes.values.get(declared.axis)):
             stages = told  # else binding reports which layers are missing, or beyond the config
     by_turns = declared.interleave if declared else None
@@ -130,21 +131,20 @@ def fit_source(
             continue
         first = first or side
         if wrong == 0:
-            return _by_files(family, layout, side, fixed | values, found, stages, format)
+            return _by_files(family, layout, side, fixed | values, len({*bare, *(f.file for f in found)}), stages, format)
         if best is None or wrong < best[0]:
             best = (wrong, side)
     if best is not None:
         return best[1]  # binding reports what does not fit, against the nearest settings
     assert error is not None
-    raise error
+    raise MappingError(*(replace(d, help=d.help.replace("--stages", "--from-stages")) for d in error.diagnostics))
 
 
 def _by_files(
-    family: Family, layout: FlatLayout, side: Side, values: Mapping[str, Scalar], found: Sequence[Found], stages: Given | None, format: str | None
+    family: Family, layout: FlatLayout, side: Side, values: Mapping[str, Scalar], there: int, stages: Given | None, format: str | None
 ) -> Side:
     """The side, or the same of other ranks where the number of files says so: names and shapes do not tell which numbers
-    of ranks exist together."""
-    there = len({f.file for f in found})
+    of ranks exist together. `there`: how many files there are."""
     asked = {name for item in layout.items if isinstance(item, Refine) and item.axis in side.ranks for size in item.sizes for name in refs(size.value)}
     free = [p for p in layout.params if p.name in asked and p.name not in values and p.choices]
     if _files(side) == there:

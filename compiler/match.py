@@ -153,23 +153,27 @@ def rank_forms(layout: FlatLayout, found: Iterable[Found]) -> list[dict[str, int
 
 
 def _contradicted(layout: FlatLayout, names: Mapping[str, Sequence[str]], pattern: Pattern, ranks: Mapping[str, int]) -> bool:
-    """Whether, by this pattern, what is `on first` or `on last` is not in the files of that stage, all of them and no others."""
+    """Whether, by this pattern, what is `on first` or `on last` is not in the files of that stage, all of them and, but for
+    what has copies of that name, no others."""
     declared = next((x for x in layout.items if isinstance(x, Stages)), None)
     if declared is None:
         return False
     stages = {file: (match_file(pattern, file) or {}).get(declared.rank, 0) for file in names}
+    copies = [regex(p) for flat in layout.rules if flat.rule.copy for p in flat.rule.names]
     for on, stage in (("first", 0), ("last", ranks.get(declared.rank, 1) - 1)):
         spelled = [regex(p) for flat in layout.rules if flat.rule.on == on and not flat.rule.copy for p in flat.rule.names]
         holding = {file for file, inside in names.items() if any(r.fullmatch(n) for r in spelled for n in inside)}
-        if holding and holding != {file for file, number in stages.items() if number == stage}:
+        copied = {file for file, inside in names.items() if not any(r.fullmatch(n) and not any(c.fullmatch(n) for c in copies) for r in spelled for n in inside)}
+        there = {file for file, number in stages.items() if number == stage}
+        if holding and not (there <= holding) or holding - there - copied:
             return True
     return False
 
 
-def stages_of(layout: FlatLayout, found: Iterable[Found]) -> Dealt | None:
+def stages_of(layout: FlatLayout, found: Iterable[Found], bare: Iterable[str] = ()) -> Dealt | None:
     """What each stage holds in each turn, read from the names in each stage's files. None where files do not tell.
 
-    A stage may hold nothing that stages divide, but some tensor it holds. Where names count within a stage, stages follow
+    A stage may hold nothing that stages divide, or nothing at all: `bare` are files without tensors. Where names count within a stage, stages follow
     each other, turn by turn. What `beyond` leaves undivided has names of its own: it comes last, in the stage whose files
     have it.
     """
@@ -190,11 +194,15 @@ def stages_of(layout: FlatLayout, found: Iterable[Found]) -> Dealt | None:
     beyond: dict[tuple[int, int], set[int]] = {}
     local = True
     ranks: dict[str, int | None] = {}
+
+    def stage_of(file: str) -> int | None:
+        if file not in ranks:
+            spelled = next((h for p in patterns if (h := match_file(p, file)) is not None and h.keys() == degrees.keys()), {})
+            ranks[file] = spelled.get(declared.rank)
+        return ranks[file]
+
     for item in found:
-        if item.file not in ranks:
-            spelled = next((h for p in patterns if (h := match_file(p, item.file)) is not None and h.keys() == degrees.keys()), {})
-            ranks[item.file] = spelled.get(declared.rank)
-        rank = ranks[item.file]
+        rank = stage_of(item.file)
         if rank is None:
             return None
         owned.setdefault((0, rank), set())
@@ -207,6 +215,9 @@ def stages_of(layout: FlatLayout, found: Iterable[Found]) -> Dealt | None:
                 break
     if not any(owned.values()):
         return None
+    for file in bare:
+        if (rank := stage_of(file)) is not None:
+            owned.setdefault((0, rank), set())
     turns = 1 + max(turn for turn, _ in (*owned, *beyond))
     stages: list[list[tuple[int, ...]]] = [[] for _ in range(1 + max(rank for _, rank in owned))]
     if any((0, rank) not in owned for rank in range(len(stages))):

@@ -110,6 +110,8 @@ def fixed_ranks(rule: LiveRule, side: Side, touched: set[str]) -> dict[str, int]
         why = "the layout has no stages" if side.stages is None else "the rule already says which stage owns it"
         raise fault("misplaced-on", f"`on {on}` means nothing here: {why}", rule.rule.span, help=f"remove `on {on}`")
     places = {side.stages.rank: side.ranks[side.stages.rank], **side.turns}
+    if on == "beyond":
+        return dict(zip(places, side.stages.beyond_at, strict=False))
     return {} if on == "all" else {name: 0 if on == "first" else n - 1 for name, n in places.items()}
 
 
