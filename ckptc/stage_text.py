@@ -62,7 +62,7 @@ def parse_stages(text: str) -> Said:
     text = text.strip()
     if text.startswith("["):
         return _lists(text)
-    if "=" in text or any(text.replace("-", "_").lstrip("_") in names for names in _NAMES.values()):
+    if "=" in text or any(_field(part) for part in text.split(",")):
         return _rule(text)
     if re.search(r"[EtmL|]", text):
         return parse_layout(text)
@@ -113,8 +113,7 @@ def _rule(text: str) -> Rule:
     said: dict[str, Any] = {}
     for part in text.split(","):
         name, equals, value = (each.strip() for each in part.partition("="))
-        name = name.replace("-", "_").lstrip("_")
-        field = next((field for field, names in _NAMES.items() if name in names), None)
+        field = _field(name)
         if field is None:
             raise ValueError(f"`{name}` is no rule for stages: there are {', '.join(names[0] for names in _NAMES.values())}")
         if field in ("embedding", "loss"):
@@ -126,6 +125,12 @@ def _rule(text: str) -> Rule:
         else:
             said[field] = _number(value)
     return Rule(**said)
+
+
+def _field(name: str) -> str | None:
+    """The rule that a name is of, also where it stands as on a command line: --decoder-first-pipeline-num-layers."""
+    plain = name.strip().replace("-", "_").lstrip("_")
+    return next((field for field, names in _NAMES.items() if plain in names), None)
 
 
 def _lists(text: str) -> Lists:
