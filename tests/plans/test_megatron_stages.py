@@ -116,7 +116,9 @@ def test_every_layout_of_ranks_has_stages_without_layers(source: Path, tmp_path:
         assert any("embed" in name for name in names) == (p == 0)
     plan.run(tmp_path / "out")
     ckptc.convert(tmp_path / "out", tmp_path / "back", to="hf", config=source / "config.json")
-    assert same(read(tmp_path / "back"), read(source))
+    found = read(tmp_path / "back")
+    found.pop("model.rotary_emb.inv_freq", None)  # NeMo's own modules have these, and HuggingFace's old ones
+    assert same(found, read(source))
 
 
 def test_an_archive_has_a_member_for_a_stage_without_tensors(source: Path, tmp_path: Path) -> None:
@@ -128,7 +130,9 @@ def test_an_archive_has_a_member_for_a_stage_without_tensors(source: Path, tmp_p
 @pytest.mark.parametrize("form", ["text", "object", "lists"])
 def test_a_run_s_own_layout_holds_for_as_many_stages(source: Path, tmp_path: Path, form: str, monkeypatch: pytest.MonkeyPatch) -> None:
     module = types.ModuleType("megatron.core.transformer.pipeline_parallel_layer_layout")
-    monkeypatch.setitem(sys.modules, module.__name__, module)
+    for depth in range(1, 5):
+        name = ".".join(module.__name__.split(".")[:depth])
+        monkeypatch.setitem(sys.modules, name, module if depth == 4 else types.ModuleType(name))
     made = type("PipelineParallelLayerLayout", (), {"__module__": module.__name__})
     module.PipelineParallelLayerLayout = made  # type: ignore[attr-defined]
     parsed, listed = made(), made()
