@@ -2,20 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import library
-from .arguments import at_least_one, check_dtype, parse_size, stage_lists
-from .choose import as_source, choose, config_layout, found_in, route, said_by_files, sizes_of, with_indices
+from .arguments import at_least_one, check_dtype, parse_size
+from .choose import (
+    as_source,
+    choose,
+    config_layout,
+    degrees_of,
+    found_in,
+    route,
+    said_by_files,
+    said_by_run,
+    sizes_of,
+    stages_kept,
+    with_indices,
+)
 from .compiler.detect import fit_source
 from .compiler.explain import describe, explain
 from .compiler.pipeline import compile_sides
 from .compiler.resolve import Side, resolve
 from .compiler.said import check_said
 from .compiler.sizes import Scalar, Sizes
+from .compiler.stages import Given
 from .dsl.nearest import nearest
 from .hub import open_source
 from .nemo2_side import LAYOUT as NEMO_2
@@ -28,6 +41,8 @@ from .runtime.plan_file import load_plan as read_plan_file
 from .runtime.plan_file import save_plan
 from .runtime.window import SideFile
 from .side_files import side_files, target_side
+from .stage_text import Said
+from .stages_asked import stages_asked
 
 if TYPE_CHECKING:
     import torch
@@ -181,7 +196,8 @@ def plan(
     dtype: str | None = None,
     compare_all: bool = False,
     revision: str | None = None,
-    stages: Sequence[Sequence[int]] | None = None,
+    stages: str | Said | Given | None = None,
+    from_stages: str | Said | Given | None = None,
     source_settings: Mapping[str, Scalar] | None = None,
     optimizer: bool = False,
     dp: int | None = None,
@@ -196,6 +212,8 @@ def plan(
     `settings` are the target's degrees and parameters (`tp=8, pp=2, kv_multiplier=4`), or axes and settings
     of the model; what only the source has goes there. Where both sides are of one layout, what is not given stays as
     it is in the source. The family, the source's layout and its parameters are found from the files unless given.
+    `stages` says what each pipeline stage of the target has, `from_stages` of the source, where its files do not tell:
+    lists of layers (of each stage, or of each of its turns), or a text as `--stages` takes it.
     `optimizer` takes zero1 optimizer state along, for `dp` data parallel ranks (as many as the source has). `model_id` and
     `tokenizer` (a file or a folder) are for the context of NeMo 2. A setting that changes what the model computes and
     that the target cannot say is refused; `accept` names those (config keys, settings) that are not to be. Raises `MappingError` or `Fault`, each with diagnostics.
@@ -212,10 +230,15 @@ def plan(
     sizes = sizes_of(family_, keys_layout, config_path, model, found, layout, frozenset(accept))
     if keys_layout is not None and keys_layout.name == layout.name:
         sources = {name: value for name, value in sizes.params.items() if name in {p.name for p in layout.params}} | sources
-    source = fit_source(family_, layout, sizes, found, sources)
-    owned = stage_lists(stages, family_.layout(to))
+    held, _ = stages_asked(from_stages, layout, degrees_of(layout, found) | sources, sizes, "--from-stages")
+    source = fit_source(family_, layout, sizes, found, sources, stages=held, bare=checkpoint.bare)
+    if stages is None and to != source.layout:
+        stages = said_by_run(checkpoint, family_.layout(to), targets)
+    kept = stages_kept(source, targets) if to == source.layout else None
     if to == source.layout:
-        targets, owned = as_source(source, layout, targets, owned)
+        targets = as_source(source, targets)
+    owned, targets = stages_asked(stages, family_.layout(to), targets, sizes)
+    owned = kept if owned is None else owned
     target = resolve(family_, to, sizes, targets, stages=owned, format=format, makes=to != source.layout)
     side = side_files(checkpoint, source, target, family_, keys_layout, config_path, dtype, wanted)
     compiled = compile_sides(source, target, found=found, compare_all=compare_all, dtype=dtype, files=side.texts)
@@ -254,7 +277,8 @@ def compile(
     family: str | None = None,
     format: str | None = None,
     dtype: str | None = None,
-    stages: Sequence[Sequence[int]] | None = None,
+    stages: str | Said | Given | None = None,
+    from_stages: str | Said | Given | None = None,
     source_settings: Mapping[str, Scalar] | None = None,
     model_id: str | None = None,
     accept: Collection[str] = (),
@@ -276,8 +300,10 @@ def compile(
     sources |= dict(source_settings or {})
     keys_layout = config_layout(family_, left, right, config)
     sizes = sizes_of(family_, keys_layout, Path(config) if config else None, model, None, left, frozenset(accept))
-    source = resolve(family_, from_, sizes, sources)
-    target = resolve(family_, to, sizes, targets, stages=stage_lists(stages, family_.layout(to)), format=format, makes=to != from_)
+    held, sources = stages_asked(from_stages, left, sources, sizes, "--from-stages")
+    owned, targets = stages_asked(stages, right, targets, sizes)
+    source = resolve(family_, from_, sizes, sources, stages=held)
+    target = resolve(family_, to, sizes, targets, stages=owned, format=format, makes=to != from_)
     place = Path(config) if config else None
     side = target_side(target, family_, keys_layout, place, dtype, wanted)
     if to != from_:

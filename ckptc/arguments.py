@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from .compiler.link import FlatLayout
 from .dsl.nearest import nearest
-from .dsl.tree import Stages
 from .runtime.fault import Fault
 from .runtime.kernels import FLOATING
 
@@ -27,18 +23,6 @@ def parse_size(size: int | str) -> int:
         return int(value * units[unit])
     except ValueError:
         raise Fault("bad-size", f"`{size}` is not a size", help="write a number of bytes with a unit, such as 512MiB or 5GB") from None
-
-
-def stage_lists(stages: Sequence[Sequence[int]] | None, layout: FlatLayout) -> tuple[tuple[int, ...], ...] | None:
-    """Layer lists per pipeline stage, for a layout that has stages."""
-    if stages is None:
-        return None
-    if not any(isinstance(item, Stages) for item in layout.items):
-        raise Fault("no-stages", f"layout `{layout.name}` has no pipeline stages", help="leave the lists of stages out")
-    for number, stage in enumerate(stages):
-        if not stage:
-            raise Fault("empty-stage", f"stage {number} of the stages given holds no layer", help="give each stage at least one")
-    return tuple(tuple(s) for s in stages)
 
 
 def check_dtype(dtype: str | None) -> None:

@@ -12,24 +12,27 @@ from . import library
 from .compiler.detect import find_layouts, stray_files
 from .compiler.infer import infer_from
 from .compiler.link import Family, FlatLayout
-from .compiler.match import Found, may_be_absent, ranks_of, stored_tensors, tensors_of
+from .compiler.match import Found, may_be_absent, ranks_of, stored_tensors, tensors_of, turns_of
 from .compiler.names import format_of
 from .compiler.reads import calls_through
 from .compiler.resolve import Side, resolve
 from .compiler.said import check_said
 from .compiler.sizes import Scalar, Sizes, bind_sizes, config_of, own_config_of
+from .compiler.stages import Given
 from .config_file import read_config, within_archive
 from .dsl.diagnostic import Diagnostic, MappingError
 from .dsl.nearest import nearest
-from .dsl.tree import Literal, Omit, Stages
+from .dsl.tree import Literal, Omit, Ref
 from .runtime.checkpoint import Checkpoint
 from .runtime.fault import Fault
 from .runtime.indexed import by_index
 from .runtime.match import few
 from .runtime.megatron_file import ARGS
 from .runtime.nemo_archive import CONFIG, unwrap
-from .runtime.run_arguments import place_of_arguments, said_order
+from .runtime.run_arguments import place_of_arguments, read_arguments, said_order
 from .runtime.stacked import DISTRIBUTED
+from .stage_text import Said
+from .stages_asked import stages_of_layout, stages_of_run
 
 SAID = {"unmet-requirement", "other-family", "unsupported-setting", "unknown-value"}  # what a config says against a family
 _Choice: TypeAlias = tuple[Family, FlatLayout, FlatLayout | None, Path | None]
@@ -242,8 +245,9 @@ def sizes_of(
     present = stored_tensors(source, found) if found is not None else expected_tensors(family)
     keys_layout = layout if config is not None else None
     spelled = ranks_of(source, found) if found else None
-    degrees = {p.name: 1 for p in source.params if p.rank} if spelled is not None else {}  # not spelled: not divided
-    infer = infer_from(source, found or (), degrees | (spelled or {}))
+    degrees = {p.name: 1 for p in source.params if p.rank} | spelled if spelled is not None else {}  # not spelled: not divided
+    degrees |= {p.name: degrees[p.default.name] for p in source.params if isinstance(p.default, Ref) and p.default.name in degrees}
+    infer = infer_from(source, found or (), degrees)
     return bind_sizes(family, keys_layout, keys, given, present.__contains__, str(config or ""), may_be_absent(source), infer, accepted)
 
 
@@ -260,16 +264,29 @@ def said_by_files(checkpoint: Checkpoint, layout: FlatLayout) -> dict[str, Scala
     return {"qkv_order": order} if known is not None and order in known.choices else {}
 
 
-def as_source(
-    source: Side, layout: FlatLayout, targets: dict[str, Scalar], stages: tuple[tuple[int, ...], ...] | None
-) -> tuple[dict[str, Scalar], tuple[tuple[int, ...], ...] | None]:
-    """The target's settings and stages where its layout is the source's: what is not given stays as it is."""
-    kept = {**source.ranks, **{n: v for n, v in source.params.items() if n in source.changed}, **targets}
+def degrees_of(layout: FlatLayout, found: tuple[Found, ...]) -> dict[str, Scalar]:
+    """The degrees that a checkpoint's files are of, and the turns that its names spell."""
+    return {**(ranks_of(layout, found) or {}), **turns_of(layout, found)}
+
+
+def as_source(source: Side, targets: dict[str, Scalar]) -> dict[str, Scalar]:
+    """The target's settings where its layout is the source's: what is not given stays as it is."""
+    return {**source.ranks, **{n: v for n, v in source.params.items() if n in source.changed}, **targets}
+
+
+def stages_kept(source: Side, targets: Mapping[str, Scalar]) -> Given | None:
+    """The source's stages, where its target is of the same layout and `targets` ask for no other number of them."""
     divided = source.stages
-    by_turns = {item.interleave for item in layout.items if isinstance(item, Stages)}
-    if stages is None and divided is not None and kept[divided.rank] == source.ranks[divided.rank] and not by_turns & {*targets}:
-        stages = divided.owned
-    return kept, stages
+    if divided is None or targets.get(divided.rank, source.ranks[divided.rank]) != source.ranks[divided.rank]:
+        return None
+    return divided.whole if targets.get(divided.interleave or "", divided.turns) == divided.turns else None
+
+
+def said_by_run(checkpoint: Checkpoint, layout: FlatLayout, targets: Mapping[str, Scalar]) -> Said | None:
+    """How the run that saved a checkpoint divided its layers, if the target has as many stages as that run."""
+    if stages_of_layout(layout) is None or not (place := place_of_arguments(checkpoint)):
+        return None
+    return stages_of_run(read_arguments(place) or {}, layout, targets)
 
 
 def route(

@@ -55,9 +55,11 @@ def convert(
     pp: options.Pp = None,
     vpp: options.Vpp = None,
     ep: options.Ep = None,
+    etp: options.Etp = None,
     set_: options.Set = None,
     from_set: options.FromSet = None,
     stages: options.Stages = None,
+    from_stages: options.FromStages = None,
     format: options.Format = None,
     dtype: options.Dtype = None,
     model_id: options.ModelId = None,
@@ -79,9 +81,9 @@ def convert(
     as_json: options.Json = False,
 ) -> None:
     """Convert a checkpoint to another layout or degree."""
-    settings = options.settings(set_, "--set", tp=tp, pp=pp, vpp=vpp, ep=ep)
+    settings = options.settings(set_, "--set", tp=tp, pp=pp, vpp=vpp, ep=ep, etp=etp)
     source_settings = options.settings(from_set, "--from-set")
-    stage_list = options.stages(stages)
+    stage_list, from_stage_list = options.stages(stages), options.stages(from_stages, "--from-stages")
     from . import api
     from .hub import find_source
     from .single_file import into_single_file
@@ -89,7 +91,7 @@ def convert(
     place = find_source(src, revision, progress and not quiet and not as_json)
     plan = api.plan(
         place, to=to, from_=from_, mapping=mapping, family=family, config=config, format=format,
-        dtype=options.dtype(dtype), compare_all=compare_all_copies, stages=stage_list, source_settings=source_settings,
+        dtype=options.dtype(dtype), compare_all=compare_all_copies, stages=stage_list, from_stages=from_stage_list, source_settings=source_settings,
         optimizer=optimizer, dp=dp, model_id=model_id, tokenizer=tokenizer, accept=accept or (), **settings,
     )  # fmt: skip
     if single_file is not None:
@@ -138,9 +140,11 @@ def compile(
     pp: options.Pp = None,
     vpp: options.Vpp = None,
     ep: options.Ep = None,
+    etp: options.Etp = None,
     set_: options.Set = None,
     from_set: options.FromSet = None,
     stages: options.Stages = None,
+    from_stages: options.FromStages = None,
     format: options.Format = None,
     dtype: options.Dtype = None,
     model_id: options.ModelId = None,
@@ -151,8 +155,8 @@ def compile(
     """Compile and prove a plan without a checkpoint."""
     if emit not in (None, "python"):
         raise typer.BadParameter(f"`{emit}` cannot be emitted, only `python`", param_hint="--emit")
-    plan = compiled(mapping, from_, to, family, config, settings=options.settings(set_, "--set", tp=tp, pp=pp, vpp=vpp, ep=ep),
-                    source_settings=options.settings(from_set, "--from-set"), stages=stages, format=format, dtype=dtype, model_id=model_id, accept=accept or ())  # fmt: skip
+    plan = compiled(mapping, from_, to, family, config, settings=options.settings(set_, "--set", tp=tp, pp=pp, vpp=vpp, ep=ep, etp=etp),
+                    source_settings=options.settings(from_set, "--from-set"), stages=stages, from_stages=from_stages, format=format, dtype=dtype, model_id=model_id, accept=accept or ())  # fmt: skip
     for note in plan.notes:
         print(f"note: {note}", file=sys.stderr)
     if emit:
@@ -169,14 +173,15 @@ def compile(
 
 def compiled(
     mapping: str, from_: str, to: str, family: str | None, config: str | None, *, settings: dict[str, Any],
-    source_settings: dict[str, Any], stages: str | None, format: str | None = None, dtype: str | None = None, model_id: str | None = None, accept: Collection[str] = (),
+    source_settings: dict[str, Any], stages: str | None, from_stages: str | None = None, format: str | None = None, dtype: str | None = None, model_id: str | None = None,
+    accept: Collection[str] = (),
 ) -> Plan:  # fmt: skip
     """A plan from options alone."""
     from . import api
 
     return api.compile(
         mapping, from_=from_, to=to, family=family, config=config, format=format, dtype=options.dtype(dtype),
-        stages=options.stages(stages), source_settings=source_settings, model_id=model_id, accept=accept, **settings,
+        stages=options.stages(stages), from_stages=options.stages(from_stages, "--from-stages"), source_settings=source_settings, model_id=model_id, accept=accept, **settings,
     )  # fmt: skip
 
 

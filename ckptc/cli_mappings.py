@@ -32,14 +32,16 @@ def explain(
     pp: options.Pp = None,
     vpp: options.Vpp = None,
     ep: options.Ep = None,
+    etp: options.Etp = None,
     set_: options.Set = None,
     from_set: options.FromSet = None,
     stages: options.Stages = None,
+    from_stages: options.FromStages = None,
     as_json: options.Json = False,
 ) -> None:
     """Say where one tensor's elements go or come from."""
-    plan = compiled(mapping, from_, to, family, config, settings=options.settings(set_, "--set", tp=tp, pp=pp, vpp=vpp, ep=ep),
-                    source_settings=options.settings(from_set, "--from-set"), stages=stages)  # fmt: skip
+    plan = compiled(mapping, from_, to, family, config, settings=options.settings(set_, "--set", tp=tp, pp=pp, vpp=vpp, ep=ep, etp=etp),
+                    source_settings=options.settings(from_set, "--from-set"), stages=stages, from_stages=from_stages)  # fmt: skip
     text = plan.explain(name)
     print(json.dumps({"name": name, "lines": text.splitlines()}, indent=2) if as_json else text)
 

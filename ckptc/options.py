@@ -5,7 +5,6 @@ The annotated types are shared by the commands that take the same options.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -89,6 +88,10 @@ Dp = Annotated[
 Ep = Annotated[
     int | None, typer.Option("--ep", "--expert-parallel-size", metavar="N", min=1, help="Expert parallel degree.")
 ]
+Etp = Annotated[
+    int | None,
+    typer.Option("--etp", "--expert-tensor-parallel-size", metavar="N", min=1, help="Tensor parallel degree of each expert (default: that of the rest)."),
+]
 Set = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="A parameter of the target, or of the model. May be repeated."),
@@ -101,9 +104,13 @@ Stages = Annotated[
     str | None,
     typer.Option(
         "--stages",
-        metavar="RANGES",
-        help="Layers of each stage, as 0-6,7-13 or [[0,1],[2,3]] (default: the layout's own rule).",
+        metavar="STAGES",
+        help="Layers of each stage: 0-6,7-13 or [[0,1],[2,3]]; how many, 7,7; or Megatron's layout, Et*6|t*8,L (default: the layout's own rule).",
     ),
+]
+FromStages = Annotated[
+    str | None,
+    typer.Option("--from-stages", metavar="STAGES", help="The same of the source (default: found from its files)."),
 ]
 Memory = Annotated[str, typer.Option("--memory", metavar="SIZE", help="The most buffer memory to use.")]
 Workers = Annotated[int, typer.Option("--workers", metavar="N", min=1, help="Worker threads.")]
@@ -167,27 +174,14 @@ def dtype(text: str | None) -> str | None:
     return DTYPES.get(name, name)
 
 
-def stages(text: str | None) -> list[list[int]] | None:
-    """`0-6,7-13` or a JSON list of lists: the layers of each stage, both ends included."""
+def stages(text: str | None, option: str = "--stages") -> Any:
+    """What is said of stages, as the Python face takes it: lists of layers, or another of the forms of `stage_text`."""
     if text is None:
         return None
+    from .stage_text import FORMS, parse_stages
+
     try:
-        if text.lstrip().startswith("["):
-            found = json.loads(text)
-            if all(isinstance(stage, list) and all(type(i) is int for i in stage) for stage in found):
-                return [list(stage) for stage in found]
-            raise ValueError
-        return [_layers(part) for part in text.split(",")]
-    except ValueError:
-        raise typer.BadParameter(
-            f"`{text}` is neither of the form 0-6,7-13 nor a list of lists", param_hint="--stages"
-        ) from None
-
-
-def _layers(part: str) -> list[int]:
-    """`0-6`, `7`, or several of them with `+`, as virtual stages have."""
-    out: list[int] = []
-    for piece in part.split("+"):
-        first, dash, last = piece.strip().partition("-")
-        out += range(int(first), int(last if dash else first) + 1)
-    return out
+        return parse_stages(text)
+    except (ValueError, TypeError, RecursionError) as problem:
+        own = type(problem) is ValueError and str(problem).startswith("`")
+        raise typer.BadParameter(str(problem) if own else f"`{text}` is neither of the form {FORMS}", param_hint=option) from None

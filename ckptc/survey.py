@@ -76,7 +76,7 @@ def _fitted(
     try:
         layout = config_layout(fit.family, fit.layout, fit.layout, config, checkpoint)
         sizes = sizes_of(fit.family, layout, config_path(checkpoint, layout, config), {}, found, fit.layout)
-        side = fit_source(fit.family, fit.layout, sizes, found, {})
+        side = fit_source(fit.family, fit.layout, sizes, found, {}, bare=checkpoint.bare)
     except (MappingError, Fault):
         return None
     return {

@@ -90,9 +90,9 @@ def _require(require: Require, names: Names) -> Iterator[Diagnostic]:
 
 def _refinements(refinements: Iterable[Refine], names: Names) -> Iterator[Diagnostic]:
     for refine in refinements:
-        if refine.axis not in names.axes | names.parts:
+        if refine.axis not in names.axes | names.parts | names.ranks:
             title = f"`{refine.axis}` is not an axis that can be refined"
-            yield unknown("unknown-refined", title, refine.axis, names.axes | names.parts, refine.span, "name an axis of the model")
+            yield unknown("unknown-refined", title, refine.axis, names.axes | names.parts | names.ranks, refine.span, "name an axis of the model, or a rank of the layout")
         for setting in refine.sizes:
             if setting.name not in refine.parts:
                 title, help = f"`{setting.name}` is not a part of `{refine.axis}`", f"its parts are {', '.join(refine.parts)}"
@@ -209,8 +209,9 @@ def _rule(rule: Rule, family: Family, layout: FlatLayout, names: Names) -> Itera
     yield from check_where(rule.where, names, rule.span)
     for arg in rule.made.args if rule.made else ():
         yield from check_expr(arg, names)
-    if rule.on is not None and not any(isinstance(x, Stages) for x in layout.items):
-        title = f"`on {rule.on}` means nothing here: the layout has no stages"
+    stages = next((x for x in layout.items if isinstance(x, Stages)), None)
+    if rule.on is not None and (stages is None or rule.on == "beyond" and stages.beyond is None):
+        title = f"`on {rule.on}` means nothing here: the layout has no stages" if stages is None else "`on beyond` means nothing here: the stages divide all indices"
         yield Diagnostic("misplaced-on", title, (Label(rule.span),), help=f"remove `on {rule.on}`")
     written = labels(rule.dims, layout.items)
     renames = {r.label: r for r in rule.renames}

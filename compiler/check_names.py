@@ -49,6 +49,7 @@ class Names:
     words: Set = NONE
     lets: Set = NONE
     turns: Set = NONE
+    rank_parts: Set = NONE
     parts_of: dict[str, str] = field(default_factory=dict)
     selects: dict[str, Select] = field(default_factory=dict)
     functions: Set = CALLED
@@ -73,14 +74,16 @@ class Names:
     def of_layout(model: Model, layout: FlatLayout) -> Names:
         of_model = Names.of_model(model)
         refined = (*model.refinements, *(x for x in layout.items if isinstance(x, Refine)))
+        ranks = Set(p.name for p in layout.params if p.rank)
         return Names(
             of_model.axes, of_model.settings, of_model.tensors,
-            Set(p.name for p in layout.params if p.rank),
+            ranks,
             Set(p.name for p in layout.params),
             Set(layout.words),
             Set(x.name for x in layout.items if isinstance(x, Let)),
             Set(x.interleave for x in layout.items if isinstance(x, Stages) and x.interleave is not None),
-            _parts(refined),
+            Set(part for x in refined if x.axis in ranks for part in x.parts),
+            _parts(x for x in refined if x.axis not in ranks),
             of_model.selects,
         )  # fmt: skip
 
@@ -167,5 +170,5 @@ def check_index(index: Index, names: Names) -> Iterator[Diagnostic]:
 
 
 def _rank(rank: str, span: Span, names: Names) -> Iterator[Diagnostic]:
-    if rank not in names.ranks:
-        yield unknown("unknown-rank", f"`/{rank}`: the layout has no rank `{rank}`", rank, names.ranks, span, f"declare it: `rank {rank} = 1`")
+    if rank not in names.ranks | names.rank_parts:
+        yield unknown("unknown-rank", f"`/{rank}`: the layout has no rank `{rank}`", rank, names.ranks | names.rank_parts, span, f"declare it: `rank {rank} = 1`")

@@ -74,7 +74,7 @@ def compose(source: tuple[Lowered, ...], target: tuple[Lowered, ...]) -> tuple[M
 
 
 def _ranks(piece: Piece, item: Lowered) -> _Ranks:
-    """The ranks that have copies of a piece, by name and degree, and how each moves its place.
+    """The ranks that have copies of a piece, by names and steps and degree, and how each moves its place.
 
     Not where a copy may be left out: by ranks that share, and of what is optional.
     """
@@ -82,13 +82,15 @@ def _ranks(piece: Piece, item: Lowered) -> _Ranks:
     if item.stored.optional:
         return found
     for loop in piece.loops:
-        if loop.replica and (rank := _rank_of(loop, item)) not in item.stored.shared:
-            found[rank, loop.extent] = tuple(0 if slot == COPY else n for slot, n in enumerate(loop.move))
+        moved = _moved(loop, item)
+        if loop.replica and not {rank for rank, _ in moved} & {*item.stored.shared}:
+            found[moved, loop.extent] = tuple(0 if slot == COPY else n for slot, n in enumerate(loop.move))
     return found
 
 
-def _rank_of(loop: Loop, item: Lowered) -> str:
-    return next(name for name, n in zip(item.stored.coords, loop.move[COORDS:], strict=True) if n)
+def _moved(loop: Loop, item: Lowered) -> tuple[tuple[str, int], ...]:
+    """The ranks whose numbers a loop moves, each with its step."""
+    return tuple((name, n) for name, n in zip(item.stored.coords, loop.move[COORDS:], strict=True) if n)
 
 
 def compare(side: tuple[Lowered, ...], *, all_copies: bool, present: frozenset[int]) -> tuple[Move, ...]:
@@ -160,7 +162,7 @@ def _meetings(
             return
         per_axis.append(found)
     free = tuple(
-        (x.extent, ranks.get((_rank_of(x, item), x.extent), zl) if ranks and item and x.replica else zl, x.move)
+        (x.extent, ranks.get((_moved(x, item), x.extent), zl) if ranks and item and x.replica else zl, x.move)
         for x in right.loops
         if x.axis is None
     )

@@ -7,13 +7,13 @@ values under which names and shapes are all as found. Nothing is guessed from a 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations, islice, product
 from math import prod
 from typing import Any
 
 from ..dsl.diagnostic import Diagnostic, MappingError
-from ..dsl.tree import Let, Literal, Param, Stages
+from ..dsl.tree import Hole, Let, Literal, Param, Ref, Refine, Stages
 from .clash import coordinates
 from .infer import padded_to
 from .lets import fills
@@ -32,8 +32,10 @@ from .match import (
     turns_of,
     unmatched,
 )
+from .reads import refs
 from .resolve import Side, resolve
 from .sizes import Scalar, Sizes
+from .stages import Dealt, Given
 
 MOST_TRIES = 4096  # settings of a layout that are compared with a checkpoint
 MOST_SPARE = 10_000  # tensors that a rule may expect beyond those that are there, before they are only counted
@@ -76,9 +78,18 @@ def stray_files(families: Sequence[Family], found: Sequence[Found], layout: str 
 
 
 def fit_source(
-    family: Family, layout: FlatLayout, sizes: Sizes, found: Sequence[Found], given: Mapping[str, Scalar], format: str | None = None
+    family: Family,
+    layout: FlatLayout,
+    sizes: Sizes,
+    found: Sequence[Found],
+    given: Mapping[str, Scalar],
+    format: str | None = None,
+    stages: Given | None = None,
+    bare: Sequence[str] = (),
 ) -> Side:
-    """The layout resolved with the parameters that make names and shapes as found; `given` ones are kept."""
+    """The layout resolved with the parameters that make names and shapes as found; `given` ones are kept.
+
+    Stages are as the names in the files say, unless `stages` are given. `bare` are files without tensors."""
     fixed: dict[str, Scalar] = dict(given)
     forms = rank_forms(layout, found)
     if len(forms) > 1:
@@ -99,10 +110,11 @@ def fit_source(
             )  # fmt: skip
         fixed[rank] = n
     fixed = turns_of(layout, found) | fixed
-    stages = stages_of(layout, found)
     declared = next((x for x in layout.items if isinstance(x, Stages)), None)
-    if stages is not None and not (declared and all(stages) and _partition(stages, sizes.values.get(declared.axis), sizes.values.get(declared.beyond or ""))):
-        stages = None  # binding reports which layers are missing, or beyond the config
+    if stages is None:
+        told = stages_of(layout, found, bare)
+        if told is not None and declared is not None and _partition(told, sizes.values.get(declared.axis)):
+            stages = told  # else binding reports which layers are missing, or beyond the config
     by_turns = declared.interleave if declared else None
     unseen = {by_turns, *_fills(layout)}
     free = [p for p in layout.params if p.name not in fixed and not p.rank and p.name not in unseen]
@@ -119,13 +131,35 @@ def fit_source(
             continue
         first = first or side
         if wrong == 0:
-            return side
+            return _by_files(family, layout, side, fixed | values, len({*bare, *(f.file for f in found)}), stages, format)
         if best is None or wrong < best[0]:
             best = (wrong, side)
     if best is not None:
         return best[1]  # binding reports what does not fit, against the nearest settings
     assert error is not None
-    raise error
+    raise MappingError(*(replace(d, help=d.help.replace("--stages", "--from-stages")) for d in error.diagnostics))
+
+
+def _by_files(
+    family: Family, layout: FlatLayout, side: Side, values: Mapping[str, Scalar], there: int, stages: Given | None, format: str | None
+) -> Side:
+    """The side, or the same of other ranks where the number of files says so: names and shapes do not tell which numbers
+    of ranks exist together. `there`: how many files there are."""
+    asked = {name for item in layout.items if isinstance(item, Refine) and item.axis in side.ranks for size in item.sizes for name in refs(size.value)}
+    free = [p for p in layout.params if p.name in asked and p.name not in values and p.choices]
+    if _files(side) == there:
+        return side
+    for choices in product(*(p.choices for p in free)):
+        other = resolve(family, layout.name, side.sizes, {**values, **{p.name: c for p, c in zip(free, choices, strict=True)}}, stages=stages, format=format)
+        if _files(other) == there:
+            return other
+    return side
+
+
+def _files(side: Side) -> int:
+    """How many files the ranks have whose numbers their names spell."""
+    spelled = [hole.axis for pattern in side.files[:1] for hole in pattern.parts if isinstance(hole, Hole)]
+    return prod(d.extent for d in dict.fromkeys(d for rank in spelled for d in side.digits(rank)))
 
 
 def _fills(layout: FlatLayout) -> Iterator[str]:
@@ -134,9 +168,9 @@ def _fills(layout: FlatLayout) -> Iterator[str]:
         yield from fills(index)
 
 
-def _partition(stages: tuple[tuple[int, ...], ...], size: Any, beyond: Any) -> bool:
-    flat = sorted(i for s in stages for i in s)
-    return type(size) is int and len(flat) == size - (beyond or 0) and flat == list(range(len(flat)))
+def _partition(stages: Dealt, size: Any) -> bool:
+    flat = sorted(i for turns in stages for indices in turns for i in indices)
+    return type(size) is int and flat == list(range(size))
 
 
 def _combinations(free: list[Param], fixed: Mapping[str, Scalar], told: Mapping[str, int]) -> Iterator[dict[str, Scalar]]:
@@ -148,6 +182,8 @@ def _combinations(free: list[Param], fixed: Mapping[str, Scalar], told: Mapping[
     choices: list[list[dict[str, Scalar]]] = []
     for param in free:
         default: Any = param.default.value if isinstance(param.default, Literal) else None
+        if isinstance(param.default, Ref) and not param.choices:
+            default = fixed.get(param.default.name)  # as large as another degree
         options: list[Scalar]
         if param.name in told:
             options = [told[param.name]]

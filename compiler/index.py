@@ -14,6 +14,7 @@ from ..dsl.nearest import nearest
 from ..dsl.show import show
 from ..dsl.tree import FILLS, AxisRef, Copies, Index, One, Pad, Slice, Span, Sum, Term
 from .digits import Vector
+from .rank_digits import Digit, Digits, degree
 from .pieces import AT, COORDS, COPY, Loop, Piece, check_few, moved, product, scaled_offset, sliced, stepped
 from .resolve import LiveRule, Side
 from .scope import LARGEST, either, fault, whole_number
@@ -38,6 +39,10 @@ class RuleState:
         for name, value in slots.items():
             v[{"at": AT, "copy": COPY}.get(name) if name in ("at", "copy") else self.slot(name[1:])] += value  # type: ignore[index]
         return tuple(v)
+
+    def step(self, digit: Digit) -> Vector:
+        """How one step of a digit moves the place."""
+        return self.vector(**{f"_{rank}": n for rank, n in digit.moves})
 
 
 def index_pieces(index: Index, state: RuleState) -> tuple[int, list[Piece]]:
@@ -100,11 +105,13 @@ def axis_of(name: str, span: Span, side: Side) -> tuple[str, int, int]:
     )  # fmt: skip
 
 
-def degree_of(rank: str, span: Span, side: Side) -> int:
-    if rank not in side.ranks:
+def digits_of(rank: str, span: Span, side: Side) -> Digits:
+    """What the number of a rank is made of, the outermost first."""
+    found = side.digits(rank)
+    if not found:
         near = nearest(rank, list(side.ranks))
         raise fault("unknown-rank", f"`/{rank}`: the layout has no rank `{rank}`", span, help=f"did you mean `/{near}`?" if near else f"declare it: `rank {rank} = 1`")
-    return side.ranks[rank]
+    return found
 
 
 def check_divides(size: int, degree: int, what: str, rank: str, span: Span, side: Side) -> None:
@@ -121,14 +128,17 @@ def check_divides(size: int, degree: int, what: str, rank: str, span: Span, side
 
 def _slice(index: Slice, operand: Index, rank: str, state: RuleState) -> tuple[int, list[Piece]]:
     side = state.side
-    degree = degree_of(rank, index.span, side)
+    digits = digits_of(rank, index.span, side)
     if side.stages is not None and rank == side.stages.rank and is_stage_axis(operand, side):
         assert state.count is not None
         return state.count, stage_pieces(state, lambda _, local: {"at": local})
     size, pieces = index_pieces(operand, state)
-    check_divides(size, degree, show(operand), rank, index.span, side)
-    block = size // degree
-    return block, check_few((q for p in pieces for q in sliced(p, block, state.slot(rank))), index.span)
+    check_divides(size, degree(digits), show(operand), rank, index.span, side)
+    block = size
+    for digit in digits:
+        block //= digit.extent
+        pieces = check_few((q for p in pieces for q in sliced(p, block, state.step(digit))), index.span)
+    return block, pieces
 
 
 def _pad(index: Pad, state: RuleState) -> tuple[int, list[Piece]]:
@@ -142,8 +152,8 @@ def _pad(index: Pad, state: RuleState) -> tuple[int, list[Piece]]:
     how = _fill(index, state.side)
     if how == "zero":
         # Each rank that slices the operand has padding of its own.
-        ranks = [rank for rank in dict.fromkeys(sliced_by(index.operand, state.side)) if rank in state.side.ranks]
-        by_rank = [loop for rank in ranks for loop in loops_of(state.side.ranks[rank], None, 0, state.vector(**{f"_{rank}": 1}))]
+        digits = dict.fromkeys(d for rank in sliced_by(index.operand, state.side) for d in state.side.digits(rank))
+        by_rank = [loop for digit in digits for loop in loops_of(digit.extent, None, 0, state.step(digit))]
         fill = [Piece(None, (), state.vector(at=size), (*by_rank, *loops_of(total - size, None, 0, state.vector(at=1))))]
     elif how == "mean":
         axis = _whole_axis(index.operand, index, state.side)

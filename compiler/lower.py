@@ -19,6 +19,7 @@ from .index import RuleState, index_pieces, is_stage_axis, joined, sliced_by
 from .lets import mentions
 from .names import box_of, check_names, fixed_ranks, format_of, named, rank_pieces
 from .pieces import Loop, Piece, bounded, check_few, product, scaled_offset
+from .rank_digits import plain
 from .resolve import LiveRule, MadeTensor, Side, unknown_tensor
 from .scope import LARGEST, fault
 from .sizes import Tensor
@@ -104,7 +105,7 @@ def _stage_counts(rule: LiveRule, side: Side) -> list[int | None]:
     """Stages of unequal length give tensors of unequal shape where the local block is stacked in the shape."""
     if side.stages is None or not any(_slices_stage(d, side) for d in rule.rule.dims):
         return [None]
-    return [*sorted({len(s) for s in side.stages.owned})]
+    return [*sorted({len(s) for s in side.stages.owned} - {0})]
 
 
 def _slices_stage(index: Index, side: Side) -> bool:
@@ -141,11 +142,12 @@ def _lower_rule(rule: LiveRule, side: Side, count: int | None) -> Lowered | None
             )  # fmt: skip
     spelled_by = set(touched)
     for dim in rule.rule.dims:
-        touched.update(sliced_by(dim, side))
+        touched.update(d.name for rank in sliced_by(dim, side) for d in side.digits(rank))
     fixed = fixed_ranks(rule, side, touched)
     instances = places
-    for rank, n in {**side.ranks, **turns}.items():
-        ranked = rank_pieces(rank, n, state, fixed, touched, spelled_by, instances)
+    by_rank = [d for rank in side.ranks for d in side.digits(rank)] + [d for turn, n in turns.items() for d in plain(turn, n)]
+    for digit in dict.fromkeys(by_rank):
+        ranked = rank_pieces(digit, state, fixed, touched, spelled_by)
         instances = [product(p, r) for p in instances for r in ranked.instances]
         places = [product(p, r) for p in places for r in ranked.copies]
     shape: list[int] = []
@@ -201,7 +203,7 @@ def _lower_rule(rule: LiveRule, side: Side, count: int | None) -> Lowered | None
         rule.tied or rule.rule.optional,
         f"{rule.rule.span.file}:{rule.rule.span.line}",
         tuple(format_of(f) for f in side.files[1:]),
-        tuple(rank for rank in side.ranks if rank in side.shared - touched),
+        tuple(rank for rank in side.ranks if rank in side.shared and not touched & {d.name for d in side.digits(rank)}),
     )
     return Lowered(stored, tuple(_stripped(p) for p in pieces), rule)
 

@@ -10,6 +10,7 @@ from functools import lru_cache
 from ..dsl.tree import Files, Hole, Pattern, Rule, Stages
 from .lets import labels
 from .link import FlatLayout
+from .stages import Dealt
 
 
 @dataclass(frozen=True)
@@ -152,62 +153,84 @@ def rank_forms(layout: FlatLayout, found: Iterable[Found]) -> list[dict[str, int
 
 
 def _contradicted(layout: FlatLayout, names: Mapping[str, Sequence[str]], pattern: Pattern, ranks: Mapping[str, int]) -> bool:
-    """Whether, by this pattern, what is `on first` or `on last` is not in the files of that stage, all of them and no others."""
+    """Whether, by this pattern, what is `on first` or `on last` is not in the files of that stage, all of them and, but for
+    what has copies of that name, no others."""
     declared = next((x for x in layout.items if isinstance(x, Stages)), None)
     if declared is None:
         return False
     stages = {file: (match_file(pattern, file) or {}).get(declared.rank, 0) for file in names}
+    copies = [regex(p) for flat in layout.rules if flat.rule.copy for p in flat.rule.names]
     for on, stage in (("first", 0), ("last", ranks.get(declared.rank, 1) - 1)):
         spelled = [regex(p) for flat in layout.rules if flat.rule.on == on and not flat.rule.copy for p in flat.rule.names]
         holding = {file for file, inside in names.items() if any(r.fullmatch(n) for r in spelled for n in inside)}
-        if holding and holding != {file for file, number in stages.items() if number == stage}:
+        copied = {file for file, inside in names.items() if not any(r.fullmatch(n) and not any(c.fullmatch(n) for c in copies) for r in spelled for n in inside)}
+        there = {file for file, number in stages.items() if number == stage}
+        if holding and not (there <= holding) or holding - there - copied:
             return True
     return False
 
 
-def stages_of(layout: FlatLayout, found: Iterable[Found]) -> tuple[tuple[int, ...], ...] | None:
-    """Which stage owns which index, read from the names in each stage's files. None where files do not tell."""
+def stages_of(layout: FlatLayout, found: Iterable[Found], bare: Iterable[str] = ()) -> Dealt | None:
+    """What each stage holds in each turn, read from the names in each stage's files. None where files do not tell.
+
+    A stage may hold nothing that stages divide, or nothing at all: `bare` are files without tensors. Where names count within a stage, stages follow
+    each other, turn by turn. What `beyond` leaves undivided has names of its own: it comes last, in the stage whose files
+    have it.
+    """
     declared = next((x for x in layout.items if isinstance(x, Stages)), None)
     patterns = files_pattern(layout)
     if declared is None or not patterns:
         return None
     degrees = ranks_of(layout, found) or {}
     rules = [
-        (p, h.rank is not None)
+        (p, h)
         for flat in layout.rules
         for p in flat.rule.names
         for h in p.parts
-        if isinstance(h, Hole) and h.axis == declared.axis and h.offset is None
+        if isinstance(h, Hole) and h.axis == declared.axis and (h.offset is None or declared.beyond is not None)
     ]
-    local = True
+    spelled_turn = declared.interleave or ""
     owned: dict[tuple[int, int], set[int]] = {}  # by turn and stage
+    beyond: dict[tuple[int, int], set[int]] = {}
+    local = True
     ranks: dict[str, int | None] = {}
+
+    def stage_of(file: str) -> int | None:
+        if file not in ranks:
+            spelled = next((h for p in patterns if (h := match_file(p, file)) is not None and h.keys() == degrees.keys()), {})
+            ranks[file] = spelled.get(declared.rank)
+        return ranks[file]
+
     for item in found:
-        if item.file not in ranks:
-            spelled = next((h for p in patterns if (h := match_file(p, item.file)) is not None and h.keys() == degrees.keys()), {})
-            ranks[item.file] = spelled.get(declared.rank)
-        rank = ranks[item.file]
+        rank = stage_of(item.file)
         if rank is None:
             return None
         owned.setdefault((0, rank), set())
-        for pattern, is_local in rules:
+        for pattern, hole in rules:
             hit = regex(pattern).fullmatch(item.name)
             if hit:
-                turn = int(hit.groupdict().get(declared.interleave or "", 0))
-                owned.setdefault((turn, rank), set()).add(int(hit[declared.axis]))
-                local = local and is_local
+                place = int(hit.groupdict().get(spelled_turn, 0)), rank
+                (owned if hole.offset is None else beyond).setdefault(place, set()).add(int(hit[declared.axis]))
+                local = local and (hole.rank is not None or hole.offset is not None)
                 break
     if not any(owned.values()):
         return None
-    count = max(rank for _, rank in owned) + 1
-    stages: list[list[int]] = [[] for _ in range(count)]
+    for file in bare:
+        if (rank := stage_of(file)) is not None:
+            owned.setdefault((0, rank), set())
+    turns = 1 + max(turn for turn, _ in (*owned, *beyond))
+    stages: list[list[tuple[int, ...]]] = [[] for _ in range(1 + max(rank for _, rank in owned))]
+    if any((0, rank) not in owned for rank in range(len(stages))):
+        return None  # a stage without files
     at = 0
-    for turn in range(max(turn for turn, _ in owned) + 1):
-        for rank in range(count):
+    for turn in range(turns):
+        for rank, stage in enumerate(stages):
             held = owned.get((turn, rank), set())
             n = max(held, default=-1) + 1
-            stages[rank] += range(at, at + n) if local else sorted(held)
+            stage.append(tuple(range(at, at + n) if local else sorted(held)))
             at += n
+    for (turn, rank), numbers in beyond.items():
+        stages[rank][turn] += tuple(range(at, at + 1 + max(numbers)))
     return tuple(map(tuple, stages))
 
 

@@ -10,8 +10,10 @@ from dataclasses import dataclass
 
 from ..dsl.tree import Hole, Pattern, Rule
 from ..runtime.plan import Box
-from .index import RuleState, axis_of, check_divides, degree_of, loops_of, stage_pieces
+from .digits import added
+from .index import RuleState, axis_of, check_divides, digits_of, loops_of, stage_pieces
 from .pieces import COORDS, Loop, Piece, moved
+from .rank_digits import Digit, degree
 from .resolve import LiveRule, Side
 from .scope import LARGEST, fault, whole_number
 from .where import runs
@@ -76,13 +78,15 @@ def named(hole: Hole, state: RuleState, touched: set[str]) -> list[Piece]:
     else:
         axis, extent, step = axis_of(name, hole.span, side)
         if hole.rank is not None:
-            degree = degree_of(hole.rank, hole.span, side)
-            touched.add(hole.rank)
-            check_divides(extent, degree, name, hole.rank, hole.span, side)
-            local = extent // degree
-            by_rank = loops_of(degree, axis, step * local, state.vector(**{f"_{hole.rank}": 1}))
-            by_local = loops_of(local, axis, step, state.vector(**{f"_{name}": 1}))
-            pieces = [Piece("", ((axis, 0),), state.vector(), (*by_rank, *by_local))]
+            digits = digits_of(hole.rank, hole.span, side)
+            touched.update(d.name for d in digits)
+            check_divides(extent, degree(digits), name, hole.rank, hole.span, side)
+            block, loops = extent, []
+            for digit in digits:
+                block //= digit.extent
+                loops += loops_of(digit.extent, axis, step * block, state.step(digit))
+            loops += loops_of(block, axis, step, state.vector(**{f"_{name}": 1}))
+            pieces = [Piece("", ((axis, 0),), state.vector(), tuple(loops))]
         else:
             pieces = [Piece("", ((axis, 0),), state.vector(), loops_of(extent, axis, step, state.vector(**{f"_{name}": 1})))]
     slot = state.slot(name)
@@ -106,6 +110,8 @@ def fixed_ranks(rule: LiveRule, side: Side, touched: set[str]) -> dict[str, int]
         why = "the layout has no stages" if side.stages is None else "the rule already says which stage owns it"
         raise fault("misplaced-on", f"`on {on}` means nothing here: {why}", rule.rule.span, help=f"remove `on {on}`")
     places = {side.stages.rank: side.ranks[side.stages.rank], **side.turns}
+    if on == "beyond":
+        return dict(zip(places, side.stages.beyond_at, strict=False))
     return {} if on == "all" else {name: 0 if on == "first" else n - 1 for name, n in places.items()}
 
 
@@ -117,26 +123,24 @@ class _Ranked:
     copies: list[Piece]
 
 
-def rank_pieces(
-    rank: str, n: int, state: RuleState, fixed: Mapping[str, int], touched: set[str], spelled: set[str], places: list[Piece]
-) -> _Ranked:
-    """`touched` are the ranks that the name or a slice divides something over, `spelled` those of the name."""
+def rank_pieces(digit: Digit, state: RuleState, fixed: Mapping[str, int], touched: set[str], spelled: set[str]) -> _Ranked:
+    """`touched` are the digits of ranks that the name or a slice divides something over, `spelled` those of the name."""
     none = [Piece("", (), state.vector(), ())]
-    if rank in fixed:
-        at = [Piece("", (), state.vector(**{f"_{rank}": fixed[rank]}), ())]
+    name, n, step = digit.name, digit.extent, state.step(digit)
+    if name in fixed:
+        at = [Piece("", (), state.vector(**{f"_{name}": fixed[name]}), ())]
         return _Ranked(at, at)
-    slot = state.slot(rank)
-    if rank in spelled or any(p.base[slot] or any(loop.move[slot] for loop in p.loops) for p in places):
+    if name in spelled:
         return _Ranked(none, none)  # a name's stage or expert already runs over it
     stages = state.side.stages
-    if stages is not None and rank == stages.rank and state.count is not None:
+    if stages is not None and name == stages.rank and state.count is not None:
         owners = [r for r, owned in enumerate(stages.owned) if len(owned) == state.count]
-        return _Ranked([Piece("", (), state.vector(**{f"_{rank}": r}), ()) for r in owners], none)
-    every = [Piece("", (), state.vector(), loops_of(n, None, 0, state.vector(**{f"_{rank}": 1})))]
-    if rank in touched:
+        return _Ranked([Piece("", (), state.vector(**{f"_{name}": r}), ()) for r in owners], none)
+    every = [Piece("", (), state.vector(), loops_of(n, None, 0, step))]
+    if name in touched:
         return _Ranked(every, none)  # a slice gives each element its rank
     weight, state.copies = state.copies, state.copies * n
-    replica = Loop(n, None, 0, state.vector(copy=weight, **{f"_{rank}": 1}), replica=True)
+    replica = Loop(n, None, 0, added(step, state.vector(copy=weight)), replica=True)
     return _Ranked(every, [Piece("", (), state.vector(), (replica,) if n > 1 else ())])
 
 

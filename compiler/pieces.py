@@ -92,8 +92,8 @@ def moved(piece: Piece, by: int, slot: int = AT) -> Piece:
     return replace(piece, base=tuple(base))
 
 
-def sliced(piece: Piece, block: int, slot: int) -> Iterator[Piece]:
-    """Cut offsets into blocks of `block`: the block's number goes to coordinate `slot`, the rest stays offset.
+def sliced(piece: Piece, block: int, by_block: Vector) -> Iterator[Piece]:
+    """Cut offsets into blocks of `block`: the block's number moves the place by `by_block` each, the rest stays offset.
 
     Loops that step by whole blocks become rank loops, a loop that crosses blocks evenly is split in two;
     where boundaries fall inside, the piece is cut there.
@@ -107,30 +107,27 @@ def sliced(piece: Piece, block: int, slot: int) -> Iterator[Piece]:
             loops.append(loop)
         elif step >= block:
             whole = whole and step % block == 0
-            loops.append(replace(loop, move=_ranked(loop.move, step // block, 0, slot)))
+            loops.append(replace(loop, move=_ranked(loop.move, step // block, 0, by_block)))
         elif step * (extent - 1) < block:
             inner += step * (extent - 1)
             loops.append(loop)
         elif block % step == 0 and extent % (block // step) == 0:
             group = block // step
             far = scaled(loop.move, group)
-            loops.append(Loop(extent // group, loop.axis, loop.step * group, _ranked(far, 1, 0, slot)))
+            loops.append(Loop(extent // group, loop.axis, loop.step * group, _ranked(far, 1, 0, by_block)))
             loops.append(replace(loop, extent=group))
             inner += step * (group - 1)
         else:
             whole = False
     number, offset = divmod(piece.base[AT], block)
     if whole and offset + inner < block:
-        yield replace(piece, base=_ranked(piece.base, number, offset, slot), loops=tuple(loops))
+        yield replace(piece, base=_ranked(piece.base, number, offset, by_block), loops=tuple(loops))
     else:
-        yield from _cut(piece, block, slot)
+        yield from _cut(piece, block, by_block)
 
 
-def _ranked(v: Vector, number: int, offset: int, slot: int) -> Vector:
-    out = list(v)
-    out[AT] = offset
-    out[slot] += number
-    return tuple(out)
+def _ranked(v: Vector, number: int, offset: int, by_block: Vector) -> Vector:
+    return added((offset, *v[1:]), scaled(by_block, number))
 
 
 def check_few(pieces: Iterable[Piece], span: Span) -> list[Piece]:
@@ -146,7 +143,7 @@ def check_few(pieces: Iterable[Piece], span: Span) -> list[Piece]:
     return out
 
 
-def _cut(piece: Piece, block: int, slot: int) -> Iterator[Piece]:
+def _cut(piece: Piece, block: int, by_block: Vector) -> Iterator[Piece]:
     """A boundary falls inside: cut along the loop with the largest offset step."""
     k = max(range(len(piece.loops)), key=lambda i: piece.loops[i].move[AT])
     loop, rest = piece.loops[k], piece.loops[:k] + piece.loops[k + 1 :]
@@ -157,7 +154,7 @@ def _cut(piece: Piece, block: int, slot: int) -> Iterator[Piece]:
         at = (piece.base[AT] + i * step) % block
         fits = max(0, (block - 1 - below - at) // step + 1)  # iterations that end before the boundary
         if fits == 0:
-            yield from sliced(stepped(piece, loop, i, rest), block, slot)
+            yield from sliced(stepped(piece, loop, i, rest), block, by_block)
             i += 1
             continue
         left = loop.extent - i
@@ -168,7 +165,7 @@ def _cut(piece: Piece, block: int, slot: int) -> Iterator[Piece]:
         else:
             run = fits
         part = stepped(piece, loop, i, rest if run == 1 else (*rest[:k], replace(loop, extent=run), *rest[k:]))
-        yield from sliced(part, block, slot)
+        yield from sliced(part, block, by_block)
         i += run
 
 

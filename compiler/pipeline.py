@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import product
 
 from ..dsl.diagnostic import Diagnostic, Label, MappingError
 from ..dsl.tree import Hole, Pattern
@@ -103,7 +104,32 @@ def _plan_side(side: Side, lowered: tuple[Lowered, ...], proof: Proof) -> PlanSi
     objects = tuple(each for pattern, picked in side.objects for each in _objects(pattern, picked, side))
     return PlanSide(
         side.layout, side.format, tuple(side.ranks.items()), params, tuple(x.stored for x in lowered), proof, ignored, side.carry,
-        side.changed, side.omitted, objects,
+        side.changed, side.omitted, objects, tuple(_bare(side, lowered)),
     )  # fmt: skip
+
+
+def _bare(side: Side, lowered: tuple[Lowered, ...]) -> Iterator[str]:
+    """The files of stages that no tensor is in."""
+    stages, pattern = side.stages, next(iter(side.files), None)
+    spelled = [p.axis for p in pattern.parts if isinstance(p, Hole)] if pattern else []
+    if stages is None or pattern is None or stages.rank not in spelled or all(stages.owned):
+        return
+    holding: set[int] = set()
+    for stored in (item.stored for item in lowered):
+        slot = stored.coords.index(stages.rank)
+        for box in stored.boxes:
+            numbers = {box.first[slot]}
+            for n, move in box.loops:
+                numbers = {at + i * move[slot] for at in numbers for i in range(n if move[slot] else 1)}
+            holding |= numbers
+    digits = list(dict.fromkeys(d for rank in spelled for d in side.digits(rank)))
+    for steps in product(*(range(d.extent) for d in digits)):
+        at = dict.fromkeys(spelled, 0)
+        for digit, step in zip(digits, steps, strict=True):
+            for rank, by in digit.moves:
+                if rank in at:
+                    at[rank] += step * by
+        if at[stages.rank] not in holding:
+            yield format_of(pattern).format(**at)
 
 

@@ -30,36 +30,42 @@ def refined_parts(refinements: tuple[Refine, ...], sizes: Sizes, scope: Scope) -
             if type(size) is not int or size < 1:
                 continue  # an axis that this model leaves without a size has no parts either
             whole = Part(refine.axis, size, 1)
-        extents: dict[str, int] = {}
-        for setting in refine.sizes:
-            if setting.name not in refine.parts:
-                raise fault("unknown-part", f"`{setting.name}` is not a part of `{refine.axis}`", setting.span, help=f"its parts are {', '.join(refine.parts)}")
-            extents[setting.name] = whole_number(setting.value, scope, f"part `{setting.name}` of `{refine.axis}`")
-        open_parts = [p for p in refine.parts if p not in extents]
-        known = 1
-        for extent in extents.values():
-            known *= extent
-        if len(open_parts) > 1:
-            raise fault(
-                "unsized-parts", f"{' and '.join(f'`{p}`' for p in open_parts)} have no size: at most one part of `{refine.axis}` goes without", refine.span,
-                help=f"give one a size: `with {open_parts[0]} = ...`",
-            )  # fmt: skip
-        if refine.padded:
-            whole = _padded(refine, whole, known, bool(open_parts))
-        if whole.extent % known or (not open_parts and known != whole.extent):
-            origin = sizes.origins.get(refine.axis)
-            raise fault(
-                "uneven-refinement",
-                f"`{refine.axis}` ({whole.extent}) does not divide into {' x '.join(f'{n} {e}' for n, e in extents.items())}",
-                refine.span,
-                notes=tuple(f"{refine.axis} = {whole.extent} comes from {origin}" for _ in (0,) if origin),
-                help=_divisors(whole.extent, next(iter(extents), refine.parts[0])),
-            )
-        step = whole.step * whole.extent
-        for name in refine.parts:
-            extent = extents.get(name, whole.extent // known)
-            step //= extent
-            parts[name] = Part(whole.axis, extent, step)
+        parts |= split(refine, whole, scope, {}, sizes.origins.get(refine.axis) or "")
+    return parts
+
+
+def split(refine: Refine, whole: Part, scope: Scope, known: Mapping[str, int], origin: str) -> dict[str, Part]:
+    """The parts of `whole`, the outermost first. `known` are the extents of those that go without a size here."""
+    extents: dict[str, int] = dict(known)
+    for setting in refine.sizes:
+        if setting.name not in refine.parts:
+            raise fault("unknown-part", f"`{setting.name}` is not a part of `{refine.axis}`", setting.span, help=f"its parts are {', '.join(refine.parts)}")
+        extents[setting.name] = whole_number(setting.value, scope, f"part `{setting.name}` of `{refine.axis}`")
+    open_parts = [p for p in refine.parts if p not in extents]
+    sized = 1
+    for extent in extents.values():
+        sized *= extent
+    if len(open_parts) > 1:
+        raise fault(
+            "unsized-parts", f"{' and '.join(f'`{p}`' for p in open_parts)} have no size: at most one part of `{refine.axis}` goes without", refine.span,
+            help=f"give one a size: `with {open_parts[0]} = ...`",
+        )  # fmt: skip
+    if refine.padded:
+        whole = _padded(refine, whole, sized, bool(open_parts))
+    if whole.extent % sized or (not open_parts and sized != whole.extent):
+        raise fault(
+            "uneven-refinement",
+            f"`{refine.axis}` ({whole.extent}) does not divide into {' x '.join(f'{n} {e}' for n, e in extents.items())}",
+            refine.span,
+            notes=tuple(f"{refine.axis} = {whole.extent} comes from {origin}" for _ in (0,) if origin),
+            help=_divisors(whole.extent, next(iter(extents), refine.parts[0])),
+        )
+    parts: dict[str, Part] = {}
+    step = whole.step * whole.extent
+    for name in refine.parts:
+        extent = extents.get(name, whole.extent // sized)
+        step //= extent
+        parts[name] = Part(whole.axis, extent, step)
     return parts
 
 

@@ -32,10 +32,11 @@ from ..dsl.tree import (
 from .lets import check_lets
 from .link import Family, FlatLayout
 from .match import tensors_of
+from .rank_digits import Digits, plain, rank_digits
 from .refine import Part, refined_parts
 from .scope import Scope, evaluate, fault, holds, number_of, shown, whole_value
 from .sizes import Scalar, Sizes, Tensor, check_requirement, reads_keys
-from .stages import MOST, StageList, split_stages
+from .stages import MOST, Given, StageList, split_stages
 from .where import Picked, both, empty, pick
 
 
@@ -83,6 +84,7 @@ class Side:
     format: str
     carry: tuple[str, ...]
     stages: StageList | None
+    rank_parts: Mapping[str, Digits]  # the digits of ranks that are refined, and of each part
     scope: Scope = field(compare=False, repr=False)
     span: Span = NOWHERE
     changed: tuple[str, ...] = ()  # parameters that are not at their defaults
@@ -91,6 +93,10 @@ class Side:
     made: tuple[MadeTensor, ...] = ()  # tensors that the source lacks, and how they are calculated
     state: State | None = None  # where an optimizer's state is
     read_only: bool = False
+
+    def digits(self, rank: str) -> Digits:
+        """What the number of a rank is made of, or a part of it. Nothing for what is neither."""
+        return self.rank_parts.get(rank) or (plain(rank, self.ranks[rank]) if rank in self.ranks else ())
 
     @property
     def turns(self) -> dict[str, int]:
@@ -105,11 +111,11 @@ def resolve(
     sizes: Sizes,
     given: Mapping[str, Scalar],
     *,
-    stages: tuple[tuple[int, ...], ...] | None = None,
+    stages: Given | None = None,
     format: str | None = None,
     makes: bool = False,
 ) -> Side:
-    """Settle a layout's parameters, guards and stages. `stages` are explicit layer lists per pipeline stage.
+    """Settle a layout's parameters, guards and stages. `stages` are explicit lists of layers per pipeline stage, or per stage and turn.
 
     `makes`: the side is the target of another layout, and makes what the source lacks where rules say how. Within a
     layout nothing is made: what a source leaves out stays out.
@@ -131,8 +137,11 @@ def resolve(
     for item in items:
         if isinstance(item, Require) and not reads_keys(item.test):
             check_requirement(item, scope)
-    parts = refined_parts((*family.model.refinements, *(x for x in items if isinstance(x, Refine))), sizes, scope)
+    ranks = {p.name: _rank_size(p, params[p.name]) for p in layout.params if p.rank}
+    refinements = (*family.model.refinements, *(x for x in items if isinstance(x, Refine)))
+    parts = refined_parts(tuple(x for x in refinements if x.axis not in ranks), sizes, scope)
     scope.names.update({n: p.extent for n, p in parts.items()})
+    rank_parts = rank_digits(refinements, ranks, scope)
     lets: dict[str, Index] = {}
     for item in items:
         if isinstance(item, Let) and item.name not in lets and holds(item.when, scope):
@@ -145,7 +154,6 @@ def resolve(
         raise MappingError(
             Diagnostic("unknown-format", f"layout `{layout.name}` does not live in `{format}` files", help=f"--format takes {', '.join(formats)}")
         )
-    ranks = {p.name: _rank_size(p, params[p.name]) for p in layout.params if p.rank}
     declared = next((x for x in items if isinstance(x, Stages)), None)
     return Side(
         family.name,
@@ -163,9 +171,10 @@ def resolve(
         format or formats[0],
         tuple(g for x in items if isinstance(x, Carry) for g in x.globs),
         split_stages(declared, sizes.values, ranks, params, stages, sizes.origins) if declared else None,
+        rank_parts,
         scope,
         layout.span,
-        tuple(n for n, v in bind_params(layout, {}).items() if params[n] != v),
+        tuple(p.name for p in layout.params if bind_params(layout, {n: v for n, v in params.items() if n != p.name})[p.name] != params[p.name]),
         tuple((x.file, x.content) for x in items if isinstance(x, Text) and holds(x.when, scope)),
         omitted,
         made,

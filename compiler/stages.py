@@ -5,7 +5,8 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from functools import cached_property
+from typing import Any, TypeAlias
 
 from ..dsl.diagnostic import Diagnostic, Label, MappingError
 from ..dsl.nearest import nearest
@@ -14,47 +15,65 @@ from .scope import either, fault, whole_value
 
 MOST = 2**20  # indices that are listed one by one
 
+Turns: TypeAlias = tuple[tuple[int, ...], ...]  # the indices of one stage, by turn
+Dealt: TypeAlias = tuple[Turns, ...]
+# Stages as they are given: for each its indices, or its indices in each turn.
+Given: TypeAlias = Sequence[Sequence[int] | Sequence[Sequence[int]]]
+
 
 @dataclass(frozen=True)
 class StageList:
-    """`owned[r]` are the indices of `axis` that stage r of `rank` holds, in the order of its local numbers.
+    """Which stage of `rank` holds which indices of `axis`, in the order of its local numbers. A stage may hold none.
 
-    They are dealt out in `turns`, by the parameter `interleave` if the layout has one. Names may spell the turn, as
-    {interleave}: local numbers then count within it.
+    They are dealt out in `turns`, by the parameter `interleave` if the layout has one: `dealt[r][t]` are those that stage r
+    has in turn t. Where stages were given without their turns, each has one entry, which `by_turns` divides. Names may
+    spell the turn, as {interleave}: local numbers then count within it. `beyond` are the indices at the end that are not
+    divided: the stage and turn `beyond_at` has them besides its own.
     """
 
     axis: str
     rank: str
-    owned: tuple[tuple[int, ...], ...]
+    dealt: Dealt
     interleave: str | None = None
     turns: int = 1
-    dealt: tuple[tuple[tuple[int, ...], ...], ...] = ()  # by stage and turn; empty where stages were given as they are
-    beyond: int = 0  # indices at the end of the last stage that are not divided
+    beyond: tuple[int, ...] = ()
+    beyond_at: tuple[int, int] = (0, 0)
     span: Span = NOWHERE
 
-    def by_turns(self, stage: int) -> Sequence[tuple[int, ...]]:
-        """What a stage holds, by turns. Of stages that were given: between two turns of a stage others have theirs."""
-        indices = self.owned[stage]
-        if self.dealt:
-            return self.dealt[stage]
-        if self.turns == 1:
-            return [indices]
-        if self.beyond and stage == len(self.owned) - 1:
-            *turns, last = replace(self, owned=(indices[: -self.beyond],), beyond=0).by_turns(0)
-            return [*turns, (*last, *indices[-self.beyond :])]
+    @cached_property
+    def owned(self) -> tuple[tuple[int, ...], ...]:
+        """By stage, all that it holds."""
+        return tuple(tuple(itertools.chain.from_iterable(each)) for each in self.whole)
+
+    @cached_property
+    def whole(self) -> Dealt:
+        """What each stage holds in each turn, as `dealt`, with the indices that are not divided."""
+        return tuple(self._with_beyond(stage, turns) for stage, turns in enumerate(self.dealt))
+
+    def by_turns(self, stage: int) -> Turns:
+        """The indices of a stage, one tuple for each turn. Of stages that were given without turns, a turn ends where the
+        indices are not consecutive: others have theirs between. Raises `MappingError` where that gives other turns."""
+        if len(self.dealt[stage]) == self.turns:
+            return self.whole[stage]
+        (indices,) = self.dealt[stage]
         breaks = [0, *(i for i in range(1, len(indices)) if indices[i] != indices[i - 1] + 1), len(indices)]
-        if len(breaks) - 1 == self.turns:
-            return [indices[a:b] for a, b in itertools.pairwise(breaks)]
-        if len(indices) % self.turns:
-            raise MappingError(
-                Diagnostic(
-                    "uneven-turns", f"stage {stage} holds {len(indices)} indices of `{self.axis}`, which are not {self.turns} turns",
-                    (Label(self.span),),
-                    help=f"give each stage {self.turns} runs of indices, with those of other stages between them",
-                )
-            )  # fmt: skip
-        length = len(indices) // self.turns
-        return [indices[i : i + length] for i in range(0, len(indices), length)]
+        if len(breaks) - 1 != self.turns:
+            if len(indices) % self.turns:
+                raise MappingError(
+                    Diagnostic(
+                        "uneven-turns", f"stage {stage} holds {len(indices)} indices of `{self.axis}`, which are not {self.turns} turns",
+                        (Label(self.span),),
+                        help="say what each stage has in each turn, with `+` between turns: --stages 0-2+5,3-4+6-7",
+                    )
+                )  # fmt: skip
+            breaks = list(range(0, len(indices) + 1, len(indices) // self.turns)) if indices else [0] * (self.turns + 1)
+        return self._with_beyond(stage, tuple(indices[a:b] for a, b in itertools.pairwise(breaks)))
+
+    def _with_beyond(self, stage: int, turns: Turns) -> Turns:
+        if stage != self.beyond_at[0]:
+            return turns
+        at = min(self.beyond_at[1], len(turns) - 1)
+        return (*turns[:at], (*turns[at], *self.beyond), *turns[at + 1 :])
 
 
 @dataclass(frozen=True)
@@ -73,55 +92,88 @@ def split_stages(
     values: Mapping[str, Any],
     ranks: Mapping[str, int],
     params: Mapping[str, Any],
-    given: tuple[tuple[int, ...], ...] | None,
+    given: Given | None,
     origins: Mapping[str, str],
 ) -> StageList:
-    """Split evenly, with a remainder at one end, interleaved, or as `given`; every index once, no stage empty."""
+    """Split evenly, with a remainder at one end, interleaved, or as `given`: there stages may be empty. Every index once."""
     whole, count, turns = _size(declared, values), ranks.get(declared.rank), _turns(declared, params)
     beyond = _beyond(declared, values, whole)
     size = whole - beyond
     if count is None:
         near = nearest(declared.rank, list(ranks))
         raise fault("stages-rank", f"stages are divided over `{declared.rank}`, which is not a rank of this layout", declared.span, help=f"did you mean `{near}`?" if near else f"declare it: `rank {declared.rank} = 1`")
+    made = StageList(declared.axis, declared.rank, (), declared.interleave, turns, tuple(range(size, whole)), (count - 1, turns - 1), declared.span)
     if given is not None:
-        given = (*given[:-1], tuple(i for i in given[-1] if i < size or i >= whole)) if given else given
-        flat = sorted(i for stage in given for i in stage)
-        if len(given) != count or flat != list(range(size)):
-            raise MappingError(
-                Diagnostic(
-                    "wrong-stages",
-                    f"the stages given do not hold each of the {size} indices of `{declared.axis}` once over {declared.rank} = {count}",
-                    (Label(declared.span),),
-                    help=f"give {count} lists that together hold 0 to {size - 1}",
-                )
-            )
-        given = (*given[:-1], (*given[-1], *range(size, whole)))
-        return StageList(declared.axis, declared.rank, given, declared.interleave, turns, beyond=beyond, span=declared.span)
+        return _as_given(given, made, count, size)
     total = count * turns
     base, rest = divmod(size, total)
     if base == 0 or (rest and declared.remainder is None):
-        origin = origins.get(declared.axis)
-        fits = [d for d in range(1, size + 1) if (size % (d * turns) == 0 if declared.remainder is None else d * turns <= size)]
-        span = f"{fits[0]} to {fits[-1]}" if declared.remainder and len(fits) > 2 else either(fits) if fits else ""
+        raise _uneven(declared, size, count, turns, origins)
+    extra = [rest > 0 and (i < rest if declared.remainder == "first" else i >= total - rest) for i in range(total)]
+    return replace(made, dealt=deal([base + more for more in extra], count))
+
+
+def deal(lengths: Sequence[int], count: int) -> Dealt:
+    """What `count` stages have, turn by turn, where the chunks have these lengths: chunk t * count + r is turn t of stage r."""
+    ends = [0, *itertools.accumulate(lengths)]
+    chunks = [tuple(range(a, b)) for a, b in itertools.pairwise(ends)]
+    return tuple(tuple(chunks[stage::count]) for stage in range(count))
+
+
+def _as_given(given: Given, made: StageList, count: int, size: int) -> StageList:
+    by_stage = [tuple(map(tuple, stage)) if stage and not isinstance(stage[0], int) else (tuple(stage),) for stage in given]  # type: ignore[arg-type]
+    dealt: Dealt = tuple(turns if len(turns) == made.turns else (tuple(itertools.chain.from_iterable(turns)),) for turns in by_stage)  # type: ignore[arg-type]
+    places = [(stage, turn) for stage, turns in enumerate(dealt) for turn, indices in enumerate(turns) if {*made.beyond} & {*indices}]
+    divided = tuple(tuple(tuple(i for i in indices if i not in made.beyond) for indices in turns) for turns in dealt)
+    flat = sorted(i for turns in divided for indices in turns for i in indices)
+    if len(divided) != count or flat != list(range(size)):
         raise MappingError(
             Diagnostic(
-                "uneven-stages",
-                f"`{declared.axis}` ({size}) does not divide into {total} stages" if base else f"`{declared.axis}` ({size}) cannot fill {total} stages",
-                (Label(declared.span, "split into stages here"),),
-                ((f"{declared.axis} = {size} comes from {origin}",) if origin else ()) + (f"{total} = {declared.rank} {count}" + (f" x {declared.interleave} {turns}" if turns > 1 else ""),),
-                f"use {declared.rank} = {span}" if fits else f"lower {declared.interleave}",
+                "wrong-stages",
+                f"the stages given do not hold each of the {size} indices of `{made.axis}` once over {made.rank} = {count}",
+                (Label(made.span),),
+                help=f"give {count} lists that together hold 0 to {size - 1}; a list may be empty",
             )
         )
-    extra = [rest > 0 and (i < rest if declared.remainder == "first" else i >= total - rest) for i in range(total)]
-    dealt: list[list[tuple[int, ...]]] = [[] for _ in range(count)]
-    at = 0
-    for i in range(total):
-        n = base + extra[i]
-        dealt[i % count].append(tuple(range(at, at + n)))
-        at += n
-    dealt[-1][-1] += tuple(range(size, whole))
-    owned = tuple(tuple(itertools.chain.from_iterable(parts)) for parts in dealt)
-    return StageList(declared.axis, declared.rank, owned, declared.interleave, turns, tuple(map(tuple, dealt)), beyond, declared.span)
+    if not places:
+        return replace(made, dealt=divided)
+    last = max((turn, stage) for stage, turns in enumerate(divided) for turn, indices in enumerate(turns) if indices)
+    if len(places) > 1 or (len(dealt[places[0][0]]) == made.turns and places[0][::-1] < last):
+        raise MappingError(
+            Diagnostic(
+                "beyond-stages", f"`{made.axis}` {' and '.join(map(str, made.beyond))} {'stands' if len(made.beyond) == 1 else 'stand'} after all others, in one stage",
+                (Label(made.span),), help="leave it out of the stages: the last one has it then",
+            )
+        )  # fmt: skip
+    stage, turn = places[0]
+    return replace(made, dealt=divided, beyond_at=(stage, turn if len(dealt[stage]) == made.turns else made.turns - 1))
+
+
+def _uneven(declared: Stages, size: int, count: int, turns: int, origins: Mapping[str, str]) -> MappingError:
+    total, origin = count * turns, origins.get(declared.axis)
+    fits = [d for d in range(1, size + 1) if (size % (d * turns) == 0 if declared.remainder is None else d * turns <= size)]
+    span = f"{fits[0]} to {fits[-1]}" if declared.remainder and len(fits) > 2 else either(fits) if fits else ""
+    way = f"use {declared.rank} = {span}" if fits else f"lower {declared.interleave}"
+    base, rest = divmod(size, total)
+    uneven = stages_text(deal([base + (i < rest) for i in range(total)], count))
+    return MappingError(
+        Diagnostic(
+            "uneven-stages",
+            f"`{declared.axis}` ({size}) does not divide into {total} stages" if base else f"`{declared.axis}` ({size}) cannot fill {total} stages",
+            (Label(declared.span, "split into stages here"),),
+            ((f"{declared.axis} = {size} comes from {origin}",) if origin else ()) + (f"{total} = {declared.rank} {count}" + (f" x {declared.interleave} {turns}" if turns > 1 else ""),),
+            way + (f", or say who has what: --stages {uneven}" if len(uneven) <= 160 else ", or say who has what with --stages"),
+        )
+    )
+
+
+def stages_text(dealt: Dealt) -> str:
+    """Stages as `--stages` takes them: `0-2,3-4`, with `+` between the turns of a stage."""
+
+    def part(indices: tuple[int, ...]) -> str:
+        return f"{indices[0]}-{indices[-1]}" if len(indices) > 1 else "".join(map(str, indices))
+
+    return ",".join("+".join(map(part, turns)) for turns in dealt)
 
 
 def _size(declared: Stages, values: Mapping[str, Any]) -> int:

@@ -306,7 +306,7 @@ class Build(BuildExpressions):
     def m_on(self, at: Place, parts: list[Any]) -> Modifier:
         word = str(parts[0])
         if word not in PLACEMENTS:
-            help = "write `on first`, `on last` or `on all`"
+            help = "write `on first`, `on last`, `on beyond` or `on all`"
             self.fault("mixed-placement", f"`{word}` is not a pipeline placement", self.span(parts[0]), help=help)
         return Modifier("on", word, self.span(at))
 

@@ -8,7 +8,7 @@ from typing import Any
 from .diagnostic import Diagnostic, Label
 from .tree import Span
 
-PLACEMENTS = ("first", "last", "all")
+PLACEMENTS = ("first", "last", "beyond", "all")
 
 
 @dataclass(frozen=True)

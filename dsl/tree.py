@@ -510,7 +510,7 @@ class Rule:
     renames: tuple[Rename, ...] = ()
     elementwise: tuple[Elementwise, ...] = ()
     dtype: str | None = None  # f32 f16 bf16 f64 ...
-    on: str | None = None  # "first" | "last" | "all"
+    on: str | None = None  # "first" | "last" | "beyond" | "all"
     optional: bool = False
     copy: bool = False
     when: Expr | None = None

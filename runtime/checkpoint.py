@@ -75,7 +75,8 @@ class Checkpoint:
     """`format` is the container as found: safetensors, bin, pt, xser, nemo, torch_dist or zarr. `others` are (file, key) of what is no tensor.
 
     `tag` is the folder in `path` that is the checkpoint, where a training run keeps several. `held` is the
-    archive that `path` is, if it is one: it keeps what it was decompressed to, and `notes` say so.
+    archive that `path` is, if it is one: it keeps what it was decompressed to, and `notes` say so. `bare` are the files
+    that hold no tensor.
     """
 
     path: str
@@ -86,6 +87,7 @@ class Checkpoint:
     tag: str = ""
     notes: tuple[str, ...] = ()
     held: object = field(default=None, repr=False, compare=False)
+    bare: tuple[str, ...] = ()
 
     @property
     def side_files(self) -> tuple[str, ...]:
@@ -205,14 +207,17 @@ def open_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
         if found.index:
             _compare(place, file, found.index[file], inside)
         entries += inside
+    holding = {entry.file for entry in entries}
+    bare = [file for file in found.files if file not in holding] if found.distributed is None else []
     if container == "pt" and found.container == "pt" and _of_training(found, others):
         entries = [replace(entry, file=called_as_in_archives(entry.file)) for entry in entries]
+        bare = [called_as_in_archives(file) for file in bare]
     if not entries:
         raise Fault("no-tensors", f"`{place}` holds no tensors", notes=tuple(f"looked in {f}" for f in found.files[:6]))
     if found.flat:
         _refuse_twice(place, entries)
     notes = found.archive.notes if found.archive else ()
-    return Checkpoint(place, container, tuple(entries), beside(found), tuple(others), tag, notes, found.archive)
+    return Checkpoint(place, container, tuple(entries), beside(found), tuple(others), tag, notes, found.archive, tuple(bare))
 
 
 def _of_training(found: Found, others: list[tuple[str, str]]) -> bool:

@@ -84,8 +84,9 @@ def lay_out(
             texts.append(index_json(side.format, weights, sum(sizes)))
     files: list[TargetFile] = []
     spots = [(-1, 0)] * len(flat)
-    bare = [name for name in trees if name not in groups]
-    texts += [(name, whole_file(trees[name], name.rsplit("/", 1)[-1])) for name in bare]
+    texts += [(name, whole_file(tree, name.rsplit("/", 1)[-1])) for name, tree in trees.items() if name not in groups]
+    if side.format in ("megatron", "nemo", "pt"):
+        texts += [(name, whole_file(_rank_file(side, []) if side.format == "megatron" else {}, name.rsplit("/", 1)[-1])) for name in side.bare]
     if side.format == "xser":
         copies = [copy for family in targets for copy in further_copies(family)]
         by_experts = [alone for family in targets for alone in [_cut_by_shared(side, family)] * len(family.rows)]
@@ -120,7 +121,8 @@ def lay_out(
 def _rank_file(side: Side, names: list[str]) -> Any:
     """What a rank file of Megatron-LM has around these tensors. How query, key and value are ordered is its version."""
     order = str(dict(side.params).get("qkv_order", "groups"))
-    return rank_file(names, [pattern for pattern, _ in side.objects], QKV_ORDERS.get(order, QKV_ORDERS["groups"]))
+    turns = dict(side.params).get("vpp", 1)
+    return rank_file(names, [pattern for pattern, _ in side.objects], QKV_ORDERS.get(order, QKV_ORDERS["groups"]), turns if isinstance(turns, int) else 1)
 
 
 def _distributed(

@@ -52,11 +52,11 @@ def qkv_order(version: float) -> str:
     return "groups" if version >= 2 else "triples" if version >= 1 else "blocks"
 
 
-def rank_file(names: Sequence[str], objects: Sequence[str], version: float = 3.0) -> dict[str, Any]:
-    """The tree of a rank file for the tensors `names`. `objects` are name patterns (holes match digits) of modules'
+def rank_file(names: Sequence[str], objects: Sequence[str], version: float = 3.0, turns: int = 1) -> dict[str, Any]:
+    """The tree of a rank file for the tensors `names`, with a model for each of its `turns`, empty or not. `objects` are name patterns (holes match digits) of modules'
     further state, which is None beside each module that is there."""
     ends = [_pattern(each) for each in objects]
-    top: dict[str, Any] = {VERSION: version, "iteration": 0}
+    top: dict[str, Any] = {VERSION: version, "iteration": 0, **({f"model{turn}": {} for turn in range(turns)} if turns > 1 else {"model": {}})}
     for name in names:
         *path, last = _keys(name)
         place = top

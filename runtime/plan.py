@@ -132,7 +132,8 @@ class Side:
     """One layout with its settings: what a checkpoint of it holds. `ignored` are name patterns (holes match
     digits) that a source may hold and that are dropped on purpose; `carry` are globs of side files. `objects` are name
     patterns of what a target of a distributed format holds besides tensors, each with the first number and the extent of
-    its holes: `layers[{layer}].fc1._extra_state`, (("layer", 0, 4),)."""
+    its holes: `layers[{layer}].fc1._extra_state`, (("layer", 0, 4),). `bare` are files of ranks that hold no tensor at all,
+    as those of a stage without layers between two others."""
 
     layout: str
     format: str
@@ -145,6 +146,7 @@ class Side:
     changed: tuple[str, ...] = ()  # parameters that are not at their defaults
     omitted: tuple[str, ...] = ()  # tensors of the model that the layout leaves out on purpose
     objects: tuple[tuple[str, tuple[tuple[str, int, int], ...]], ...] = ()
+    bare: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """What a run of Megatron-LM was started with: the `args` that its checkpoints hold, as plain values.
 
 They are an argparse.Namespace of numbers, words and objects of the framework (megatron/training/checkpointing.py). What
-is not plain is left out; dtypes are given by their names.
+is not plain is left out; dtypes are given by their names, and a layout of stages by the text that it was made from.
 """
 
 from __future__ import annotations
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 NAMESPACE = "argparse.Namespace"
 SIZE = "num_attention_heads"  # what arguments of a model have
+# A layout of pipeline stages, whose `input_data` is the text, or the list for each stage of the kinds of its layers.
+STAGES = "megatron.core.transformer.pipeline_parallel_layer_layout.PipelineParallelLayerLayout"
+_KINDS = {"embedding": "E", "loss": "L", "decoder": "t", "mtp": "m", 1: "E", 2: "L", 4: "t", 5: "m"}  # LayerType, enums.py
 _PLAIN = (str, int, float, bool, type(None))
 
 
@@ -82,8 +85,26 @@ def _plain(value: Any, depth: int = 0) -> Any:
         return value
     if isinstance(value, Token) and value.name.startswith("torch."):
         return value.name.removeprefix("torch.")
+    if isinstance(value, Stray) and value.name == STAGES and isinstance(value.state, dict):
+        return _stages(value.state.get("input_data"))
     if isinstance(value, list | tuple) and depth < 8:
         items = [_plain(each, depth + 1) for each in value]
         if not any(isinstance(each, Stray) for each in items):
             return items
     return Stray("")
+
+
+def _stages(made_from: Any) -> Any:
+    """A layout of stages as a text; a `Stray` for what is none."""
+    if isinstance(made_from, str):
+        return made_from
+    if not isinstance(made_from, list) or not all(isinstance(stage, list) for stage in made_from):
+        return Stray("")
+    kinds = [[_kind(each) for each in stage] for stage in made_from]
+    return Stray("") if any(kind is None for stage in kinds for kind in stage) else "|".join("".join(map(str, stage)) for stage in kinds)
+
+
+def _kind(layer: Any) -> str | None:
+    """The letter of a kind of layer, said in a word or as the number of an enum's member."""
+    said = layer.args[0] if isinstance(layer, Stray) and len(layer.args) == 1 else layer
+    return _KINDS.get(said) if type(said) in (str, int) else None

@@ -148,12 +148,13 @@ def test_stages_that_are_given_keep_the_predicting_layer_last(tmp_path: Path) ->
     assert torch.equal(last["model0"]["decoder.layers.0.self_attention.linear_proj.weight"], weights["model.layers.5.self_attn.o_proj.weight"])
     assert not [name for name in last["model0"] if name.startswith("mtp.")]
     assert torch.equal(last["model1"]["mtp.layers.0.eh_proj.weight"], weights["model.layers.6.eh_proj.weight"])
-    with pytest.raises(MappingError, match="do not hold each of the"):
+    with pytest.raises(MappingError, match="layer` 6 stands after all others"):
         ckptc.convert(tmp_path / "hf", tmp_path / "no", to="megatron-legacy", pp=2, stages=[[0, 1, 2, 6], [3, 4, 5]])
 
 
 def on_rank(whole: Weights, stage: int, pp: int, t: int, tp: int, e: int, ep: int, predictor: str) -> Weights:
-    """What one rank holds of Megatron-core's whole tensors in a turn; `stage` of `pp` counts through all turns."""
+    """What one rank holds of Megatron-core's whole tensors in a turn; `stage` of `pp` counts through all turns. The one that
+    predicts further tokens has the embedding as well (GPTModel.mtp_process, megatron/core/models/gpt/gpt_model.py)."""
     out: Weights = {}
     per_stage, per_rank = LAYERS // pp, EXPERTS // ep
     for name, tensor in whole.items():
@@ -163,7 +164,7 @@ def on_rank(whole: Weights, stage: int, pp: int, t: int, tp: int, e: int, ep: in
             if number // per_stage != stage:
                 continue
             name = name.replace(f"layers.{number}.", f"layers.{number % per_stage}.", 1)
-        elif (name.startswith("embedding.") and stage != 0) or (not name.startswith("embedding.") and stage != pp - 1):
+        elif (name.startswith("embedding.") and stage not in (0, pp - 1)) or (not name.startswith("embedding.") and stage != pp - 1):
             continue
         name = name.replace("transformer_layer", predictor)
         if ".experts.experts." in name:
