@@ -56,7 +56,7 @@ def check(files: Files, as_json: options.Json = False) -> None:
         try:
             path = library.mapping_path(name)
             own = library.read_mapping(path)
-            found = check_families(library.load([path]))
+            found = (*check_families(library.load([path])), *library.check_templates(own))
         except MappingError as error:
             found = error.diagnostics
         records += [to_record(d) for d in found]

@@ -26,7 +26,8 @@ from ..dsl.tree import (
     TensorDecl,
     Text,
 )
-from .check_names import Names, check_expr, check_hole, check_index, check_where, unknown
+from .check_files import check_files, check_formats
+from .check_names import Names, check_expr, check_hole, check_index, check_made, check_where, unknown
 from .lets import labels, mentions
 from .link import Family, FlatLayout
 from .match import tensors_of
@@ -134,6 +135,8 @@ def _layout(family: Family, layout: FlatLayout) -> Iterator[Diagnostic]:
     for ignore in layout.ignores:
         yield from check_expr(ignore.when, names) if ignore.when is not None else ()
         yield from check_where(ignore.where, names, ignore.span)
+    yield from check_files(layout)
+    yield from check_formats(layout)
     yield from _stored(family, layout, names)
 
 
@@ -193,8 +196,10 @@ def _rule(rule: Rule, family: Family, layout: FlatLayout, names: Names) -> Itera
     if rule.when is not None:
         yield from check_expr(rule.when, names)
     yield from check_where(rule.where, names, rule.span)
-    for arg in rule.made.args if rule.made else ():
-        yield from check_expr(arg, names)
+    if rule.made is not None:
+        yield from check_made(rule.made)
+        for arg in rule.made.args:
+            yield from check_expr(arg, names)
     if rule.on is not None and not any(isinstance(x, Stages) for x in layout.items):
         title = f"`on {rule.on}` means nothing here: the layout has no stages"
         yield Diagnostic("misplaced-on", title, (Label(rule.span),), help=f"remove `on {rule.on}`")

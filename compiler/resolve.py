@@ -13,7 +13,6 @@ from ..dsl.tree import (
     Carry,
     Expr,
     Files,
-    Formats,
     Index,
     Let,
     Literal,
@@ -29,6 +28,9 @@ from ..dsl.tree import (
     State,
     Text,
 )
+from ..runtime.plan import IN_NAMED_FILES
+from .check_files import check_files, check_formats, formats_of, no_files
+from .check_names import check_made
 from .lets import check_lets
 from .link import Family, FlatLayout
 from .match import tensors_of
@@ -115,6 +117,8 @@ def resolve(
     layout nothing is made: what a source leaves out stays out.
     """
     layout = family.layout(layout_name)
+    if wrong := (*check_files(layout), *check_formats(layout)):
+        raise MappingError(*wrong)
     params = bind_params(layout, given)
     words = layout.words
     scope = Scope(dict(sizes.values) | dict(params), words=words, origins=dict(sizes.origins))
@@ -139,12 +143,14 @@ def resolve(
             lets[item.name] = item.value
     check_lets(lets)
     files = next((x.names for x in items if isinstance(x, Files) and holds(x.when, scope)), ())
-    containers = next((x for x in reversed(items) if isinstance(x, Formats)), Formats(("safetensors",)))
+    containers = formats_of(layout)
     formats = containers.names
     if format is not None and format not in formats:
         raise MappingError(
             Diagnostic("unknown-format", f"layout `{layout.name}` does not live in `{format}` files", help=f"--format takes {', '.join(formats)}")
         )
+    if not files and (format or formats[0]) in IN_NAMED_FILES:
+        raise MappingError(no_files(layout, format or formats[0], containers.span))
     ranks = {p.name: _rank_size(p, params[p.name]) for p in layout.params if p.rank}
     declared = next((x for x in items if isinstance(x, Stages)), None)
     return Side(
@@ -237,6 +243,8 @@ def _made(layout: FlatLayout, sizes: Sizes, scope: Scope, family: Family) -> Ite
         name, call = rule.tensor, rule.made
         if call is None or name is None or name not in sizes.absent or not holds(rule.when, scope):
             continue
+        if wrong := tuple(check_made(call)):
+            raise MappingError(*wrong)
         axes = tuple(axis.name for axis in declared[name].axes)
         shape = tuple(whole_value(sizes.values.get(axis), f"axis `{axis}`", call.span) for axis in axes)
         yield MadeTensor(Tensor(name, axes, shape), call.function, tuple(number_of(a, scope) for a in call.args), rule.span)

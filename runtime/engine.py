@@ -18,6 +18,7 @@ from .compare import compare_copies
 from .fault import Fault
 from .fill import Filler, Sources, buffer
 from .in_kernel import Copier
+from .inside import confine
 from .kernels import Array, Kernel
 from .mean import work_out
 from .nemo_write import bound_for
@@ -60,6 +61,7 @@ def run(
     """Writes the target checkpoint to the folder, or the archive, `out_dir`: whole, or not at all."""
     began = time.perf_counter()
     out = os.path.abspath(os.fspath(out_dir))
+    confine(bound.names, out if merge and os.path.isdir(out) else None)
     bound = bound_for(bound, out)
     archive = bound.files[0].name if bound.around else ""
     if archive and merge:
@@ -73,7 +75,7 @@ def run(
         compared = compare_copies(bound, memory, asked, progress) if check_copies else 0
         averaged = work_out(bound, memory)
         for each in bound.puts:
-            put(os.path.join(root, each.file), each)
+            put(root, each)
         read, calls = _work(bound, plan, root, workers, progress, kernels, began)
     return Report(
         time.perf_counter() - began, read + compared + averaged, bound.bytes_written, plan.buffer_bytes * workers, bound.names, calls, compared

@@ -14,6 +14,12 @@ from typing import TypeAlias
 VERSION = 1
 Scalar: TypeAlias = int | float | str | bool | None
 Coords: TypeAlias = tuple[int, ...]
+# The containers that are known. Of some, tensors are in a folder, not in files; some have no names of files by themselves.
+IN_FOLDERS = ("torch_dist", "zarr")
+IN_NAMED_FILES = ("xser",)
+FORMATS = ("safetensors", "bin", "pt", "xser", "nemo", "megatron", *IN_FOLDERS)
+# What calculates tensors that no file holds, and how many numbers each function takes.
+FUNCTIONS = {"rope": 1}
 
 
 @dataclass(frozen=True)

@@ -61,7 +61,7 @@ def importers(package: str) -> set[str]:
     ("room", "allowed"),
     [
         ("dsl", {"dsl"}),
-        ("compiler", {"dsl", "compiler", "runtime.plan", "runtime.fault"}),
+        ("compiler", {"dsl", "compiler", "runtime.plan", "runtime.fault", "runtime.inside"}),
         ("runtime", {"runtime"}),
         ("mappings", set()),
     ],

@@ -1,0 +1,153 @@
+"""A mapping, a plan or an option may name files; none of them lies outside the destination."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+import ckptc as api
+from ckptc.compiler.emit import emit_python
+from ckptc.runtime.plan_file import dump_plan
+
+MODEL = """
+model mlp {
+  axes { layer hidden ffn }
+  up [layer, ffn, hidden]
+}
+layout plain of mlp {
+  "layers.{layer}.up" = up [ffn, hidden]
+}
+layout other of mlp (rank tp = 1) {
+  files "model/rank_{tp}.pt"
+  format pt
+  ITEM
+  "up.{layer}" = up [ffn/tp, hidden]
+}
+"""
+
+
+@pytest.fixture
+def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    work = tmp_path / "work"
+    (work / "src").mkdir(parents=True)
+    monkeypatch.chdir(work)
+    save_file({f"layers.{i}.up": torch.arange(i, i + 6 * 4.0).reshape(6, 4) for i in range(3)}, "src/model.safetensors")
+    return Path("src")
+
+
+def mapping(item: str = "") -> Path:
+    Path("m.ckmap").write_text(MODEL.replace("ITEM", item))
+    return Path("m.ckmap")
+
+
+def everything(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file() and p.suffix != ".ckmap"}
+
+
+@pytest.mark.parametrize(
+    "item",
+    ['text "../precious" "x"', 'text "/PLACE/new" "x"', 'files "../rank_{tp}.pt"', 'files "/PLACE/rank_{tp}.pt"', 'config "../c.json" { hidden = size }'],
+)
+def test_a_mapping_that_names_a_file_elsewhere_is_refused_at_its_line_and_nothing_changes(item, source, tmp_path, ckptc):
+    (tmp_path / "precious").write_text("mine")
+    item = item.replace("PLACE", str(tmp_path))
+    own = mapping(item)
+    before = everything(tmp_path)
+    line = 12
+    for command in (
+        ["check", own],
+        ["convert", source, "dst", "--to", "other", "--mapping", own, "--set", "hidden=4"],
+        ["compile", own, "--from", "plain", "--to", "other", "--set", "layer=3", "--set", "ffn=6", "--set", "hidden=4"],
+    ):
+        done = ckptc(*command)
+        assert done.code == 1
+        assert "error[outside-destination]" in done.err
+        assert f"m.ckmap:{line}:3" in done.err
+    assert everything(tmp_path) == before
+
+
+def test_a_template_is_beside_its_mapping_or_below_it(source, tmp_path, ckptc):
+    (tmp_path / "secret").write_text("{}")
+    Path("link.j2").symlink_to(tmp_path / "secret")
+    for name in ("../secret", str(tmp_path / "secret"), "link.j2"):
+        own = mapping(f'config "c.json" template "{name}" {{ hidden = size }}')
+        for command in (["check", own], ["convert", source, "dst", "--to", "other", "--mapping", own, "--from", "plain", "--set", "hidden=4"]):
+            done = ckptc(*command)
+            assert done.code == 1
+            assert "error[outside-mapping]" in done.err
+    done = ckptc("check", mapping('config "c.json" template "hf.json.j" { hidden = size }'))
+    assert "error[no-template]" in done.err
+    assert "did you mean `hf.json.j2`?" in done.err
+
+
+def test_a_used_mapping_is_beside_the_one_that_uses_it_or_below(source, tmp_path, ckptc):
+    (tmp_path / "up.ckmap").write_text("model other { axes { a }  x [a] }")
+    Path("m.ckmap").write_text('use "../up.ckmap"\n' + MODEL.replace("ITEM", ""))
+    done = ckptc("check", "m.ckmap")
+    assert done.code == 1
+    assert "error[outside-mapping]" in done.err
+
+
+def test_a_template_reaches_nothing_of_python(source, ckptc):
+    Path("t.j2").write_text('{"a": "{{ hidden.__class__.__mro__ }}"}')
+    own = mapping('config "c.json" template "t.j2" { hidden = size }')
+    done = ckptc("convert", source, "dst", "--to", "other", "--mapping", own, "--from", "plain", "--set", "hidden=4")
+    assert done.code == 1
+    assert "error[bad-template]" in done.err
+
+
+@pytest.mark.parametrize("name", ["../precious", "a/../../precious", "/precious"])
+def test_a_plan_that_was_made_by_hand_writes_nothing_elsewhere(name, source, tmp_path, ckptc):
+    (tmp_path / "precious").write_text("mine")
+    plan = api.plan(source, to="other", mapping=mapping(), hidden=4)
+    bad = replace(plan.data, files=((name, "x"),))
+    Path("bad.ckplan").write_text(dump_plan(bad))
+    assert "error[bad-plan]" in ckptc("run", "bad.ckplan", source, "dst").err
+    with pytest.raises(api.Fault) as refused:
+        replace(plan, data=bad).run("dst")
+    assert refused.value.code == "outside-destination"
+    space: dict[str, object] = {"__name__": "emitted"}
+    exec(compile(emit_python(bad), "emitted.py", "exec"), space)
+    from ckptc.runtime.module import run_module
+
+    with pytest.raises(api.Fault) as refused:
+        run_module(space["PLAN"], space["KERNELS"], source, "dst")  # type: ignore[arg-type]
+    assert refused.value.code == "outside-destination"
+    assert (tmp_path / "precious").read_text() == "mine"
+    assert not Path("dst").exists()
+
+
+def test_a_single_file_lies_within_the_destination(source, tmp_path, ckptc):
+    done = ckptc("convert", source, "dst", "--to", "plain", "--mapping", mapping(), "--set", "hidden=4", "--single-file", "a/../../x.safetensors")
+    assert done.code == 1
+    assert "error[bad-file-name]" in done.err
+    assert not (tmp_path / "x.safetensors").exists()
+
+
+def test_merging_writes_through_no_link_that_leads_out_of_the_destination(source, tmp_path):
+    plan = api.plan(source, to="other", mapping=mapping(), hidden=4)
+    (tmp_path / "elsewhere").mkdir()
+    Path("dst").mkdir()
+    Path("dst/model").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(api.Fault) as refused:
+        plan.run("dst", merge=True)
+    assert refused.value.code == "outside-destination"
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+    Path("dst/model").unlink()
+    Path("dst/kept").mkdir()
+    Path("dst/model").symlink_to("kept")
+    plan.run("dst", merge=True)
+    assert [p.name for p in Path("dst/kept").iterdir()] == ["rank_0.pt"]
+
+
+def test_merging_replaces_a_link_in_a_files_place_and_not_what_it_leads_to(source, tmp_path):
+    (tmp_path / "precious").write_text("mine")
+    Path("dst/model").mkdir(parents=True)
+    Path("dst/model/rank_0.pt").symlink_to(tmp_path / "precious")
+    api.plan(source, to="other", mapping=mapping(), hidden=4).run("dst", merge=True)
+    assert (tmp_path / "precious").read_text() == "mine"
+    assert not Path("dst/model/rank_0.pt").is_symlink()
