@@ -24,7 +24,7 @@ from .runtime.checkpoint import Checkpoint
 from .runtime.fault import Fault
 from .runtime.plan import Plan as PlanData
 from .runtime.plan_file import load_plan as read_plan_file
-from .runtime.plan_file import save_plan
+from .runtime.plan_file import save_plan, write_text
 from .runtime.window import SideFile
 from .side_files import side_files, target_side
 
@@ -76,13 +76,13 @@ class Plan:
             raise Fault("not-saved", "a plan with optimizer state is of one checkpoint, and is not saved", help="run it where it is made")
 
     def emit(self, path: str | Path | None = None) -> str:
-        """The plan as a self-contained Python module; also written to `path` if given."""
+        """The plan as a self-contained Python module; also written to `path` if given, in place of what is there."""
         from .compiler.emit import emit_python
 
         self._refuse_trees()
         text = emit_python(self.data)
         if path is not None:
-            Path(path).write_text(text, encoding="utf-8")
+            write_text(path, text)
         return text
 
     def _bound(self, source: str | Path | Checkpoint | None, **options: Any) -> Bound:

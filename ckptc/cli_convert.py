@@ -82,8 +82,10 @@ def convert(
     stage_list = options.stages(stages)
     from . import api
     from .hub import find_source
+    from .runtime.path_names import refuse_remote_target
     from .single_file import into_single_file
 
+    refuse_remote_target(dst)
     place = find_source(src, revision, progress and not quiet and not as_json)
     plan = api.plan(
         place, to=to, from_=from_, mapping=mapping, family=family, config=config, format=format,
@@ -184,7 +186,9 @@ def execute(
     """Say what will happen, do it, say what happened. `place` is where the files of `src` are."""
     from .account import header, record
     from .meter import Meter, size
+    from .runtime.path_names import refuse_remote_target
 
+    refuse_remote_target(dst)
     totals = plan.totals(
         place, max_shard_size=running["max_shard_size"], memory=running["memory"], workers=running["workers"], dst=dst
     )

@@ -23,6 +23,7 @@ from .kernels import Array, Kernel
 from .mean import work_out
 from .nemo_write import bound_for
 from .open_files import room
+from .path_names import refuse_remote_target
 from .progress import EVERY_SECONDS, OnProgress, Progress
 from .put import put
 from .schedule import Budget, Recipes, Schedule, budget, schedule, scratch, tiled
@@ -60,6 +61,7 @@ def run(
 ) -> Report:
     """Writes the target checkpoint to the folder, or the archive, `out_dir`: whole, or not at all."""
     began = time.perf_counter()
+    refuse_remote_target(out_dir)
     out = os.path.abspath(os.fspath(out_dir))
     confine(bound.names, out if merge and os.path.isdir(out) else None)
     bound = bound_for(bound, out)

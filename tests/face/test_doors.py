@@ -151,3 +151,60 @@ def test_merging_replaces_a_link_in_a_files_place_and_not_what_it_leads_to(sourc
     api.plan(source, to="other", mapping=mapping(), hidden=4).run("dst", merge=True)
     assert (tmp_path / "precious").read_text() == "mine"
     assert not Path("dst/model/rank_0.pt").is_symlink()
+
+
+@pytest.mark.parametrize(
+    ("place", "what_to_do"),
+    [
+        ("s3://bucket/out", "aws s3 cp --recursive FOLDER s3://bucket/out"),
+        ("gs://bucket/x.nemo", "gcloud storage cp -r FOLDER gs://bucket/x.nemo"),
+        ("hf://org/name", "hf upload org/name FOLDER"),
+        ("https://example.com/x", "write to a local folder, and upload it from there"),
+        ("file:///tmp/x", "write to /tmp/x"),
+    ],
+)
+def test_a_url_is_no_destination_and_no_folder_of_its_name_is_made(place, what_to_do, source, ckptc):
+    before = everything(Path())
+    own = mapping()
+    for more in ([], ["--dry-run"], ["-q", "--overwrite"]):
+        done = ckptc("convert", source, place, "--to", "other", "--mapping", own, "--set", "hidden=4", *more)
+        assert done.code == 1
+        assert f"error[remote-path]: {place.replace(':///', '://')} is a URL" in done.err
+        assert what_to_do in done.err
+    plan = api.plan(source, to="other", mapping=own, hidden=4)
+    for act in (plan.run, plan.save, plan.emit, lambda dst: plan.run(Path(dst))):
+        with pytest.raises(api.Fault) as refused:
+            act(place)
+        assert refused.value.code == "remote-path"
+    assert everything(Path()) == before
+    assert not any(":" in p.name for p in Path().iterdir())
+
+
+@pytest.mark.parametrize(
+    ("place", "what_to_do"),
+    [
+        ("s3://bucket/llama", "aws s3 cp --recursive s3://bucket/llama FOLDER"),
+        ("https://huggingface.co/org/name", "hf://org/name"),
+        ("https://huggingface.co/org/name/tree/main", "hf://org/name"),
+        ("file:///tmp/x", "name the path: /tmp/x"),
+    ],
+)
+def test_a_url_that_is_not_of_the_hub_is_no_source(place, what_to_do, ckptc):
+    for arguments in (["convert", place, "dst", "--to", "hf"], ["inspect", place], ["compile", "llama", "--from", "hf", "--to", "nxdt", "--config", place]):
+        done = ckptc(*arguments)
+        assert done.code == 1
+        assert "error[remote-path]" in done.err
+        assert what_to_do in done.err
+
+
+def test_a_path_that_is_not_there_is_told_from_one_that_is_nearly_called_so(llama, ckptc, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    Path("demo").mkdir()
+    Path("demo/llama-hf").symlink_to(Path(llama).resolve())
+    done = ckptc("inspect", "demo/lama-hf")
+    assert done.code == 1
+    assert done.err.splitlines()[0].startswith("error[hub-offline]: there is no path `demo/lama-hf`, and")
+    assert "did you mean `demo/llama-hf`?" in done.err
+    done = ckptc("inspect", "./dem/llama-hf")
+    assert done.err.splitlines()[0] == "error[no-checkpoint]: `./dem/llama-hf` does not exist"
+    assert "did you mean `./demo/llama-hf`?" in done.err
