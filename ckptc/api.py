@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from . import library
 from .arguments import at_least_one, check_dtype, parse_size, stage_lists
@@ -26,6 +26,7 @@ from .runtime.plan import Plan as PlanData
 from .runtime.plan_file import load_plan as read_plan_file
 from .runtime.plan_file import save_plan, write_text
 from .runtime.window import SideFile
+from .settings import joined, of_layout
 from .side_files import side_files, target_side
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ class Plan:
 
     `extra` are side files that are copied beside the result byte for byte. `asked` is how the source was
     named: a path, or a repository of the hub. `trees` are the values in which a target file's tensors stand, by file.
+    `values` are the sizes and settings of the model; a plan that was loaded has none.
     """
 
     data: PlanData
@@ -50,6 +52,7 @@ class Plan:
     asked: str | None = None
     trees: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    values: Mapping[str, Any] = field(default_factory=dict, repr=False)
     _known: dict[Any, Bound] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __str__(self) -> str:
@@ -142,25 +145,20 @@ class Plan:
         )  # fmt: skip
 
     def stream(
-        self, *, source: str | Path | None = None, device: str = "cpu", **ranks: int
-    ) -> Iterator[tuple[str, torch.Tensor]]:
+        self, ranks: Mapping[str, int] | Literal["all"] | None = None, *, source: str | Path | None = None, device: str = "cpu", **degrees: int
+    ) -> Iterator[tuple[Any, torch.Tensor]]:
         """`(name, tensor)` for every target tensor of one rank (`tp=3, pp=0`), with no file written.
 
-        Tensors come in the order of the target's files, row-major, in the target's dtypes, one at a time.
+        Ranks may stand in `ranks` too (`{"tp": 3}`). Each degree above 1 needs its rank: else ranks would give different
+        tensors under one name. With `ranks="all"` the tensors of all of them come, as `((file, name), tensor)`.
+        Tensors come in the order of the target's files, row-major, in the target's dtypes, one at a time. Raises `Fault`
+        for ranks that are missing or that there are not.
         """
-        import torch
+        from .streaming import stream, stream_files, which
 
-        from .runtime.engine import stream
-
-        degrees = dict(self.data.target.ranks)
-        for rank, number in ranks.items():
-            if not 0 <= number < degrees.get(rank, 0):
-                there = ", ".join(f"{name} = 0 to {n - 1}" for name, n in degrees.items()) or "no ranks"
-                raise Fault("unknown-rank", f"layout `{self.data.target.layout}` has no {rank} = {number}", notes=(f"it has {there}",))
-        for name, dtype, shape, buffer in stream(self._bound(source), ranks or None):
-            kind = getattr(torch, dtype)
-            flat = torch.frombuffer(buffer, dtype=kind) if len(buffer) else torch.empty(0, dtype=kind)
-            yield name, flat.reshape(shape).to(device)
+        chosen = which(self.data.target, ranks, degrees)
+        bound = self._bound(source)
+        return stream_files(bound, device) if chosen is None else stream(bound, chosen, device)
 
 
 def load_plan(path: str | Path) -> Plan:
@@ -181,31 +179,33 @@ def plan(
     compare_all: bool = False,
     revision: str | None = None,
     stages: Sequence[Sequence[int]] | None = None,
+    settings: Mapping[str, Scalar] | None = None,
     source_settings: Mapping[str, Scalar] | None = None,
     optimizer: bool = False,
     dp: int | None = None,
     model_id: str | None = None,
     tokenizer: str | Path | None = None,
-    **settings: Scalar,
+    **degrees: Scalar,
 ) -> Plan:
     """Plan a conversion of the checkpoint at `src` to layout `to`, from headers alone.
 
     `src` is a path, or a repository of the hub, `org/name` or `hf://org/name@revision`, whose files are fetched first.
-    `settings` are the target's degrees and parameters (`tp=8, pp=2, kv_multiplier=4`), or axes and settings
-    of the model; what only the source has goes there. Where both sides are of one layout, what is not given stays as
-    it is in the source. The family, the source's layout and its parameters are found from the files unless given.
+    `settings` are the target's degrees and parameters (`{"tp": 8, "kv_multiplier": 4}`), or axes and settings
+    of the model; what only the source has goes there. Degrees may stand as keywords too (`tp=8, pp=2`), where no argument
+    is called so. Where both sides are of one layout, what is not given stays as it is in the source. The family, the source's layout and its parameters are found from the files unless given.
     `optimizer` takes zero1 optimizer state along, for `dp` data parallel ranks (as many as the source has). `model_id` and
     `tokenizer` (a file or a folder) are for the context of NeMo 2. Raises `MappingError` or `Fault`, each with diagnostics.
     """
     check_dtype(dtype)
+    given = joined(settings, degrees)
     wanted = Wanted(model_id, None if tokenizer is None else str(tokenizer))
     family = family_of(wanted, to, family)
     checkpoint = src if isinstance(src, Checkpoint) else open_source(src, revision)
     checkpoint = with_indices(checkpoint, mapping)
     found = found_in(checkpoint)
-    family_, layout, keys_layout, config_path = choose(checkpoint, found, to, from_, mapping, family, config, settings)
-    targets, sources, model = route(settings, family_, layout, family_.layout(to), to)
-    sources = said_by_files(checkpoint, layout) | sources | dict(source_settings or {})
+    family_, layout, keys_layout, config_path = choose(checkpoint, found, to, from_, mapping, family, config, given)
+    targets, sources, model = route(given, family_, layout, family_.layout(to), to)
+    sources = said_by_files(checkpoint, layout) | sources | of_layout(source_settings or {}, layout)
     sizes = sizes_of(family_, keys_layout, config_path, model, found, layout)
     source = fit_source(family_, layout, sizes, found, sources)
     owned = stage_lists(stages, family_.layout(to))
@@ -217,9 +217,9 @@ def plan(
     extra, notes = side.carried, (*checkpoint.notes, *side.notes)
     asked = str(src) if revision is None and not isinstance(src, Checkpoint) else None
     if not optimizer:
-        return Plan(compiled.plan, checkpoint, extra, asked, notes=(*notes, *_left_out(checkpoint, target, dp)))
+        return Plan(compiled.plan, checkpoint, extra, asked, notes=(*notes, *_left_out(checkpoint, target, dp)), values=sizes.values)
     with_state = add_state(compiled, family_, checkpoint, dp)
-    return Plan(with_state.plan, with_state.checkpoint, extra, asked, with_state.trees, notes)
+    return Plan(with_state.plan, with_state.checkpoint, extra, asked, with_state.trees, notes, sizes.values)
 
 
 def _left_out(checkpoint: Checkpoint, target: Side, dp: int | None) -> tuple[str, ...]:
@@ -240,13 +240,14 @@ def compile(
     format: str | None = None,
     dtype: str | None = None,
     stages: Sequence[Sequence[int]] | None = None,
+    settings: Mapping[str, Scalar] | None = None,
     source_settings: Mapping[str, Scalar] | None = None,
     model_id: str | None = None,
-    **settings: Scalar,
+    **degrees: Scalar,
 ) -> Plan:
     """Compile and prove a plan from a mapping and a config alone, with no checkpoint at hand.
 
-    Optional tensors are taken to be absent. Raises `MappingError` or `Fault`.
+    Settings and degrees are as those of `plan`. Optional tensors are taken to be absent. Raises `MappingError` or `Fault`.
     """
     check_dtype(dtype)
     wanted = Wanted(model_id)
@@ -256,15 +257,15 @@ def compile(
         raise Fault("unknown-family", f"{mapping} has no family `{family}`")
     family_ = choices[-1]
     left, right = family_.layout(from_), family_.layout(to)
-    targets, sources, model = route(settings, family_, left, right, to)
-    sources |= dict(source_settings or {})
+    targets, sources, model = route(joined(settings, degrees), family_, left, right, to)
+    sources |= of_layout(source_settings or {}, left)
     keys_layout = config_layout(family_, left, right, config)
     sizes = sizes_of(family_, keys_layout, Path(config) if config else None, model, None, left)
     source = resolve(family_, from_, sizes, sources)
     target = resolve(family_, to, sizes, targets, stages=stage_lists(stages, family_.layout(to)), format=format, makes=to != from_)
     place = Path(config) if config else None
     side = target_side(target, family_, keys_layout, place, dtype, wanted)
-    return Plan(compile_sides(source, target, dtype=dtype, files=side.texts).plan, notes=side.notes)
+    return Plan(compile_sides(source, target, dtype=dtype, files=side.texts).plan, notes=side.notes, values=sizes.values)
 
 
 def convert(src: str | Path, dst: str | Path, *, to: str, **options: Any) -> Report:

@@ -90,7 +90,7 @@ def convert(
     plan = api.plan(
         place, to=to, from_=from_, mapping=mapping, family=family, config=config, format=format,
         dtype=options.dtype(dtype), compare_all=compare_all_copies, stages=stage_list, source_settings=source_settings,
-        optimizer=optimizer, dp=dp, model_id=model_id, tokenizer=tokenizer, **settings,
+        optimizer=optimizer, dp=dp, model_id=model_id, tokenizer=tokenizer, settings=settings,
     )  # fmt: skip
     if single_file is not None:
         plan = into_single_file(plan, single_file)
@@ -175,7 +175,7 @@ def compiled(
 
     return api.compile(
         mapping, from_=from_, to=to, family=family, config=config, format=format, dtype=options.dtype(dtype),
-        stages=options.stages(stages), source_settings=source_settings, model_id=model_id, **settings,
+        stages=options.stages(stages), source_settings=source_settings, model_id=model_id, settings=settings,
     )  # fmt: skip
 
 

@@ -84,7 +84,7 @@ def _fitted(
         "layout": fit.layout.name,
         "degrees": dict(side.ranks),
         "settings": dict(side.params),
-        "axes": {n: v for n, v in sizes.values.items() if type(v) is int},
+        "axes": {n: v for n, v in sizes.values.items() if n in {axis for t in sizes.tensors.values() for axis in t.axes}},
     }
 
 

@@ -151,6 +151,7 @@ class Side:
     changed: tuple[str, ...] = ()  # parameters that are not at their defaults
     omitted: tuple[str, ...] = ()  # tensors of the model that the layout leaves out on purpose
     objects: tuple[tuple[str, tuple[tuple[str, int, int], ...]], ...] = ()
+    met: tuple[tuple[str, int], ...] = ()  # of `ignored`, those that the checkpoint has that the plan was made for: how many
 
 
 @dataclass(frozen=True)

@@ -208,3 +208,62 @@ def test_a_path_that_is_not_there_is_told_from_one_that_is_nearly_called_so(llam
     done = ckptc("inspect", "./dem/llama-hf")
     assert done.err.splitlines()[0] == "error[no-checkpoint]: `./dem/llama-hf` does not exist"
     assert "did you mean `./demo/llama-hf`?" in done.err
+
+
+CLASHES = """
+model mlp {
+  axes { layer hidden ffn }
+  settings { kind = "plain"  scale = 1.0  twice = false }
+  up [layer, ffn, hidden]
+}
+layout plain of mlp {
+  "layers.{layer}.up" = up [ffn, hidden]
+}
+layout other of mlp (rank dp = 1, format = blocks | nan, to = "x", config = 1, dtype = false, overwrite = 1) {
+  files "rank_{dp}.pt"
+  format pt
+  text "said" "7" when format == nan
+  "up.{layer}" = up [ffn/dp, hidden]
+}
+"""
+
+
+def test_parameters_may_be_called_as_arguments_are(source, ckptc):
+    Path("m.ckmap").write_text(CLASHES)
+    done = ckptc("convert", source, "dst", "--to", "other", "--mapping", "m.ckmap", "--set", "hidden=4", "--set", "dp=2", "--set", "dtype=true", "--set", "to=7", "--set", "config=3", "--set", "overwrite=2", "--set", "format=nan")
+    assert (done.code, done.err) == (0, "")
+    assert sorted(p.name for p in Path("dst").iterdir()) == ["rank_0.pt", "rank_1.pt", "said"]
+    settings = {"hidden": 4, "dp": 2, "dtype": True, "to": "7", "config": 3, "overwrite": 2}
+    plan = api.plan(source, to="other", mapping="m.ckmap", settings=settings)
+    assert dict(plan.data.target.params) == {"format": "blocks", "to": "7", "config": 3, "dtype": True, "overwrite": 2}
+    assert dict(plan.data.target.ranks) == {"dp": 2}
+    report = api.convert(source, "dst2", to="other", mapping="m.ckmap", settings=settings)
+    assert report.files == ("rank_0.pt", "rank_1.pt")
+    compiled = api.compile("m.ckmap", from_="plain", to="other", settings={"layer": 3, "ffn": 6, **settings})
+    assert dict(compiled.data.target.params) == dict(plan.data.target.params)
+
+
+@pytest.mark.parametrize(
+    ("pair", "wrong"),
+    [("config=true", "a whole number, not `True`"), ("dtype=1", "true or false, not `1`"), ("format=seven", "is one of blocks, nan"), ("config=x", "a whole number, not `x`")],
+)
+def test_a_value_is_read_as_its_parameter_is_declared(pair, wrong, source, ckptc):
+    Path("m.ckmap").write_text(CLASHES)
+    done = ckptc("convert", source, "dst", "--to", "other", "--mapping", "m.ckmap", "--set", "hidden=4", "--set", pair)
+    assert done.code == 1
+    assert wrong in done.err
+
+
+def test_a_models_settings_are_read_as_they_are_declared(source):
+    from ckptc.typed_text import Text
+
+    Path("m.ckmap").write_text(CLASHES)
+    given = {"hidden": Text("4"), "kind": Text("12"), "scale": Text("2"), "twice": Text("true")}
+    values = api.plan(source, to="plain", mapping="m.ckmap", settings=given).values
+    assert {name: values[name] for name in given} == {"hidden": 4, "kind": "12", "scale": 2, "twice": True}
+    assert [type(values[name]) for name in given] == [int, str, int, bool]
+
+
+def test_a_degree_is_given_once(source):
+    with pytest.raises(api.Fault, match="given-twice"):
+        api.plan(source, to="other", mapping=mapping(), tp=1, settings={"tp": 2, "hidden": 4})

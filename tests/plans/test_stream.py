@@ -53,9 +53,29 @@ def test_rank_files_stream_as_whole_tensors(hf: Path, nxdt: Path) -> None:
     assert same(dict(plan.stream()), {n: t.float() for n, t in MODEL.tensors().items()})
 
 
-def test_all_ranks_stream_where_none_is_named(hf: Path, nxdt: Path) -> None:
-    names = [name for name, _ in ckptc.plan(hf, to="nxdt", **SETTINGS).stream()]
-    assert sorted(names) == sorted(n for tensors in rank_files(nxdt).values() for n in tensors)
+def test_all_ranks_stream_with_their_files_where_that_is_asked_for(hf: Path, nxdt: Path) -> None:
+    streamed = dict(ckptc.plan(hf, to="nxdt", **SETTINGS).stream(ranks="all"))
+    files = rank_files(nxdt)
+    assert streamed.keys() == {(file, name) for file, tensors in files.items() for name in tensors}
+    for file, tensors in files.items():
+        assert same({name: streamed[file, name] for name in tensors}, tensors)
+
+
+def test_of_shards_the_file_is_the_one_that_would_be_written(hf: Path) -> None:
+    streamed = dict(ckptc.plan(hf, to="hf").stream("all"))
+    assert same({name: tensor for (_, name), tensor in streamed.items()}, MODEL.tensors())
+    assert {file for file, _ in streamed} == {"model.safetensors"}
+
+
+@pytest.mark.parametrize(("ranks", "missing"), [({}, "tp = 3, pp = 2"), ({"tp": 1}, "pp = 2"), ({"pp": 0}, "tp = 3")])
+def test_a_degree_without_its_rank_is_refused_since_names_would_stand_for_several_tensors(ranks: dict[str, int], missing: str, hf: Path) -> None:
+    plan = ckptc.plan(hf, to="nxdt", **SETTINGS)
+    for ask in (lambda: plan.stream(**ranks), lambda: plan.stream(ranks)):
+        with pytest.raises(ckptc.Fault) as fault:
+            ask()
+        assert fault.value.code == "no-rank"
+        assert f"is cut over {missing}" in fault.value.title
+        assert 'ranks="all"' in fault.value.help
 
 
 def test_no_file_is_written(hf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
