@@ -17,6 +17,7 @@ from .compiler.resolve import Side, resolve
 from .compiler.sizes import Scalar
 from .dsl.nearest import nearest
 from .hub import open_source
+from .known_config import known_config
 from .nemo2_side import LAYOUT as NEMO_2
 from .nemo2_side import Wanted, family_of
 from .optimizer_state import add_state, state_folder
@@ -203,7 +204,9 @@ def plan(
     checkpoint = src if isinstance(src, Checkpoint) else open_source(src, revision)
     checkpoint = with_indices(checkpoint, mapping)
     found = found_in(checkpoint)
-    family_, layout, keys_layout, config_path = choose(checkpoint, found, to, from_, mapping, family, config, given)
+    chosen = choose(checkpoint, found, to, from_, mapping, family, config, given)
+    known = known_config(model_id) if chosen[3] is None else None
+    family_, layout, keys_layout, config_path = choose(checkpoint, found, to, from_, mapping, family, known[0], given) if known else chosen
     targets, sources, model = route(given, family_, layout, family_.layout(to), to)
     sources = said_by_files(checkpoint, layout) | sources | of_layout(source_settings or {}, layout)
     sizes = sizes_of(family_, keys_layout, config_path, model, found, layout)
@@ -214,7 +217,7 @@ def plan(
     target = resolve(family_, to, sizes, targets, stages=owned, format=format, makes=to != source.layout)
     side = side_files(checkpoint, source, target, family_, keys_layout, config_path, dtype, wanted)
     compiled = compile_sides(source, target, found=found, compare_all=compare_all, dtype=dtype, files=side.texts)
-    extra, notes = side.carried, (*checkpoint.notes, *side.notes)
+    extra, notes = side.carried, (*checkpoint.notes, *((known[1],) if known else ()), *side.notes)
     asked = str(src) if revision is None and not isinstance(src, Checkpoint) else None
     if not optimizer:
         return Plan(compiled.plan, checkpoint, extra, asked, notes=(*notes, *_left_out(checkpoint, target, dp)), values=sizes.values)

@@ -74,7 +74,7 @@ def inspect(
 @app.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
 def compat(
     script: Annotated[
-        str, typer.Argument(metavar="SCRIPT", help="The script's name: checkpoint_converter or convert_zero_checkpoints", show_default=False)
+        str, typer.Argument(metavar="SCRIPT", help="The script, such as checkpoint_converter.py; `python3` or a launcher before it is skipped.", show_default=False)
     ],
     arguments: Annotated[
         list[str] | None, typer.Argument(metavar="ARGS...", help="The script's own arguments.")
