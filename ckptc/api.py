@@ -214,7 +214,7 @@ def plan(
     owned = stage_lists(stages, family_.layout(to))
     if to == source.layout:
         targets, owned = as_source(source, layout, targets, owned)
-    target = resolve(family_, to, sizes, targets, stages=owned, format=format, makes=to != source.layout)
+    target = resolve(family_, to, sizes, targets, stages=owned, format=format, **_between(source, to))
     side = side_files(checkpoint, source, target, family_, keys_layout, config_path, dtype, wanted)
     compiled = compile_sides(source, target, found=found, compare_all=compare_all, dtype=dtype, files=side.texts)
     extra, notes = side.carried, (*checkpoint.notes, *((known[1],) if known else ()), *side.notes)
@@ -223,6 +223,11 @@ def plan(
         return Plan(compiled.plan, checkpoint, extra, asked, notes=(*notes, *_left_out(checkpoint, target, dp)), values=sizes.values)
     with_state = add_state(compiled, family_, checkpoint, dp)
     return Plan(with_state.plan, with_state.checkpoint, extra, asked, with_state.trees, notes, sizes.values)
+
+
+def _between(source: Side, to: str) -> dict[str, Any]:
+    """What a target of another layout makes, and leaves out because the source has it only calculated."""
+    return {"makes": True, "calculated": source.calculated} if to != source.layout else {}
 
 
 def _left_out(checkpoint: Checkpoint, target: Side, dp: int | None) -> tuple[str, ...]:
@@ -265,7 +270,7 @@ def compile(
     keys_layout = config_layout(family_, left, right, config)
     sizes = sizes_of(family_, keys_layout, Path(config) if config else None, model, None, left)
     source = resolve(family_, from_, sizes, sources)
-    target = resolve(family_, to, sizes, targets, stages=stage_lists(stages, family_.layout(to)), format=format, makes=to != from_)
+    target = resolve(family_, to, sizes, targets, stages=stage_lists(stages, family_.layout(to)), format=format, **_between(source, to))
     place = Path(config) if config else None
     side = target_side(target, family_, keys_layout, place, dtype, wanted)
     return Plan(compile_sides(source, target, dtype=dtype, files=side.texts).plan, notes=side.notes, values=sizes.values)

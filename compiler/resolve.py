@@ -93,6 +93,12 @@ class Side:
     made: tuple[MadeTensor, ...] = ()  # tensors that the source lacks, and how they are calculated
     state: State | None = None  # where an optimizer's state is
     read_only: bool = False
+    buffers: frozenset[str] = frozenset()  # tensors that are no weights: those that the model calls optional, or rules make
+
+    @property
+    def calculated(self) -> frozenset[str]:
+        """The tensors that this layout stores and that a rule of it knows how to calculate."""
+        return frozenset(x.tensor for x in self.rules if x.rule.made is not None and x.tensor is not None)
 
     @property
     def turns(self) -> dict[str, int]:
@@ -110,11 +116,13 @@ def resolve(
     stages: tuple[tuple[int, ...], ...] | None = None,
     format: str | None = None,
     makes: bool = False,
+    calculated: frozenset[str] = frozenset(),
 ) -> Side:
     """Settle a layout's parameters, guards and stages. `stages` are explicit layer lists per pipeline stage.
 
     `makes`: the side is the target of another layout, and makes what the source lacks where rules say how. Within a
-    layout nothing is made: what a source leaves out stays out.
+    layout nothing is made: what a source leaves out stays out. `calculated`: what another layout's source stores though it
+    can be calculated; a target that need not have it, and would not make it, leaves it out.
     """
     layout = family.layout(layout_name)
     if wrong := (*check_files(layout), *check_formats(layout)):
@@ -129,6 +137,10 @@ def resolve(
     omitted = tuple(
         t for x in items if isinstance(x, Omit) and holds(x.when, scope) for t in x.tensors if t in sizes.tensors
     )
+    optional = frozenset(t.name for t in family.model.tensors if t.optional)
+    makers = {x.rule.tensor for x in layout.rules if x.rule.made is not None and holds(x.rule.when, scope)}
+    spoken_of = {t for x in layout.rules for t in tensors_of(x.rule, layout)} if calculated else set()
+    omitted += tuple(t for t in sizes.tensors if t in (calculated & optional & spoken_of) - makers and t not in omitted)
     made = tuple(_made(layout, sizes, scope, family)) if makes else ()
     kept = {n: t for n, t in sizes.tensors.items() if n not in omitted} | {m.tensor.name: m.tensor for m in made}
     sizes = replace(sizes, tensors=kept, absent=(sizes.absent | {*omitted}) - {m.tensor.name for m in made})
@@ -177,6 +189,7 @@ def resolve(
         made,
         next((x for x in reversed(items) if isinstance(x, State) and holds(x.when, scope)), None),
         containers.read_only,
+        optional | {x.rule.tensor for x in layout.rules if x.rule.made is not None and x.rule.tensor is not None},
     )
 
 

@@ -50,6 +50,7 @@ class Stored:
     origin: str = ""  # file:line of the rule
     other_files: tuple[str, ...] = ()  # alternative spellings of `file` that a source may use
     shared: tuple[str, ...] = ()  # coordinates along which all but the first are copies that may be left out
+    buffer: bool = False  # no weight, such as rotary frequencies: `Plan.dtype` does not cast it
 
 
 @dataclass(frozen=True)
@@ -158,7 +159,7 @@ class Side:
 class Plan:
     """`steps` fill every target tensor exactly once. `checks` are steps whose both ends index
     `source.stored`: declared copies that must be equal in the checkpoint that is read. `files` are texts
-    to write beside the tensors (configs). `dtype` casts every floating tensor without a dtype of its own."""
+    to write beside the tensors (configs). `dtype` casts every floating tensor without a dtype of its own, but for buffers."""
 
     mapping: str
     source: Side
