@@ -13,6 +13,7 @@ from .dsl.diagnostic import Diagnostic, Label, MappingError
 from .dsl.nearest import nearest
 from .dsl.tree import Config, Mapping, Span
 from .runtime.inside import why_outside
+from .runtime.path_names import did_you_mean
 
 SHIPPED = Path(__file__).resolve().parent / "mappings"
 
@@ -27,7 +28,7 @@ def mapping_path(name: str | Path) -> Path:
     path = Path(name)
     if path.suffix == ".ckmap":
         if not path.exists():
-            raise MappingError(Diagnostic("no-mapping", f"there is no file {path}", help="see `ckptc list` for the mappings that ship with ckptc"))
+            raise MappingError(Diagnostic("no-mapping", f"there is no file {path}", help=did_you_mean(path) or "see `ckptc list` for the mappings that ship with ckptc"))
         return path
     shipped = SHIPPED / f"{name}.ckmap"
     if shipped.exists():
@@ -123,7 +124,7 @@ def template_path(block: Config) -> Path | None:
     """Where the template of a config block is: beside the mapping file that names it, else among those that ship."""
     if block.template is None:
         return None
-    mapping = _file_of(block.span.file)
+    mapping = file_of(block.span.file)
     _refuse_elsewhere(block.template, mapping, block.span, "template")
     beside, shipped = mapping.parent / block.template, SHIPPED / block.template
     path = beside if beside.is_file() else shipped
@@ -157,7 +158,7 @@ def check_templates(mapping: Mapping) -> Iterator[Diagnostic]:
             yield from error.diagnostics
 
 
-def _file_of(name: str) -> Path:
+def file_of(name: str) -> Path:
     """The mapping file that messages call so: the inverse of `display_name`."""
     return SHIPPED / Path(name).name if name.startswith("mappings/") and not Path(name).exists() else Path(name)
 
@@ -168,7 +169,7 @@ def sources(diagnostics: Iterable[Diagnostic]) -> dict[str, str]:
     for diagnostic in diagnostics:
         for label in diagnostic.labels:
             name = label.span.file
-            path = _file_of(name)
+            path = file_of(name)
             if name not in texts and path.exists():
                 texts[name] = path.read_text(encoding="utf-8", errors="replace")
     return texts

@@ -89,7 +89,7 @@ Ep = Annotated[
 ]
 Set = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="A parameter of the target, or of the model. May be repeated."),
+    typer.Option("--set", metavar="KEY=VALUE", help="A parameter of the target (`ckptc list LAYOUT`), or of the model. May be repeated."),
 ]
 FromSet = Annotated[
     list[str] | None,
