@@ -60,13 +60,14 @@ def inspect(
         typer.Argument(metavar="PATH", help="A folder, a file, or ORG/NAME on the hub.", show_default=False),
     ],
     config: options.Config = None,
+    mapping: cli_convert.Mapping = None,
     revision: options.Revision = None,
     json: options.Json = False,
 ) -> None:
     """Say what a checkpoint is, from its headers."""
     from .survey import describe, survey
 
-    found = survey(path, config, revision, progress=not json)
+    found = survey(path, config, revision, progress=not json, mapping=mapping)
     print(_json(found) if json else describe(found))
 
 

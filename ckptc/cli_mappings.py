@@ -12,7 +12,7 @@ from . import options
 from .cli_convert import MappingName, compiled
 
 Files = Annotated[
-    list[str], typer.Argument(metavar="FILE...", help="Mapping files, or names of those that ship.", show_default=False)
+    list[str], typer.Argument(metavar="FILE...", help="Mapping files, folders of them, or names of those that ship.", show_default=False)
 ]
 
 
@@ -49,7 +49,7 @@ def check(files: Files, as_json: options.Json = False) -> None:
     from .dsl.render import to_record
 
     records: list[dict[str, Any]] = []
-    for name in files:
+    for name in library.files_in(files):
         try:
             path = library.mapping_path(name)
             own = library.read_mapping(path)
@@ -77,7 +77,7 @@ def fmt(
     from .dsl.format import format_text
 
     changed = 0
-    for name in files:
+    for name in library.files_in(files):
         path = library.mapping_path(name)
         library.read_mapping(path)
         before = path.read_text(encoding="utf-8")

@@ -42,6 +42,20 @@ def mapping_path(name: str | Path) -> Path:
     )  # fmt: skip
 
 
+def files_in(names: Iterable[str]) -> list[str]:
+    """The names, and in the place of each folder the mapping files in it. Raises `MappingError` for a folder without any."""
+    out: list[str] = []
+    for name in names:
+        if not Path(name).is_dir() or (SHIPPED / f"{name}.ckmap").exists():
+            out.append(name)
+            continue
+        held = sorted(str(p) for p in Path(name).glob("*.ckmap"))
+        if not held:
+            raise MappingError(Diagnostic("no-mapping", f"the folder {name} holds no .ckmap file", help="name a mapping file, or a folder of them"))
+        out += held
+    return out
+
+
 def display_name(path: Path) -> str:
     """How a mapping file is called in messages: shipped ones from the project's root, others from the working directory."""
     whole, here = path.resolve(), Path.cwd()

@@ -267,3 +267,36 @@ def test_a_models_settings_are_read_as_they_are_declared(source):
 def test_a_degree_is_given_once(source):
     with pytest.raises(api.Fault, match="given-twice"):
         api.plan(source, to="other", mapping=mapping(), tp=1, settings={"tp": 2, "hidden": 4})
+
+
+def test_a_folder_is_not_made_under_the_name_of_a_file(source, ckptc):
+    own = mapping()
+    for more in ([], ["--dry-run"]):
+        done = ckptc("convert", source, "y.safetensors", "--to", "plain", "--mapping", own, "--set", "hidden=4", *more)
+        assert done.code == 1
+        assert "error[folder-as-file]: y.safetensors would be a folder" in done.err
+        assert "--single-file y.safetensors" in done.err
+    assert not Path("y.safetensors").exists()
+    done = ckptc("convert", source, "out", "--to", "plain", "--mapping", own, "--set", "hidden=4", "--single-file", "y.safetensors", "-q")
+    assert done.code == 0
+    assert [p.name for p in Path("out").iterdir()] == ["y.safetensors"]
+
+
+def test_a_checkpoint_of_a_users_own_family_is_known_by_its_mapping(source, ckptc):
+    assert "unknown family" in ckptc("inspect", source).out
+    Path("config.json").write_text('{"size": 4}')
+    done = ckptc("inspect", source, "--mapping", mapping())
+    assert "is       mlp, plain" in done.out
+
+
+def test_check_and_fmt_take_folders(source, ckptc):
+    Path("maps").mkdir()
+    Path("maps/a.ckmap").write_text(MODEL.replace("ITEM", ""))
+    Path("maps/b.ckmap").write_text(MODEL.replace("ITEM", 'text "../x" "y"'))
+    done = ckptc("check", "maps")
+    assert done.code == 1
+    assert done.out == "maps/a.ckmap: 1 model, 2 layouts, no faults\n"
+    assert "maps/b.ckmap:12" in done.err
+    assert ckptc("fmt", "--check", "maps").out.count("would change") == 2
+    Path("none").mkdir()
+    assert "the folder none holds no .ckmap file" in ckptc("check", "none").err
