@@ -14,9 +14,21 @@ from .runtime.fault import Fault
 Settings = Mapping[str, Scalar]
 
 
+# The keywords that may stand beside `settings`: no argument has, or will have, one of these names.
+DEGREES = ("tp", "pp", "vpp", "ep")
+
+
 def joined(settings: Settings | None, degrees: Mapping[str, Any]) -> dict[str, Scalar]:
-    """`settings`, and the degrees that stand as keywords beside it. A name may stand in one of them only."""
+    """`settings`, and the degrees that stand as keywords beside it. A name may stand in one of them only.
+
+    Raises `Fault` for a keyword that is no degree: parameters have a name space of their own.
+    """
     out = dict(settings or {})
+    if others := {name: value for name, value in degrees.items() if name not in DEGREES}:
+        raise Fault(
+            "unknown-argument", f"there is no argument `{next(iter(others))}`: only {', '.join(DEGREES)} may be given as keywords",
+            help=f"a parameter of a layout or of the model is given so: settings={others!r}",
+        )  # fmt: skip
     for name, degree in degrees.items():
         if name in out:
             raise Fault("given-twice", f"`{name}` is given as a keyword and in `settings`", help="leave one of them out")

@@ -103,7 +103,7 @@ def test_a_template_reaches_nothing_of_python(source, ckptc):
 @pytest.mark.parametrize("name", ["../precious", "a/../../precious", "/precious"])
 def test_a_plan_that_was_made_by_hand_writes_nothing_elsewhere(name, source, tmp_path, ckptc):
     (tmp_path / "precious").write_text("mine")
-    plan = api.plan(source, to="other", mapping=mapping(), hidden=4)
+    plan = api.plan(source, to="other", mapping=mapping(), settings={"hidden": 4})
     bad = replace(plan.data, files=((name, "x"),))
     Path("bad.ckplan").write_text(dump_plan(bad))
     assert "error[bad-plan]" in ckptc("run", "bad.ckplan", source, "dst").err
@@ -129,7 +129,7 @@ def test_a_single_file_lies_within_the_destination(source, tmp_path, ckptc):
 
 
 def test_merging_writes_through_no_link_that_leads_out_of_the_destination(source, tmp_path):
-    plan = api.plan(source, to="other", mapping=mapping(), hidden=4)
+    plan = api.plan(source, to="other", mapping=mapping(), settings={"hidden": 4})
     (tmp_path / "elsewhere").mkdir()
     Path("dst").mkdir()
     Path("dst/model").symlink_to(tmp_path / "elsewhere")
@@ -148,7 +148,7 @@ def test_merging_replaces_a_link_in_a_files_place_and_not_what_it_leads_to(sourc
     (tmp_path / "precious").write_text("mine")
     Path("dst/model").mkdir(parents=True)
     Path("dst/model/rank_0.pt").symlink_to(tmp_path / "precious")
-    api.plan(source, to="other", mapping=mapping(), hidden=4).run("dst", merge=True)
+    api.plan(source, to="other", mapping=mapping(), settings={"hidden": 4}).run("dst", merge=True)
     assert (tmp_path / "precious").read_text() == "mine"
     assert not Path("dst/model/rank_0.pt").is_symlink()
 
@@ -171,7 +171,7 @@ def test_a_url_is_no_destination_and_no_folder_of_its_name_is_made(place, what_t
         assert done.code == 1
         assert f"error[remote-path]: {place.replace(':///', '://')} is a URL" in done.err
         assert what_to_do in done.err
-    plan = api.plan(source, to="other", mapping=own, hidden=4)
+    plan = api.plan(source, to="other", mapping=own, settings={"hidden": 4})
     for act in (plan.run, plan.save, plan.emit, lambda dst: plan.run(Path(dst))):
         with pytest.raises(api.Fault) as refused:
             act(place)

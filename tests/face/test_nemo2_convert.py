@@ -16,6 +16,7 @@ from ckptc import Fault, MappingError, compile, convert, open, plan
 from ckptc.nemo2_models import MODELS
 from ckptc.runtime.families import families
 from ckptc.runtime.layout import lay_out
+from tests.asked import asked
 
 LAYERS, HIDDEN, FFN, HEADS, GROUPS, VOCAB, EXPERTS = 3, 24, 40, 6, 2, 29, 5
 DIM = HIDDEN // HEADS
@@ -107,8 +108,8 @@ def test_a_distributed_archive_of_every_family(tmp_path: Path, family: str, form
 def test_archives_of_rank_files_become_the_same(tmp_path: Path, layout: str, degrees: dict[str, Any]) -> None:
     """NeMo's own script takes distributed checkpoints alone."""
     source = write(tmp_path / "hf", "llama")
-    convert(source, tmp_path / "ranks.nemo", to=layout, **degrees)
-    convert(source, tmp_path / "dist.nemo", to="nemo-dist", pad_vocab_to=degrees.get("tp", 1))
+    convert(source, tmp_path / "ranks.nemo", to=layout, **asked(**degrees))
+    convert(source, tmp_path / "dist.nemo", to="nemo-dist", settings={"pad_vocab_to": degrees.get("tp", 1)})
     for name in ("ranks", "dist"):
         convert(tmp_path / f"{name}.nemo", tmp_path / name, to="nemo2")
     ours, theirs = ({t.name: t.read() for t in open(tmp_path / name)} for name in ("ranks", "dist"))
@@ -163,13 +164,13 @@ def sized(name: str, folder: Path, **other: int) -> Path:
 @pytest.mark.parametrize("name", MODELS)
 def test_a_model_id_is_planned_from_a_config_of_its_sizes(tmp_path: Path, name: str) -> None:
     of = MODELS[name]
-    made = compile(of.family.name, from_="nemo-dist", to="nemo2", config=sized(name, tmp_path), model_id=name, vocab=32_000)
+    made = compile(of.family.name, from_="nemo-dist", to="nemo2", config=sized(name, tmp_path), model_id=name, settings={"vocab": 32_000})
     said = yaml.safe_load(dict(made.data.files)["context/model.yaml"])
     assert (said["_target_"], said["config"]["_target_"]) == (of.family.model.dotted, of.config.dotted)
     assert dict(made.data.axes)["hidden"] == said["config"]["hidden_size"] == of.sizes["hidden_size"]
     json.loads(dict(made.data.files)["context/io.json"])
     with pytest.raises(Fault, match=f"the model has num_layers 17, and {name} has {of.sizes['num_layers']}"):
-        compile(of.family.name, from_="nemo-dist", to="nemo2", config=sized(name, tmp_path, num_layers=17), model_id=name, vocab=32_000)
+        compile(of.family.name, from_="nemo-dist", to="nemo2", config=sized(name, tmp_path, num_layers=17), model_id=name, settings={"vocab": 32_000})
 
 
 @pytest.mark.parametrize(
