@@ -28,9 +28,9 @@ def measure(case: str, folder: Path) -> dict[str, float]:
     source = large.write_sparse(folder / "hf") if case == "hf" else large.rank_checkpoint(folder / "ranks") if case == "nxdt" else None
     began = time.perf_counter()
     if case == "config":
-        plan = ckptc.compile("llama", from_="hf", to="nxdt", config=config, **large.SETTINGS)
+        plan = ckptc.compile("llama", from_="hf", to="nxdt", config=config, settings=large.SETTINGS)
     elif case == "hf":
-        plan = ckptc.plan(source, to="nxdt", **large.SETTINGS)
+        plan = ckptc.plan(source, to="nxdt", settings=large.SETTINGS)
     else:
         plan = ckptc.plan(source, to="hf", config=config)
     compiled = time.perf_counter() - began

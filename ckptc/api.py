@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from . import library
 from .arguments import at_least_one, check_dtype, parse_size
@@ -31,6 +31,7 @@ from .compiler.sizes import Scalar, Sizes
 from .compiler.stages import Given
 from .dsl.nearest import nearest
 from .hub import open_source
+from .known_config import known_config
 from .nemo2_side import LAYOUT as NEMO_2
 from .nemo2_side import Wanted, family_of
 from .optimizer_state import add_state, state_folder
@@ -38,8 +39,9 @@ from .runtime.checkpoint import Checkpoint
 from .runtime.fault import Fault
 from .runtime.plan import Plan as PlanData
 from .runtime.plan_file import load_plan as read_plan_file
-from .runtime.plan_file import save_plan
+from .runtime.plan_file import save_plan, write_text
 from .runtime.window import SideFile
+from .settings import joined, of_layout
 from .side_files import side_files, target_side
 from .stage_text import Said
 from .stages_asked import stages_asked
@@ -58,6 +60,7 @@ class Plan:
 
     `extra` are side files that are copied beside the result byte for byte. `asked` is how the source was
     named: a path, or a repository of the hub. `trees` are the values in which a target file's tensors stand, by file.
+    `values` are the sizes and settings of the model; a plan that was loaded has none.
     """
 
     data: PlanData
@@ -66,6 +69,7 @@ class Plan:
     asked: str | None = None
     trees: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    values: Mapping[str, Any] = field(default_factory=dict, repr=False)
     _known: dict[Any, Bound] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __str__(self) -> str:
@@ -92,13 +96,13 @@ class Plan:
             raise Fault("not-saved", "a plan with optimizer state is of one checkpoint, and is not saved", help="run it where it is made")
 
     def emit(self, path: str | Path | None = None) -> str:
-        """The plan as a self-contained Python module; also written to `path` if given."""
+        """The plan as a self-contained Python module; also written to `path` if given, in place of what is there."""
         from .compiler.emit import emit_python
 
         self._refuse_trees()
         text = emit_python(self.data)
         if path is not None:
-            Path(path).write_text(text, encoding="utf-8")
+            write_text(path, text)
         return text
 
     def _bound(self, source: str | Path | Checkpoint | None, **options: Any) -> Bound:
@@ -158,25 +162,20 @@ class Plan:
         )  # fmt: skip
 
     def stream(
-        self, *, source: str | Path | None = None, device: str = "cpu", **ranks: int
-    ) -> Iterator[tuple[str, torch.Tensor]]:
+        self, ranks: Mapping[str, int] | Literal["all"] | None = None, *, source: str | Path | None = None, device: str = "cpu", **degrees: int
+    ) -> Iterator[tuple[Any, torch.Tensor]]:
         """`(name, tensor)` for every target tensor of one rank (`tp=3, pp=0`), with no file written.
 
-        Tensors come in the order of the target's files, row-major, in the target's dtypes, one at a time.
+        Ranks may stand in `ranks` too (`{"tp": 3}`). Each degree above 1 needs its rank: else ranks would give different
+        tensors under one name. With `ranks="all"` the tensors of all of them come, as `((file, name), tensor)`.
+        Tensors come in the order of the target's files, row-major, in the target's dtypes, one at a time. Raises `Fault`
+        for ranks that are missing or that there are not.
         """
-        import torch
+        from .streaming import stream, stream_files, which
 
-        from .runtime.engine import stream
-
-        degrees = dict(self.data.target.ranks)
-        for rank, number in ranks.items():
-            if not 0 <= number < degrees.get(rank, 0):
-                there = ", ".join(f"{name} = 0 to {n - 1}" for name, n in degrees.items()) or "no ranks"
-                raise Fault("unknown-rank", f"layout `{self.data.target.layout}` has no {rank} = {number}", notes=(f"it has {there}",))
-        for name, dtype, shape, buffer in stream(self._bound(source), ranks or None):
-            kind = getattr(torch, dtype)
-            flat = torch.frombuffer(buffer, dtype=kind) if len(buffer) else torch.empty(0, dtype=kind)
-            yield name, flat.reshape(shape).to(device)
+        chosen = which(self.data.target, ranks, degrees)
+        bound = self._bound(source)
+        return stream_files(bound, device) if chosen is None else stream(bound, chosen, device)
 
 
 def load_plan(path: str | Path) -> Plan:
@@ -198,20 +197,21 @@ def plan(
     revision: str | None = None,
     stages: str | Said | Given | None = None,
     from_stages: str | Said | Given | None = None,
+    settings: Mapping[str, Scalar] | None = None,
     source_settings: Mapping[str, Scalar] | None = None,
     optimizer: bool = False,
     dp: int | None = None,
     model_id: str | None = None,
     tokenizer: str | Path | None = None,
     accept: Collection[str] = (),
-    **settings: Scalar,
+    **degrees: Scalar,
 ) -> Plan:
     """Plan a conversion of the checkpoint at `src` to layout `to`, from headers alone.
 
     `src` is a path, or a repository of the hub, `org/name` or `hf://org/name@revision`, whose files are fetched first.
-    `settings` are the target's degrees and parameters (`tp=8, pp=2, kv_multiplier=4`), or axes and settings
-    of the model; what only the source has goes there. Where both sides are of one layout, what is not given stays as
-    it is in the source. The family, the source's layout and its parameters are found from the files unless given.
+    `settings` are the target's degrees and parameters (`{"tp": 8, "kv_multiplier": 4}`), or axes and settings
+    of the model; what only the source has goes there. Degrees may stand as keywords too (`tp=8, pp=2`), where no argument
+    is called so. Where both sides are of one layout, what is not given stays as it is in the source. The family, the source's layout and its parameters are found from the files unless given.
     `stages` says what each pipeline stage of the target has, `from_stages` of the source, where its files do not tell:
     lists of layers (of each stage, or of each of its turns), or a text as `--stages` takes it.
     `optimizer` takes zero1 optimizer state along, for `dp` data parallel ranks (as many as the source has). `model_id` and
@@ -219,15 +219,21 @@ def plan(
     that the target cannot say is refused; `accept` names those (config keys, settings) that are not to be. Raises `MappingError` or `Fault`, each with diagnostics.
     """
     check_dtype(dtype)
+    given = joined(settings, degrees)
     wanted = Wanted(model_id, None if tokenizer is None else str(tokenizer))
     family = family_of(wanted, to, family)
     checkpoint = src if isinstance(src, Checkpoint) else open_source(src, revision)
     checkpoint = with_indices(checkpoint, mapping)
     found = found_in(checkpoint)
-    family_, layout, keys_layout, config_path = choose(checkpoint, found, to, from_, mapping, family, config, settings, frozenset(accept))
-    targets, sources, model = route(settings, family_, layout, family_.layout(to), to)
-    sources = said_by_files(checkpoint, layout) | sources | dict(source_settings or {})
-    sizes = sizes_of(family_, keys_layout, config_path, model, found, layout, frozenset(accept))
+    accepted = frozenset(accept)
+    chosen = choose(checkpoint, found, to, from_, mapping, family, config, given, accepted)
+    known = known_config(model_id) if chosen[3] is None else None
+    if known is not None:
+        chosen = choose(checkpoint, found, to, from_, mapping, family, known[0], given, accepted)
+    family_, layout, keys_layout, config_path = chosen
+    targets, sources, model = route(given, family_, layout, family_.layout(to), to)
+    sources = said_by_files(checkpoint, layout) | sources | of_layout(source_settings or {}, layout)
+    sizes = sizes_of(family_, keys_layout, config_path, model, found, layout, accepted)
     if keys_layout is not None and keys_layout.name == layout.name:
         sources = {name: value for name, value in sizes.params.items() if name in {p.name for p in layout.params}} | sources
     held, _ = stages_asked(from_stages, layout, degrees_of(layout, found) | sources, sizes, "--from-stages")
@@ -239,17 +245,23 @@ def plan(
         targets = as_source(source, targets)
     owned, targets = stages_asked(stages, family_.layout(to), targets, sizes)
     owned = kept if owned is None else owned
-    target = resolve(family_, to, sizes, targets, stages=owned, format=format, makes=to != source.layout)
+    target = resolve(family_, to, sizes, targets, stages=owned, format=format, **_between(source, to))
     side = side_files(checkpoint, source, target, family_, keys_layout, config_path, dtype, wanted)
     compiled = compile_sides(source, target, found=found, compare_all=compare_all, dtype=dtype, files=side.texts)
     if to != source.layout:
-        check_said(target, family_, side.texts, frozenset(accept))
-    extra, notes = side.carried, (*checkpoint.notes, *_unknown(sizes, config_path, to != source.layout), *side.notes)
+        check_said(target, family_, side.texts, accepted)
+    extra = side.carried
+    notes = (*checkpoint.notes, *_unknown(sizes, config_path, to != source.layout), *((known[1],) if known else ()), *side.notes)
     asked = str(src) if revision is None and not isinstance(src, Checkpoint) else None
     if not optimizer:
-        return Plan(compiled.plan, checkpoint, extra, asked, notes=(*notes, *_left_out(checkpoint, target, dp)))
+        return Plan(compiled.plan, checkpoint, extra, asked, notes=(*notes, *_left_out(checkpoint, target, dp)), values=sizes.values)
     with_state = add_state(compiled, family_, checkpoint, dp)
-    return Plan(with_state.plan, with_state.checkpoint, extra, asked, with_state.trees, notes)
+    return Plan(with_state.plan, with_state.checkpoint, extra, asked, with_state.trees, notes, sizes.values)
+
+
+def _between(source: Side, to: str) -> dict[str, Any]:
+    """What a target of another layout makes, and leaves out because the source has it only calculated."""
+    return {"makes": True, "calculated": source.calculated} if to != source.layout else {}
 
 
 def _unknown(sizes: Sizes, config: Path | None, other: bool) -> tuple[str, ...]:
@@ -279,14 +291,15 @@ def compile(
     dtype: str | None = None,
     stages: str | Said | Given | None = None,
     from_stages: str | Said | Given | None = None,
+    settings: Mapping[str, Scalar] | None = None,
     source_settings: Mapping[str, Scalar] | None = None,
     model_id: str | None = None,
     accept: Collection[str] = (),
-    **settings: Scalar,
+    **degrees: Scalar,
 ) -> Plan:
     """Compile and prove a plan from a mapping and a config alone, with no checkpoint at hand.
 
-    Optional tensors are taken to be absent. Raises `MappingError` or `Fault`.
+    Settings and degrees are as those of `plan`. Optional tensors are taken to be absent. Raises `MappingError` or `Fault`.
     """
     check_dtype(dtype)
     wanted = Wanted(model_id)
@@ -296,19 +309,19 @@ def compile(
         raise Fault("unknown-family", f"{mapping} has no family `{family}`")
     family_ = choices[-1]
     left, right = family_.layout(from_), family_.layout(to)
-    targets, sources, model = route(settings, family_, left, right, to)
-    sources |= dict(source_settings or {})
+    targets, sources, model = route(joined(settings, degrees), family_, left, right, to)
+    sources |= of_layout(source_settings or {}, left)
     keys_layout = config_layout(family_, left, right, config)
     sizes = sizes_of(family_, keys_layout, Path(config) if config else None, model, None, left, frozenset(accept))
     held, sources = stages_asked(from_stages, left, sources, sizes, "--from-stages")
     owned, targets = stages_asked(stages, right, targets, sizes)
     source = resolve(family_, from_, sizes, sources, stages=held)
-    target = resolve(family_, to, sizes, targets, stages=owned, format=format, makes=to != from_)
+    target = resolve(family_, to, sizes, targets, stages=owned, format=format, **_between(source, to))
     place = Path(config) if config else None
     side = target_side(target, family_, keys_layout, place, dtype, wanted)
     if to != from_:
         check_said(target, family_, side.texts, frozenset(accept))
-    return Plan(compile_sides(source, target, dtype=dtype, files=side.texts).plan, notes=side.notes)
+    return Plan(compile_sides(source, target, dtype=dtype, files=side.texts).plan, notes=side.notes, values=sizes.values)
 
 
 def convert(src: str | Path, dst: str | Path, *, to: str, **options: Any) -> Report:

@@ -33,6 +33,7 @@ from .runtime.run_arguments import place_of_arguments, read_arguments, said_orde
 from .runtime.stacked import DISTRIBUTED
 from .stage_text import Said
 from .stages_asked import stages_of_layout, stages_of_run
+from .settings import of_layout, of_model
 
 SAID = {"unmet-requirement", "other-family", "unsupported-setting", "unknown-value"}  # what a config says against a family
 _Choice: TypeAlias = tuple[Family, FlatLayout, FlatLayout | None, Path | None]
@@ -170,12 +171,6 @@ def disagreement(family: Family, sizes: Sizes) -> int:
     )
 
 
-def of_model(settings: Mapping[str, Scalar], family: Family) -> dict[str, Scalar]:
-    """Those settings that are axes or settings of the model."""
-    names = {a.name for a in family.model.axes} | {s.name for s in family.model.settings}
-    return {name: value for name, value in settings.items() if name in names}
-
-
 def config_layout(
     family: Family, source: FlatLayout, target: FlatLayout, config: str | Path | None, checkpoint: Checkpoint | None = None
 ) -> FlatLayout | None:
@@ -292,25 +287,25 @@ def said_by_run(checkpoint: Checkpoint, layout: FlatLayout, targets: Mapping[str
 def route(
     settings: Mapping[str, Scalar], family: Family, source: FlatLayout, target: FlatLayout, to: str
 ) -> tuple[dict[str, Scalar], dict[str, Scalar], dict[str, Scalar]]:
-    """Settings to where they belong: the target's parameters, else the source's, else the model's."""
+    """Settings to where they belong, and of the types declared there: the target's parameters, else the source's, else the model's."""
     targets: dict[str, Scalar] = {}
     sources: dict[str, Scalar] = {}
     model: dict[str, Scalar] = {}
     of_target, of_source = {p.name for p in target.params}, {p.name for p in source.params}
-    of_model = {a.name for a in family.model.axes} | {s.name for s in family.model.settings}
+    of_family = {a.name for a in family.model.axes} | {s.name for s in family.model.settings}
     for name, value in settings.items():
         if name in of_target:
             targets[name] = value
         elif name in of_source:
             sources[name] = value
-        elif name in of_model:
+        elif name in of_family:
             model[name] = value
         else:
-            near = nearest(name, sorted(of_target | of_source | of_model))
+            near = nearest(name, sorted(of_target | of_source | of_family))
             raise MappingError(
                 Diagnostic(
                     "unknown-parameter", f"neither layout `{to}` nor `{source.name}` has a parameter `{name}`, and model `{family.name}` no setting",
                     notes=(f"`{to}` has {', '.join(sorted(of_target)) or 'no parameters'}",), help=f"did you mean `{near}`?" if near else "",
                 )
             )  # fmt: skip
-    return targets, sources, model
+    return of_layout(targets, target), of_layout(sources, source), of_model(model, family)

@@ -1,6 +1,6 @@
 """The command line: arguments in, exit code out. What is heavy is imported by the command that needs it.
 
-Exit codes: 0 done, 1 failed with a diagnostic, 2 usage, 130 interrupted.
+Exit codes: 0 done, 1 failed with a diagnostic, 2 usage; stopped by a signal 130 (SIGINT), 143 (SIGTERM), 129 (SIGHUP).
 """
 
 from __future__ import annotations
@@ -11,14 +11,12 @@ from typing import Annotated
 import typer
 
 from . import __version__, cli_convert, cli_mappings, cli_nemo, cli_tokenizer, cli_zero1, options
-
-HELP = "The checkpoint compiler: converts LLM weights between frameworks and parallel layouts, proved and streamed."
+from .runtime.stopping import Stop, stoppable
 
 USAGE, INTERRUPTED = 2, 130
 
 app = typer.Typer(
     name="ckptc",
-    help=HELP,
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -40,6 +38,21 @@ app.add_typer(cli_tokenizer.app)
 app.add_typer(cli_nemo.app)
 
 
+def _say_version(asked: bool) -> None:
+    if asked:
+        print(f"ckptc {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def ckptc(
+    version: Annotated[
+        bool, typer.Option("--version", "-V", help="Print the version.", is_eager=True, callback=_say_version)
+    ] = False,
+) -> None:
+    """The checkpoint compiler: converts LLM weights between frameworks and parallel layouts, proved and streamed."""
+
+
 @app.command()
 def inspect(
     path: Annotated[
@@ -47,13 +60,14 @@ def inspect(
         typer.Argument(metavar="PATH", help="A folder, a file, or ORG/NAME on the hub.", show_default=False),
     ],
     config: options.Config = None,
+    mapping: cli_convert.Mapping = None,
     revision: options.Revision = None,
     json: options.Json = False,
 ) -> None:
     """Say what a checkpoint is, from its headers."""
     from .survey import describe, survey
 
-    found = survey(path, config, revision, progress=not json)
+    found = survey(path, config, revision, progress=not json, mapping=mapping)
     print(_json(found) if json else describe(found))
 
 
@@ -61,7 +75,7 @@ def inspect(
 @app.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
 def compat(
     script: Annotated[
-        str, typer.Argument(metavar="SCRIPT", help="The script's name: checkpoint_converter or convert_zero_checkpoints", show_default=False)
+        str, typer.Argument(metavar="SCRIPT", help="The script, such as checkpoint_converter.py; `python3` or a launcher before it is skipped.", show_default=False)
     ],
     arguments: Annotated[
         list[str] | None, typer.Argument(metavar="ARGS...", help="The script's own arguments.")
@@ -97,12 +111,14 @@ def invoke(arguments: list[str]) -> int:
 def main(arguments: list[str] | None = None) -> None:
     """Run one command line and leave the process with its exit code. Never shows a traceback by itself."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    stop = Stop()
     try:
-        code = invoke(arguments) or (0 if arguments else USAGE)
+        with stoppable() as stop:
+            code = invoke(arguments) or (0 if arguments else USAGE)
     except SystemExit:
         raise
     except BaseException as error:
         from .failure import report
 
-        code = report(error, "--json" in arguments)
+        code = report(error, "--json" in arguments, stop.exit_code)
     sys.exit(code)

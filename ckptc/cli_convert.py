@@ -86,13 +86,15 @@ def convert(
     stage_list, from_stage_list = options.stages(stages), options.stages(from_stages, "--from-stages")
     from . import api
     from .hub import find_source
+    from .runtime.path_names import refuse_remote_target
     from .single_file import into_single_file
 
+    refuse_remote_target(dst)
     place = find_source(src, revision, progress and not quiet and not as_json)
     plan = api.plan(
         place, to=to, from_=from_, mapping=mapping, family=family, config=config, format=format,
         dtype=options.dtype(dtype), compare_all=compare_all_copies, stages=stage_list, from_stages=from_stage_list, source_settings=source_settings,
-        optimizer=optimizer, dp=dp, model_id=model_id, tokenizer=tokenizer, accept=accept or (), **settings,
+        optimizer=optimizer, dp=dp, model_id=model_id, tokenizer=tokenizer, accept=accept or (), settings=settings,
     )  # fmt: skip
     if single_file is not None:
         plan = into_single_file(plan, single_file)
@@ -181,7 +183,7 @@ def compiled(
 
     return api.compile(
         mapping, from_=from_, to=to, family=family, config=config, format=format, dtype=options.dtype(dtype),
-        stages=options.stages(stages), from_stages=options.stages(from_stages, "--from-stages"), source_settings=source_settings, model_id=model_id, accept=accept, **settings,
+        stages=options.stages(stages), from_stages=options.stages(from_stages, "--from-stages"), source_settings=source_settings, model_id=model_id, accept=accept, settings=settings,
     )  # fmt: skip
 
 
@@ -192,7 +194,9 @@ def execute(
     """Say what will happen, do it, say what happened. `place` is where the files of `src` are."""
     from .account import header, record
     from .meter import Meter, size
+    from .runtime.path_names import refuse_remote_target
 
+    refuse_remote_target(dst)
     totals = plan.totals(
         place, max_shard_size=running["max_shard_size"], memory=running["memory"], workers=running["workers"], dst=dst
     )

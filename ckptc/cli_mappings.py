@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from . import options
 from .cli_convert import MappingName, compiled
 
-if TYPE_CHECKING:
-    from .compiler.link import FlatLayout
-
 Files = Annotated[
-    list[str], typer.Argument(metavar="FILE...", help="Mapping files, or names of those that ship.", show_default=False)
+    list[str], typer.Argument(metavar="FILE...", help="Mapping files, folders of them, or names of those that ship.", show_default=False)
 ]
 
 
@@ -54,11 +51,11 @@ def check(files: Files, as_json: options.Json = False) -> None:
     from .dsl.render import to_record
 
     records: list[dict[str, Any]] = []
-    for name in files:
+    for name in library.files_in(files):
         try:
             path = library.mapping_path(name)
             own = library.read_mapping(path)
-            found = check_families(library.load([path]))
+            found = (*check_families(library.load([path])), *library.check_templates(own))
         except MappingError as error:
             found = error.diagnostics
         records += [to_record(d) for d in found]
@@ -82,7 +79,7 @@ def fmt(
     from .dsl.format import format_text
 
     changed = 0
-    for name in files:
+    for name in library.files_in(files):
         path = library.mapping_path(name)
         library.read_mapping(path)
         before = path.read_text(encoding="utf-8")
@@ -109,47 +106,27 @@ def _diff(before: str, after: str, path: str) -> list[str]:
 
 
 def list_(
+    name: Annotated[
+        str | None, typer.Argument(metavar="[LAYOUT|FAMILY]", help="A layout, to see its parameters, or a family, to see its layouts.", show_default=False)
+    ] = None,
     mapping: Annotated[
         str | None, typer.Option("--mapping", metavar="FILE|NAME", help="Only the families of this mapping.")
     ] = None,
     as_json: options.Json = False,
 ) -> None:
-    """List families, layouts and their parameters."""
-    from . import library
-    from .compiler.sizes import own_config_of
+    """List families and layouts, or a layout's parameters."""
+    from . import library, listing
 
-    families = library.families(mapping)
-    shown = [f for f in families if any(own_config_of(x) for x in f.layouts)] or list(families)
-    records: list[dict[str, Any]] = [
-        {"family": f.name, "from": f.model.span.file, "layouts": [_layout(x, f.name) for x in f.layouts]} for f in shown
-    ]
-    if as_json:
-        print(json.dumps({"families": records}, indent=2))
+    families = listing.listed(library.families(mapping))
+    if not as_json:
+        print(listing.about(name, families) if name else listing.table(families))
         return
-    for record in records:
-        print(f"{record['family']}  ({record['from']})")
-        for layout in record["layouts"]:
-            formats = f" as {' | '.join(layout['formats'])}" if layout["formats"] else ""
-            print(f"  {layout['layout']}{formats}  ({layout['from']})")
-            for parameter in layout["parameters"]:
-                print(f"    {parameter['name']} = {parameter['values']}")
-
-
-def _layout(layout: FlatLayout, family: str) -> dict[str, Any]:
-    from .dsl.show import show
-    from .dsl.tree import Formats
-
-    formats = next((list(x.names) for x in layout.items if isinstance(x, Formats)), [])
-    parameters = [
-        {
-            "name": p.name,
-            "rank": p.rank,
-            "values": " | ".join(p.choices) if p.choices else show(p.default),
-            "choices": list(p.choices),
-        }
-        for p in layout.params
-    ]
-    return {"layout": layout.name, "from": layout.span.file, "formats": formats, "parameters": parameters}
+    if name:
+        listing.about(name, families)
+    records = [listing.record(f) for f in families]
+    if name and all(r["family"] != name for r in records):
+        records = [{**r, "layouts": [x for x in r["layouts"] if x["layout"] == name]} for r in records]
+    print(json.dumps({"families": [r for r in records if r["layouts"] and (name in (None, r["family"]) or r["layouts"][0]["layout"] == name)]}, indent=2))
 
 
 def _count(number: int, word: str) -> str:

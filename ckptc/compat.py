@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import shlex
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -11,6 +12,7 @@ from pathlib import PurePath
 from typing import NoReturn
 
 from .dsl.diagnostic import MappingError
+from .dsl.nearest import nearest
 from .failure import UsageError, diagnostics
 from .runtime.fault import Fault
 
@@ -132,15 +134,42 @@ SCRIPTS: dict[str, Callable[[Sequence[str]], Work]] = {
 }
 
 
-def run_script(script: str, arguments: Sequence[str]) -> None:
-    """Translate, print the native command, run it. `script` may have its folder and its `.py`."""
-    path = PurePath(script)
+# What stands before a script where it is run: interpreters, and launchers of several processes.
+LAUNCHER = re.compile(
+    r"(?:python|pypy)[\d.]*|torchrun|accelerate|deepspeed|srun|mpirun|mpiexec|horovodrun|neuron_parallel_compile|env|time|nohup|sudo|uv|poetry|\w+=.*", re.DOTALL
+)
+
+
+def script_name(word: str) -> str | None:
+    """The script that a word of a command line names, maybe with its folder and its `.py`."""
+    path = PurePath(word)
     name = path.name.removesuffix(".py")
     if f"{name}_{path.parent.name}" in SCRIPTS:
-        name = f"{name}_{path.parent.name}"  # scripts of one name in folders of families
-    if name not in SCRIPTS:
-        raise UsageError(f"no script `{script}` is known (there is {', '.join(sorted(SCRIPTS))})")
-    work = SCRIPTS[name](arguments)
+        return f"{name}_{path.parent.name}"  # scripts of one name in folders of families
+    return name if name in SCRIPTS else None
+
+
+def after_launcher(words: Sequence[str]) -> tuple[str, list[str], list[str]]:
+    """The script's name, its arguments, and what stood before it: `python3 -u`, or `torchrun --nproc_per_node=8`."""
+    first = script_name(words[0])
+    if first is not None:
+        return first, list(words[1:]), []
+    if LAUNCHER.fullmatch(PurePath(words[0]).name if "=" not in words[0] else words[0]):
+        for at, word in enumerate(words):
+            if (name := script_name(word)) is not None:
+                return name, list(words[at + 1 :]), list(words[:at])
+        raise UsageError(f"`{shlex.join(words)}` names no script that is known (there is {', '.join(sorted(SCRIPTS))})")
+    near = nearest(PurePath(words[0]).name.removesuffix(".py"), sorted(SCRIPTS))
+    meant = f"; did you mean `{near}`?" if near else ""
+    raise UsageError(f"no script `{words[0]}` is known (there is {', '.join(sorted(SCRIPTS))}){meant}")
+
+
+def run_script(script: str, arguments: Sequence[str]) -> None:
+    """Translate, print the native command, run it. `script` may have its folder and its `.py`, and its launcher before it."""
+    name, rest, before = after_launcher([script, *arguments])
+    work = SCRIPTS[name](rest)
+    if len(before) > 1:
+        _say([f"`{shlex.join(before)}` is not needed: ckptc is one process"])
     try:
         _run(work)
     except (Fault, MappingError) as error:

@@ -63,11 +63,11 @@ def change_num_partitions(arguments: Sequence[str], script: str) -> Work:
     options: dict[str, Any] = {"dtype": dtype_of(args.precision), "tp": to_tp, "pp": to_pp, "config": args.hparams_file}
     blocks = {"qkv_order": "blocks"} if args.megatron_legacy else {}
     said: dict[str, Any] = {**blocks}
-    plan = plan_alike(source, source_settings=blocks, **options, **said)
+    plan = plan_alike(source, source_settings=blocks, settings=said, **options)
     if (tokens := tokens_of(plan, args.tokenizer_model_path)) is not None:
         notes.append(f"the tokenizer has {tokens} pieces, and padded they are the rows that {source} has: what is above is padding")
         said["vocab"] = tokens
-        plan = plan_alike(source, source_settings=blocks, **options, **said)
+        plan = plan_alike(source, source_settings=blocks, settings=said, **options)
     notes += say_degrees(plan, source, tp, pp) if tp > 0 else []
     turns, given = dict(plan.data.source.params).get("vpp", 1), args.virtual_pipeline_model_parallel_size
     if given is not None and given != turns:
@@ -125,10 +125,9 @@ def hf_to_nemo(arguments: Sequence[str], script: str) -> Work:
         plan = nemo_edit.onto(plan, base)
         notes.append(f"what the HuggingFace config does not say is as {args.hparams_file} says")
         notes += nemo_edit.say_not_taken(plan, base, args.hparams_file)
-    sizes = dict(plan.data.axes)
     notes += say_shared_heads(plan)
     if family == "qwen2":
-        plan = nemo_edit.edit(plan, {"override_vocab_size": sizes["vocab"]}, notes)
+        plan = nemo_edit.edit(plan, {"override_vocab_size": plan.values["vocab"]}, notes)
     if family == "qwen2" or not nemo_edit.holds_tokenizer(plan):
         plan = nemo_edit.hf_tokenizer(plan, args.source, **({"trust_remote_code": True} if family == "qwen2" else {}))
         notes.append(f"the config's tokenizer is that of HuggingFace at {args.source}")

@@ -77,7 +77,7 @@ def say_unneeded(args: Namespace, names: Sequence[str], notes: list[str]) -> Non
 
 
 def say_shared_heads(plan: Plan) -> list[str]:
-    if plan.data.target.layout != LEGACY or dict(plan.data.axes).get("share", 1) == 1:
+    if plan.data.target.layout != LEGACY or plan.values.get("share", 1) == 1:
         return []
     return ["NeMo's own modules have no shared key/value heads: NeMo will not load the result (mcore_gpt: true has them)"]
 
@@ -122,9 +122,8 @@ def tokens_of(plan: Plan, tokenizer: str | None) -> int | None:
     pieces = pieces_of(models[0])
     if pieces is None:
         return None
-    sizes = dict(plan.data.axes)
-    unit = sizes.get("vocab_multiple", 1) * dict(plan.data.source.ranks).get("tp", 1)
-    return pieces if pieces < sizes.get("vocab", 0) == -(-pieces // unit) * unit else None
+    unit = plan.values.get("vocab_multiple", 1) * dict(plan.data.source.ranks).get("tp", 1)
+    return pieces if pieces < plan.values.get("vocab", 0) == -(-pieces // unit) * unit else None
 
 
 def pieces_of(model: SideFile) -> int | None:

@@ -87,11 +87,11 @@ def _to_neva(
     from . import api
 
     options: dict[str, Any] = {"family": "neva", "dtype": dtype_of(precision)}
-    plan = _with_tokenizer(api.plan(source, to=layout, **options, **said), source, tokenizer, notes)
+    plan = _with_tokenizer(api.plan(source, to=layout, settings=said, **options), source, tokenizer, notes)
     rows = _rows(plan, notes)
     if rows is not None:
         said = {**said, "padded_vocab": rows}
-        plan = _with_tokenizer(api.plan(source, to=layout, **options, **said), source, tokenizer, [])
+        plan = _with_tokenizer(api.plan(source, to=layout, settings=said, **options), source, tokenizer, [])
     notes += say_shared_heads(plan)
     if plan.source is not None and any("vision_tower." in tensor.name for tensor in plan.source):
         notes.append("the vision tower's tensors are left out: NeMo takes the tower from HuggingFace by the name in mm_cfg.vision_encoder")
@@ -119,10 +119,10 @@ def _rows(plan: Plan, notes: list[str]) -> int | None:
     model = next((each for each in plan.extra if each.name == name), None)
     if model is None:
         return None
-    pieces, sizes = pieces_of(model), dict(plan.data.axes)
+    pieces = pieces_of(model)
     if pieces is None:
         raise Fault("bad-model", f"{model.path} is not a SentencePiece model", help="name the tokenizer's .model file")
-    multiple, vocab = sizes["vocab_multiple"], sizes["vocab"]
+    multiple, vocab = plan.values["vocab_multiple"], plan.values["vocab"]
     rows = -(-pieces // multiple) * multiple
     if rows < vocab:
         raise Fault(

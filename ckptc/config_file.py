@@ -13,6 +13,7 @@ from typing import Any
 from .runtime.fault import Fault
 from .runtime.megatron_file import ARGS
 from .runtime.nemo_archive import CONFIG, SUFFIX, open_archive
+from .runtime.path_names import did_you_mean, refuse_remote_source
 from .runtime.read_window import read_at
 from .runtime.run_arguments import read_arguments
 from .runtime.torch_dist import COMMON
@@ -22,13 +23,15 @@ from .runtime.training_run import RUN_SUFFIX, read_settings
 def read_config(path: str | Path) -> Mapping[str, Any]:
     """A config file as a dictionary, JSON or YAML by its ending."""
     path = Path(path)
+    if not path.exists():
+        refuse_remote_source(path)
     if path.is_dir():
         path = path / "config.json"
     path = within_archive(path)
     try:
         text = read_text(path)
     except OSError as e:
-        raise Fault("no-config", f"{path}: {e.strerror}", help="name the model's config with --config") from None
+        raise Fault("no-config", f"{path}: {e.strerror}", help=did_you_mean(path) or "name the model's config with --config") from None
     except UnicodeDecodeError:
         raise Fault("bad-config", f"{path} is not text") from None
     return parse_config(text, path)

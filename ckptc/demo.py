@@ -148,7 +148,7 @@ def main(folder: Path) -> int:
         shutil.rmtree(path, ignore_errors=True)
     write_llama(source)
     print(f"1. a Llama checkpoint with {HEADS} heads and {GROUPS} key/value heads: {source}\n")
-    plan = ckptc.plan(source, to="nxdt", tp=4, pp=2, kv_multiplier=2)
+    plan = ckptc.plan(source, to="nxdt", tp=4, pp=2, settings={"kv_multiplier": 2})
     print(f"2. to NxD Training, tp = 4, pp = 2, each key/value head on 2 ranks: {sharded}\n\n{plan}\n{plan.totals()}\n")
     report = plan.run(sharded)
     print(f"   {report.bytes_written:,} bytes in {len(report.files)} files, {report.seconds:.2f} s\n")

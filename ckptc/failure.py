@@ -45,16 +45,15 @@ def colored(stream: TextIO) -> bool:
     return stream.isatty() and "NO_COLOR" not in os.environ
 
 
-def report(error: BaseException, as_json: bool) -> int:
-    """Say what went wrong, once and without a traceback; the exit code."""
+def report(error: BaseException, as_json: bool, stopped: int = INTERRUPTED) -> int:
+    """Say what went wrong, once and without a traceback; the exit code, which is `stopped` where a signal came."""
     if isinstance(error, BrokenPipeError):
-        # Nobody reads any more. What is still buffered goes nowhere instead of failing again at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _silence(sys.stdout)
         return FAILED
     if (
         isinstance(error, KeyboardInterrupt) or type(error).__name__ == "Abort"
     ):  # what some versions of typer make of it
-        return _say("interrupted", "interrupted; nothing was left behind", as_json, INTERRUPTED)
+        return _say("interrupted", "interrupted; nothing was left behind", as_json, stopped)
     if isinstance(error, (MappingError, Fault)):
         print(
             json.dumps(record(error), indent=2) if as_json else text(error, colored(sys.stderr)), file=_stream(as_json)
@@ -74,11 +73,21 @@ def _stream(as_json: bool) -> TextIO:
 
 def _say(code: str, sentence: str, as_json: bool, exit_code: int) -> int:
     """In JSON too, the shape is that of a diagnostic."""
-    if as_json:
-        print(json.dumps(record(Fault(code, sentence)), indent=2))
-    else:
-        print(sentence, file=sys.stderr)
+    try:
+        if as_json:
+            print(json.dumps(record(Fault(code, sentence)), indent=2), flush=True)
+        else:
+            print(sentence, file=sys.stderr, flush=True)
+    except OSError:  # the terminal is closed: nobody reads any more
+        _silence(sys.stdout, sys.stderr)
     return exit_code
+
+
+def _silence(*streams: TextIO) -> None:
+    """What is still buffered goes nowhere, instead of failing again at exit."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in streams:
+        os.dup2(nowhere, stream.fileno())
 
 
 def _sentence(error: BaseException) -> str:

@@ -17,6 +17,7 @@ from typing import Any
 
 from .runtime.checkpoint import Checkpoint, open_checkpoint
 from .runtime.fault import Fault
+from .runtime.path_names import did_you_mean, refuse_remote_source
 from .runtime.training_run import rank_files
 
 SCHEME = "hf://"
@@ -52,7 +53,10 @@ def find_source(src: str | Path, revision: str | None = None, progress: bool = T
 
 
 def read_id(src: str | Path, revision: str | None = None) -> HubId | None:
-    """The repository that SRC names, or None where it is a path. What exists is a path, and so is a `Path`."""
+    """The repository that SRC names, or None where it is a path. What exists is a path, and so is a `Path`.
+
+    Raises `Fault` for another URL than `hf://`.
+    """
     text = str(src)
     if isinstance(src, str) and text.startswith(SCHEME):
         repo, at, inner = text.removeprefix(SCHEME).partition("@")
@@ -64,6 +68,8 @@ def read_id(src: str | Path, revision: str | None = None) -> HubId | None:
         return HubId(repo, inner or revision, plain=False)
     if isinstance(src, str) and _ID.fullmatch(text) and not os.path.lexists(text) and not rank_files(*os.path.split(text)):
         return HubId(text, revision, plain=True)
+    if not os.path.lexists(text):
+        refuse_remote_source(text)
     if revision is not None:
         title = f"`{text}` is a path, and a path has no revision `{revision}`"
         raise Fault("no-revision", title, help="leave the revision out, or name a repository as hf://ORG/NAME")
@@ -148,19 +154,20 @@ def explain(hub_id: HubId, error: Exception) -> Fault:
         return Fault("hub-gated", f"{hub_id} is gated", help=help)
     if caused(errors.RepositoryNotFoundError):
         neither = "neither a path nor a repository on the hub" if hub_id.plain else "no repository on the hub"
-        help = "check the name; if the repository is private, set HF_TOKEN to a token that may read it"
+        near = did_you_mean(hub_id.repo) if hub_id.plain else ""
+        help = near or "check the name; if the repository is private, set HF_TOKEN to a token that may read it"
         return Fault("hub-not-found", f"there is {neither} that is called `{hub_id.repo}`", help=help)
     if caused(errors.RevisionNotFoundError):
         title = f"`{hub_id.repo}` has no revision `{hub_id.revision or 'main'}`"
         return Fault("hub-revision", title, help="name a branch, a tag or a commit of it with --revision")
-    notes = (f"there is no path `{hub_id.repo}` here",) if hub_id.plain else ()
     if caused(errors.OfflineModeIsEnabled):
         title = f"{hub_id} is not in the cache, or not all of it, and HF_HUB_OFFLINE is set"
-        return Fault("hub-offline", title, notes=notes, help="unset HF_HUB_OFFLINE where there is a network")
+        return _path_first(hub_id, Fault("hub-offline", title, help="unset HF_HUB_OFFLINE where there is a network"))
     if any(getattr(e, "errno", None) in _NO_ROOM or "No space left" in str(e) for e in causes):
         title = f"the disk has no room left to fetch {hub_id}"
         return Fault("hub-no-room", title, help="make room, or set HF_HOME to a folder on another disk")
     answer = caused(errors.HfHubHTTPError)
+    notes = (f"there is no path `{hub_id.repo}` here",) if hub_id.plain else ()
     if answer is not None and answer.response.status_code in (401, 403):
         title = f"the hub refuses to give {hub_id} (HTTP {answer.response.status_code})"
         return Fault("hub-refused", title, notes=notes, help="set HF_TOKEN to a token that may read it")
@@ -173,7 +180,15 @@ def explain(hub_id: HubId, error: Exception) -> Fault:
         return Fault("hub-cache", title, help="set HF_HOME to a folder that may be written")
     reason = (str(cause).splitlines() or [""])[0] or type(cause).__name__
     title = f"{hub_id} cannot be fetched, and the cache does not have all of it: {reason}"
-    return Fault("hub-unreachable", title, notes=notes, help="check the network, the proxy settings and HF_ENDPOINT")
+    return _path_first(hub_id, Fault("hub-unreachable", title, help="check the network, the proxy settings and HF_ENDPOINT"))
+
+
+def _path_first(hub_id: HubId, fault: Fault) -> Fault:
+    """A name without `hf://` may be a path with a typo: that it is not there is said first."""
+    if not hub_id.plain:
+        return fault
+    title = f"there is no path `{hub_id.repo}`, and as a repository of the hub it could not be read"
+    return Fault(fault.code, title, notes=(fault.title,), help=did_you_mean(hub_id.repo) or f"check the path, or {fault.help}")
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

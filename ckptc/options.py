@@ -10,6 +10,8 @@ from typing import Annotated, Any
 
 import typer
 
+from .typed_text import Text
+
 Source = Annotated[
     str,
     typer.Argument(metavar="SRC", help="What to read: a folder, a file, or ORG/NAME on the hub.", show_default=False),
@@ -94,7 +96,7 @@ Etp = Annotated[
 ]
 Set = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="A parameter of the target, or of the model. May be repeated."),
+    typer.Option("--set", metavar="KEY=VALUE", help="A parameter of the target (`ckptc list LAYOUT`), or of the model. May be repeated."),
 ]
 FromSet = Annotated[
     list[str] | None,
@@ -141,20 +143,11 @@ DTYPES = {
 }
 
 
-def value(text: str) -> Any:
-    """`true`, `7`, `0.5` or a word."""
-    if text.lower() in ("true", "false"):
-        return text.lower() == "true"
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            pass
-    return text
-
-
 def settings(pairs: list[str] | None, option: str, **degrees: int | None) -> dict[str, Any]:
-    """`key=value` texts, and the degrees that were given, as one dictionary. A name may stand only once."""
+    """`key=value` texts, and the degrees that were given, as one dictionary. A name may stand only once.
+
+    The texts are read when it is known what they are for.
+    """
     found: dict[str, Any] = {name: degree for name, degree in degrees.items() if degree is not None}
     for pair in pairs or ():
         name, equals, text = pair.partition("=")
@@ -163,7 +156,7 @@ def settings(pairs: list[str] | None, option: str, **degrees: int | None) -> dic
             raise typer.BadParameter(f"`{pair}` is not of the form key=value", param_hint=option)
         if name in found:
             raise typer.BadParameter(f"`{name}` is given twice", param_hint=option)
-        found[name] = value(text.strip())
+        found[name] = Text(text.strip())
     return found
 
 

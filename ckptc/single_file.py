@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from .api import Plan
 from .runtime.fault import Fault
+from .runtime.inside import why_outside
 
 
 def into_single_file(plan: Plan, name: str) -> Plan:
@@ -19,7 +20,7 @@ def into_single_file(plan: Plan, name: str) -> Plan:
             "not-one-file", f"layout `{target.layout}` has a file per rank",
             help="leave --single-file out, or convert to a layout without ranks, such as hf",
         )  # fmt: skip
-    if not name or name.startswith(("/", ".")) or "{" in name or "}" in name or "\\" in name:
+    if why_outside(name) or name.startswith(".") or "{" in name or "}" in name:
         raise Fault(
             "bad-file-name",
             f"`{name}` is not a file name within the destination",

@@ -24,11 +24,11 @@ if TYPE_CHECKING:
 
 
 def survey(
-    path: str | Path, config: str | Path | None = None, revision: str | None = None, progress: bool = True
+    path: str | Path, config: str | Path | None = None, revision: str | None = None, progress: bool = True, mapping: str | Path | None = None
 ) -> dict[str, Any]:
     """Path, container, tensors, elements, bytes, dtypes and files; and the family, layout, degrees and settings, if any fit.
 
-    `path` may be a repository of the hub, at `revision`. Without a config only names and shapes tell; `family` is then
+    `path` may be a repository of the hub, at `revision`. `mapping` is one of your own, or the name of one that ships. Without a config only names and shapes tell; `family` is then
     None where several families fit.
     """
     checkpoint = open_source(path, revision, progress)
@@ -44,14 +44,15 @@ def survey(
         "bytes": sum(n * ITEM_BYTES[e.dtype] for n, e in zip(elements, checkpoint.entries, strict=True)),
         "dtypes": dict(dtypes.most_common()),
     }
-    return report | _identity(checkpoint, config)
+    return report | _identity(checkpoint, config, mapping)
 
 
-def _identity(checkpoint: Checkpoint, config: str | Path | None) -> dict[str, Any]:
-    checkpoint = with_indices(checkpoint, None)
+def _identity(checkpoint: Checkpoint, config: str | Path | None, mapping: str | Path | None) -> dict[str, Any]:
+    checkpoint = with_indices(checkpoint, mapping)
     found = found_in(checkpoint)
-    known = library.families(None)
-    fits = [f for f in find_layouts([f for f in known if any(own_config_of(x) for x in f.layouts)], found) if not f.missing]
+    known = library.families(mapping)
+    choices = [f for f in known if any(own_config_of(x) for x in f.layouts)] or list(known)
+    fits = [f for f in find_layouts(choices, found) if not f.missing]
     unknown: dict[str, Any] = {"family": None, "layout": None, "degrees": {}, "settings": {}, "axes": {}}
     if not fits:
         return unknown
@@ -84,7 +85,7 @@ def _fitted(
         "layout": fit.layout.name,
         "degrees": dict(side.ranks),
         "settings": dict(side.params),
-        "axes": {n: v for n, v in sizes.values.items() if type(v) is int},
+        "axes": {n: v for n, v in sizes.values.items() if n in {axis for t in sizes.tensors.values() for axis in t.axes}},
     }
 
 

@@ -30,7 +30,8 @@ from ..dsl.tree import (
     TensorDecl,
     Text,
 )
-from .check_names import Names, check_expr, check_hole, check_index, check_where, unknown
+from .check_files import check_files, check_formats
+from .check_names import Names, check_expr, check_hole, check_index, check_made, check_where, unknown
 from .lets import labels, mentions
 from .link import Family, FlatLayout
 from .match import tensors_of
@@ -138,6 +139,8 @@ def _layout(family: Family, layout: FlatLayout) -> Iterator[Diagnostic]:
     for ignore in layout.ignores:
         yield from check_expr(ignore.when, names) if ignore.when is not None else ()
         yield from check_where(ignore.where, names, ignore.span)
+    yield from check_files(layout)
+    yield from check_formats(layout)
     yield from _stored(family, layout, names)
 
 
@@ -207,8 +210,10 @@ def _rule(rule: Rule, family: Family, layout: FlatLayout, names: Names) -> Itera
     if rule.when is not None:
         yield from check_expr(rule.when, names)
     yield from check_where(rule.where, names, rule.span)
-    for arg in rule.made.args if rule.made else ():
-        yield from check_expr(arg, names)
+    if rule.made is not None:
+        yield from check_made(rule.made)
+        for arg in rule.made.args:
+            yield from check_expr(arg, names)
     stages = next((x for x in layout.items if isinstance(x, Stages)), None)
     if rule.on is not None and (stages is None or rule.on == "beyond" and stages.beyond is None):
         title = f"`on {rule.on}` means nothing here: the layout has no stages" if stages is None else "`on beyond` means nothing here: the stages divide all indices"

@@ -27,6 +27,7 @@ from ..dsl.tree import (
     Stages,
     Sum,
 )
+from ..runtime.plan import FUNCTIONS as MAKERS
 from .link import FlatLayout
 from .reads import inside
 from .scope import FUNCTIONS
@@ -123,6 +124,17 @@ def check_expr(expr: Expr, names: Names) -> Iterator[Diagnostic]:
                 if isinstance(arg, Ref) and arg.name not in names.tensors:
                     title = f"the model has no tensor `{arg.name}` that could be stored"
                     yield unknown("stored-nothing", title, arg.name, names.tensors, arg.span, "name a tensor of the model")
+
+
+def check_made(call: Call) -> Iterator[Diagnostic]:
+    """That elements are calculated by a function that there is, from as many numbers as it takes."""
+    if call.function not in MAKERS:
+        known = f"the functions that make elements are {', '.join(MAKERS)}"
+        yield unknown("unknown-function", f"no elements are made by `{call.function}`", call.function, MAKERS, call.span, known)
+    elif len(call.args) != MAKERS[call.function]:
+        wanted = MAKERS[call.function]
+        title = f"`{call.function}` takes {wanted} number{'s' * (wanted != 1)}, not {len(call.args)}"
+        yield Diagnostic("bad-call", title, (Label(call.span),), help=f"write it as in: made {call.function}(rope_base)")
 
 
 def check_where(where: Expr | None, names: Names, span: Span) -> Iterator[Diagnostic]:

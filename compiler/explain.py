@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import product
+from math import prod
 
 from ..runtime.plan import Made, Plan, Side, Step, Stored
 
@@ -16,7 +17,7 @@ def describe(plan: Plan) -> str:
         "axes    " + "  ".join(f"{n} {v:,}" for n, v in plan.axes),
         "proof   every element of every tensor is stored, and nothing else is:",
         f"        {_proof(plan.source)}",
-        f"        {_proof(plan.target)}",
+        f"        {_proof(plan.target, sum(prod(m.shape) for m in plan.made if not m.steps))}",
     ]
     if plan.dtype:
         lines.append(f"cast    floating tensors to {plan.dtype}, where the mapping does not fix a dtype")
@@ -47,18 +48,26 @@ def _side(side: Side) -> str:
     return side.layout + (f" ({', '.join(settings)})" if settings else "")
 
 
-def _proof(side: Side) -> str:
+def _proof(side: Side, made: int = 0) -> str:
+    """`made`: elements of the model that are calculated, and that the source does not hold."""
     p = side.proof
     text = f"{side.layout}: {p.tensors:,} tensors hold {p.model:,} elements once"
+    if made:
+        text += f", {made:,} of them calculated"
     if p.copies:
         text += f", {p.copies:,} declared copies"
     if p.padding:
         text += f", {p.padding:,} of padding"
     if side.omitted:
         text += f"; left out on purpose: {', '.join(side.omitted)}"
-    if side.ignored:
-        text += f"; ignored: {', '.join(side.ignored)}"
+    if side.met:
+        text += f"; dropped on purpose: {_few(f'{count:,} {name}' for name, count in side.met)}"
     return text
+
+
+def _few(texts: Iterable[str], most: int = 3) -> str:
+    every = list(texts)
+    return ", ".join(every[:most]) + (f" and {len(every) - most} more names" if len(every) > most else "")
 
 
 def _table(rows: list[tuple[tuple[str, ...], int]]) -> list[str]:

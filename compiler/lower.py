@@ -204,6 +204,7 @@ def _lower_rule(rule: LiveRule, side: Side, count: int | None) -> Lowered | None
         f"{rule.rule.span.file}:{rule.rule.span.line}",
         tuple(format_of(f) for f in side.files[1:]),
         tuple(rank for rank in side.ranks if rank in side.shared and not touched & {d.name for d in side.digits(rank)}),
+        bool(live) and all(p.tensor in side.buffers for p in live),
     )
     return Lowered(stored, tuple(_stripped(p) for p in pieces), rule)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 
 from ..dsl.diagnostic import Diagnostic, Label, MappingError
@@ -56,16 +56,33 @@ def compile_sides(
     checks = optimise(compare(left, all_copies=compare_all, present=_present(left, found)), left, left)
     plan = Plan(
         source.family,
-        _plan_side(source, left, proofs[0]),
+        replace(_plan_side(source, left, proofs[0]), met=_met(source, found)),
         _plan_side(target, right, proofs[1]),
         steps,
         checks,
         (*files, *target.texts),
         dtype,
-        tuple((n, v) for n, v in source.sizes.values.items() if type(v) is int),
+        _axes(source, target),
         made,
     )
     return Compiled(plan, source, target)
+
+
+def _axes(source: Side, target: Side) -> tuple[tuple[str, int], ...]:
+    """The axes of the tensors that there are, and their sizes."""
+    used = {axis for side in (source, target) for tensor in side.sizes.tensors.values() for axis in tensor.axes}
+    return tuple((name, size) for name, size in source.sizes.values.items() if name in used)
+
+
+def _met(source: Side, found: Sequence[Found]) -> tuple[tuple[str, int], ...]:
+    """How many tensors of the checkpoint each name that is ignored stands for, where it stands for any."""
+    names = {each.name for each in found}
+    counts = ((_readable(pattern), sum(map(bool, map(regex(pattern).fullmatch, names)))) for pattern in source.ignored)
+    return tuple((name, count) for name, count in counts if count)
+
+
+def _readable(pattern: Pattern) -> str:
+    return "".join(p if isinstance(p, str) else "{" + p.axis + "}" for p in pattern.parts)
 
 
 def _present(lowered: tuple[Lowered, ...], found: Sequence[Found]) -> frozenset[int]:
@@ -100,7 +117,7 @@ def _objects(pattern: Pattern, picked: Picked, side: Side) -> list[tuple[str, tu
 
 def _plan_side(side: Side, lowered: tuple[Lowered, ...], proof: Proof) -> PlanSide:
     params = tuple((k, v) for k, v in side.params.items())
-    ignored = tuple("".join(p if isinstance(p, str) else "{" + p.axis + "}" for p in x.parts) for x in side.ignored)
+    ignored = tuple(map(_readable, side.ignored))
     objects = tuple(each for pattern, picked in side.objects for each in _objects(pattern, picked, side))
     return PlanSide(
         side.layout, side.format, tuple(side.ranks.items()), params, tuple(x.stored for x in lowered), proof, ignored, side.carry,

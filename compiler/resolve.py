@@ -13,7 +13,6 @@ from ..dsl.tree import (
     Carry,
     Expr,
     Files,
-    Formats,
     Index,
     Let,
     Literal,
@@ -29,6 +28,9 @@ from ..dsl.tree import (
     State,
     Text,
 )
+from ..runtime.plan import IN_NAMED_FILES
+from .check_files import check_files, check_formats, formats_of, no_files
+from .check_names import check_made
 from .lets import check_lets
 from .link import Family, FlatLayout
 from .match import tensors_of
@@ -93,6 +95,12 @@ class Side:
     made: tuple[MadeTensor, ...] = ()  # tensors that the source lacks, and how they are calculated
     state: State | None = None  # where an optimizer's state is
     read_only: bool = False
+    buffers: frozenset[str] = frozenset()  # tensors that are no weights: those that the model calls optional, or rules make
+
+    @property
+    def calculated(self) -> frozenset[str]:
+        """The tensors that this layout stores and that a rule of it knows how to calculate."""
+        return frozenset(x.tensor for x in self.rules if x.rule.made is not None and x.tensor is not None)
 
     def digits(self, rank: str) -> Digits:
         """What the number of a rank is made of, or a part of it. Nothing for what is neither."""
@@ -114,13 +122,17 @@ def resolve(
     stages: Given | None = None,
     format: str | None = None,
     makes: bool = False,
+    calculated: frozenset[str] = frozenset(),
 ) -> Side:
     """Settle a layout's parameters, guards and stages. `stages` are explicit lists of layers per pipeline stage, or per stage and turn.
 
     `makes`: the side is the target of another layout, and makes what the source lacks where rules say how. Within a
-    layout nothing is made: what a source leaves out stays out.
+    layout nothing is made: what a source leaves out stays out. `calculated`: what another layout's source stores though it
+    can be calculated; a target that need not have it, and would not make it, leaves it out.
     """
     layout = family.layout(layout_name)
+    if wrong := (*check_files(layout), *check_formats(layout)):
+        raise MappingError(*wrong)
     params = bind_params(layout, given)
     words = layout.words
     scope = Scope(dict(sizes.values) | dict(params), words=words, origins=dict(sizes.origins))
@@ -131,6 +143,10 @@ def resolve(
     omitted = tuple(
         t for x in items if isinstance(x, Omit) and holds(x.when, scope) for t in x.tensors if t in sizes.tensors
     )
+    optional = frozenset(t.name for t in family.model.tensors if t.optional)
+    makers = {x.rule.tensor for x in layout.rules if x.rule.made is not None and holds(x.rule.when, scope)}
+    spoken_of = {t for x in layout.rules for t in tensors_of(x.rule, layout)} if calculated else set()
+    omitted += tuple(t for t in sizes.tensors if t in (calculated & optional & spoken_of) - makers and t not in omitted)
     made = tuple(_made(layout, sizes, scope, family)) if makes else ()
     kept = {n: t for n, t in sizes.tensors.items() if n not in omitted} | {m.tensor.name: m.tensor for m in made}
     sizes = replace(sizes, tensors=kept, absent=(sizes.absent | {*omitted}) - {m.tensor.name for m in made})
@@ -148,12 +164,14 @@ def resolve(
             lets[item.name] = item.value
     check_lets(lets)
     files = next((x.names for x in items if isinstance(x, Files) and holds(x.when, scope)), ())
-    containers = next((x for x in reversed(items) if isinstance(x, Formats)), Formats(("safetensors",)))
+    containers = formats_of(layout)
     formats = containers.names
     if format is not None and format not in formats:
         raise MappingError(
             Diagnostic("unknown-format", f"layout `{layout.name}` does not live in `{format}` files", help=f"--format takes {', '.join(formats)}")
         )
+    if not files and (format or formats[0]) in IN_NAMED_FILES:
+        raise MappingError(no_files(layout, format or formats[0], containers.span))
     declared = next((x for x in items if isinstance(x, Stages)), None)
     return Side(
         family.name,
@@ -180,6 +198,7 @@ def resolve(
         made,
         next((x for x in reversed(items) if isinstance(x, State) and holds(x.when, scope)), None),
         containers.read_only,
+        optional | {x.rule.tensor for x in layout.rules if x.rule.made is not None and x.rule.tensor is not None},
     )
 
 
@@ -246,6 +265,8 @@ def _made(layout: FlatLayout, sizes: Sizes, scope: Scope, family: Family) -> Ite
         name, call = rule.tensor, rule.made
         if call is None or name is None or name not in sizes.absent or not holds(rule.when, scope):
             continue
+        if wrong := tuple(check_made(call)):
+            raise MappingError(*wrong)
         axes = tuple(axis.name for axis in declared[name].axes)
         shape = tuple(whole_value(sizes.values.get(axis), f"axis `{axis}`", call.span) for axis in axes)
         yield MadeTensor(Tensor(name, axes, shape), call.function, tuple(number_of(a, scope) for a in call.args), rule.span)

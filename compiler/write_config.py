@@ -60,9 +60,10 @@ def set_keys(data: dict[str, Any], values: Mapping[tuple[str, ...], Any]) -> Non
 
 def _render(template: str, values: dict[str, Any], block: Config) -> str:
     import jinja2
+    from jinja2.sandbox import ImmutableSandboxedEnvironment  # a mapping may be another's: it runs nothing of Python's
 
     try:
-        return jinja2.Environment(undefined=jinja2.StrictUndefined, autoescape=False).from_string(template).render(values)
+        return ImmutableSandboxedEnvironment(undefined=jinja2.StrictUndefined, autoescape=False).from_string(template).render(values)
     except jinja2.TemplateError as e:
         raise fault(
             "bad-template", f"the template {block.template} cannot be filled in: {e.message or 'it is not Jinja2'}", block.span,

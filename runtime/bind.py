@@ -217,7 +217,7 @@ def _dtypes(
             every = {known[least], known[most]} if most >= 0 else {own}
             if family.stored.dtype:
                 out.append(family.stored.dtype)
-            elif wanted and all(name in FLOATING for name in every):
+            elif wanted and not family.stored.buffer and all(name in FLOATING for name in every):
                 out.append(wanted)
             else:
                 out.append(own)

@@ -9,12 +9,12 @@ from collections.abc import Collection
 from dataclasses import replace
 from math import prod
 
+from .inside import why_outside
 from .kernels import FLOATING
-from .plan import Box, Plan, Side, Step, Stored
+from .plan import FORMATS, Box, Plan, Side, Step, Stored
 from .stacked import DISTRIBUTED
 from .window import ITEM_BYTES
 
-FORMATS = ("safetensors", "bin", "pt", "xser", "nemo", "megatron", *DISTRIBUTED)
 KERNELS = ("range", "rows", "transpose", "fill")
 MOST_TENSORS, MOST_OBJECTS, MOST = 10**8, 10**6, 1 << 62
 _WIDTH = re.compile(r"(0[1-9])?")
@@ -100,8 +100,8 @@ def _holes(what: str, pattern: str, names: Collection[str]) -> None:
 
 
 def _path(name: str) -> None:
-    inside = name and not name.startswith("/") and "\\" not in name and "\0" not in name
-    _need(bool(inside) and not {"", ".", ".."} & set(name.split("/")), f"file `{name}` is not one within the destination")
+    why = why_outside(name)
+    _need(not why, f"file `{name}` is not one within the destination: {why}")
 
 
 def _step(what: str, step: Step, source: Side, target: Side) -> None:

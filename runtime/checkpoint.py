@@ -14,6 +14,7 @@ from .distributed import around, read_distributed
 from .fault import Fault
 from .find_files import Found, find
 from .nemo_archive import CONFIG, plain_name, unwrap
+from .path_names import refuse_remote_source
 from .read_window import read_at, read_window
 from .safetensors_file import read_safetensors
 from .stacked import DISTRIBUTED
@@ -183,6 +184,8 @@ class Checkpoint:
 
 def open_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     """The checkpoint at `path`: a file, or a folder of shards or rank files. Reads headers only."""
+    if not os.path.lexists(path):
+        refuse_remote_source(path)
     place = around(os.fspath(path))
     tag = choose_tag(place)
     found = find(os.path.join(place, tag) if tag else place)

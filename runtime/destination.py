@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 from .fault import Fault
+from .path_names import refuse_remote_target
 
 
 def _within(inner: str, outer: str) -> bool:
@@ -26,7 +27,7 @@ def free_bytes(path: str) -> int:
 
 
 def check(out: str, need: int, sources: tuple[str, ...], *, overwrite: bool, merge: bool, names: Iterable[str] = ()) -> None:
-    """Refuses a destination that is taken, too small, or holds what is read.
+    """Refuses a destination that is a URL, taken, too small, or holds what is read.
 
     Files of these names, merged into a folder, may stand beside a file that is read.
     """
@@ -140,7 +141,8 @@ def destination(
 
 
 def check_file(out: str, *, overwrite: bool) -> None:
-    """Refuses a file to write that is there, and a folder in any case."""
+    """Refuses a file to write that is there, and a folder or a URL in any case."""
+    refuse_remote_target(out)
     if os.path.isdir(out):
         raise Fault("destination-exists", f"{out} is a folder", help="name a file")
     if os.path.lexists(out) and not overwrite:
@@ -149,6 +151,7 @@ def check_file(out: str, *, overwrite: bool) -> None:
 
 def write_file(out: str, data: bytes) -> None:
     """Writes a temporary sibling, which becomes `out` when it is whole, in place of what is there."""
+    refuse_remote_target(out)
     parent, name = os.path.split(os.path.abspath(out))
     temporary = ""
     try:

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import os
-import signal
 import threading
 import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
-from types import FrameType
 
 from . import destination
 from .bind import Bound, Target
@@ -18,13 +15,16 @@ from .compare import compare_copies
 from .fault import Fault
 from .fill import Filler, Sources, buffer
 from .in_kernel import Copier
+from .inside import confine
 from .kernels import Array, Kernel
 from .mean import work_out
 from .nemo_write import bound_for
 from .open_files import room
+from .path_names import refuse_remote_target
 from .progress import EVERY_SECONDS, OnProgress, Progress
 from .put import put
 from .schedule import Budget, Recipes, Schedule, budget, schedule, scratch, tiled
+from .stopping import stoppable
 from .window import paths_of
 from .writing import Cancelled, Targets
 
@@ -59,7 +59,9 @@ def run(
 ) -> Report:
     """Writes the target checkpoint to the folder, or the archive, `out_dir`: whole, or not at all."""
     began = time.perf_counter()
+    refuse_remote_target(out_dir)
     out = os.path.abspath(os.fspath(out_dir))
+    confine(bound.names, out if merge and os.path.isdir(out) else None)
     bound = bound_for(bound, out)
     archive = bound.files[0].name if bound.around else ""
     if archive and merge:
@@ -69,32 +71,15 @@ def run(
     destination.check(out, bound.disk_need, sources, overwrite=overwrite, merge=merge, names=bound.names)
     plan = schedule(bound, memory, workers)
     asked, workers = workers, max(1, min(workers, len(plan.tasks)))
-    with _stoppable(), destination.destination(out, archive, overwrite=overwrite, merge=merge, durable=durable) as root:
+    with stoppable(), destination.destination(out, archive, overwrite=overwrite, merge=merge, durable=durable) as root:
         compared = compare_copies(bound, memory, asked, progress) if check_copies else 0
         averaged = work_out(bound, memory)
         for each in bound.puts:
-            put(os.path.join(root, each.file), each)
+            put(root, each)
         read, calls = _work(bound, plan, root, workers, progress, kernels, began)
     return Report(
         time.perf_counter() - began, read + compared + averaged, bound.bytes_written, plan.buffer_bytes * workers, bound.names, calls, compared
     )  # fmt: skip
-
-
-@contextmanager
-def _stoppable() -> Iterator[None]:
-    """Turns SIGTERM into KeyboardInterrupt while the block runs in the main thread."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _work(

@@ -12,6 +12,7 @@ from .distributed import Folder, Members, find_distributed
 from .fault import Fault
 from .megatron_file import RANK_FOLDER, STATE_FILES
 from .nemo_archive import CONFIG, SUFFIX, Archive, open_archive, weights_of
+from .path_names import did_you_mean
 from .torch_dist import COMMON
 from .training_run import RUN_SUFFIX, rank_files, refuse_several
 
@@ -61,7 +62,7 @@ def find(path: str) -> Found:
         ranks = rank_files(folder, name) if name.endswith(RUN_SUFFIX) else []
         if ranks:
             return Found(folder or ".", "pt", tuple(ranks), flat=False)
-        raise Fault("no-checkpoint", f"`{path}` does not exist")
+        raise Fault("no-checkpoint", f"`{path}` does not exist", help=did_you_mean(path))
     if path.endswith(SUFFIX):
         archive = open_archive(path)
         found = _distributed(path, archive)

@@ -10,6 +10,7 @@ from math import prod
 from typing import Any
 
 from .fault import Fault
+from .plan import FUNCTIONS as KNOWN
 from .plan import Made
 from .window import Entry, Window, row_major
 
@@ -26,6 +27,7 @@ def _rope(shape: tuple[int, ...], base: float) -> Any:
 
 
 FUNCTIONS: dict[str, Callable[..., Any]] = {"rope": _rope}
+assert FUNCTIONS.keys() == KNOWN.keys()
 
 
 class Kept:

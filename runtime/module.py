@@ -11,6 +11,7 @@ from .bind import bind
 from .checkpoint import open_checkpoint
 from .engine import Report, run
 from .fault import Fault
+from .stopping import Stop, stoppable
 from .plan import Box, Loop, Made, Over, Plan, Proof, Side, Step, Stored
 
 __all__ = ["Box", "Loop", "Made", "Over", "Plan", "Proof", "Side", "Step", "Stored", "kernel", "main", "run_module"]
@@ -38,13 +39,16 @@ def run_module(plan: Plan, kernels: Mapping[int, Callable[..., None]], source: s
 
 
 def main(plan: Plan, kernels: Mapping[int, Callable[..., None]]) -> None:
-    """`python plan.py SRC DST [--overwrite]`: exit status 0 done, 1 failed with a sentence, 2 usage."""
+    """`python plan.py SRC DST [--overwrite]`: exit status 0 done, 1 failed with a sentence, 2 usage, 128 and the
+    signal's number where one stopped it."""
     args = [a for a in sys.argv[1:] if a != "--overwrite"]
     if len(args) != 2 or any(a.startswith("-") for a in args):
         print(f"usage: python {Path(sys.argv[0]).name} SRC DST [--overwrite]", file=sys.stderr)
         sys.exit(2)
+    stop = Stop()
     try:
-        report = run_module(plan, kernels, args[0], args[1], overwrite="--overwrite" in sys.argv)
+        with stoppable() as stop:
+            report = run_module(plan, kernels, args[0], args[1], overwrite="--overwrite" in sys.argv)
     except Fault as fault:
         print(f"error[{fault.code}]: {fault.title}", *(f"   = note: {n}" for n in fault.notes), sep="\n", file=sys.stderr)
         if fault.help:
@@ -52,5 +56,5 @@ def main(plan: Plan, kernels: Mapping[int, Callable[..., None]]) -> None:
         sys.exit(1)
     except KeyboardInterrupt:
         print("interrupted; nothing was left behind", file=sys.stderr)
-        sys.exit(130)
+        sys.exit(stop.exit_code)
     print(f"{args[1]}: {report.bytes_written:,} bytes in {len(report.files)} files, {report.seconds:.1f} s")

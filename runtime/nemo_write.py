@@ -21,12 +21,22 @@ from .tar_members import BLOCK
 from .window import SideFile
 
 DISTRIBUTED_WEIGHTS = "model_weights"
+# Endings of files that hold tensors. Folders are called .ckpt in training runs.
+ONE_FILE = (".safetensors", ".bin", ".pt", ".pth")
 Content: TypeAlias = int | bytes | SideFile  # a number is of `Bound.files`
 
 
 def bound_for(bound: Bound, out: str | os.PathLike[str]) -> Bound:
-    """What is written to `out`: one archive where its name ends in .nemo, files in a folder where not."""
+    """What is written to `out`: one archive where its name ends in .nemo, files in a folder where not.
+
+    Raises `Fault` where the name is that of one file, and a folder of it would be made.
+    """
     name = os.path.basename(os.fspath(out))
+    if name.endswith(ONE_FILE) and not os.path.isdir(out):
+        raise Fault(
+            "folder-as-file", f"{os.fspath(out)} would be a folder: a checkpoint is written as several files",
+            help=f"name a folder; where all tensors are to be in one file: --single-file {name}, and a folder for it",
+        )  # fmt: skip
     if not name.endswith(SUFFIX) or bound.around:
         return bound
     side = bound.plan.target

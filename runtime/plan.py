@@ -14,6 +14,12 @@ from typing import TypeAlias
 VERSION = 1
 Scalar: TypeAlias = int | float | str | bool | None
 Coords: TypeAlias = tuple[int, ...]
+# The containers that are known. Of some, tensors are in a folder, not in files; some have no names of files by themselves.
+IN_FOLDERS = ("torch_dist", "zarr")
+IN_NAMED_FILES = ("xser",)
+FORMATS = ("safetensors", "bin", "pt", "xser", "nemo", "megatron", *IN_FOLDERS)
+# What calculates tensors that no file holds, and how many numbers each function takes.
+FUNCTIONS = {"rope": 1}
 
 
 @dataclass(frozen=True)
@@ -44,6 +50,7 @@ class Stored:
     origin: str = ""  # file:line of the rule
     other_files: tuple[str, ...] = ()  # alternative spellings of `file` that a source may use
     shared: tuple[str, ...] = ()  # coordinates along which all but the first are copies that may be left out
+    buffer: bool = False  # no weight, such as rotary frequencies: `Plan.dtype` does not cast it
 
 
 @dataclass(frozen=True)
@@ -147,13 +154,14 @@ class Side:
     omitted: tuple[str, ...] = ()  # tensors of the model that the layout leaves out on purpose
     objects: tuple[tuple[str, tuple[tuple[str, int, int], ...]], ...] = ()
     bare: tuple[str, ...] = ()
+    met: tuple[tuple[str, int], ...] = ()  # of `ignored`, those that the checkpoint has that the plan was made for: how many
 
 
 @dataclass(frozen=True)
 class Plan:
     """`steps` fill every target tensor exactly once. `checks` are steps whose both ends index
     `source.stored`: declared copies that must be equal in the checkpoint that is read. `files` are texts
-    to write beside the tensors (configs). `dtype` casts every floating tensor without a dtype of its own."""
+    to write beside the tensors (configs). `dtype` casts every floating tensor without a dtype of its own, but for buffers."""
 
     mapping: str
     source: Side

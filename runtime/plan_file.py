@@ -9,6 +9,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 from .check_plan import check_plan
 from .fault import Fault
+from .path_names import refuse_remote_target
 from .plan import VERSION, Plan
 
 MAGIC = "ckptc-plan"
@@ -20,7 +21,16 @@ def dump_plan(plan: Plan) -> str:
 
 
 def save_plan(plan: Plan, path: str | Path) -> None:
-    Path(path).write_text(dump_plan(plan), encoding="utf-8")
+    write_text(path, dump_plan(plan))
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Writes a text of ours to a local path, in place of what is there. Raises `Fault` where it cannot be written."""
+    refuse_remote_target(path)
+    try:
+        Path(path).write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise Fault("write-failed", f"{path}: {error.strerror}") from None
 
 
 def load_plan(path: str | Path) -> Plan:

@@ -6,14 +6,16 @@ import os
 from collections.abc import Callable
 
 from .fault import Fault
+from .inside import place
 from .layout import Put
 from .window import SideFile
 
 CHUNK = 1 << 20
 
 
-def put(path: str, what: Put) -> None:
-    """Writes `what` to the file at `path`, which is made if it is not there."""
+def put(root: str, what: Put) -> None:
+    """Writes `what` to its file below the folder `root`, which is made if it is not there."""
+    path = place(root, what.file)
     try:
         os.makedirs(os.path.dirname(path), exist_ok=True)
         number = os.open(path, os.O_WRONLY | os.O_CREAT, 0o666)

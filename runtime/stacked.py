@@ -12,8 +12,9 @@ from math import prod
 
 from .fault import Fault
 from .indexed import INDEX, stacked_name
+from .plan import IN_FOLDERS
 
-DISTRIBUTED = ("torch_dist", "zarr")  # the formats that stack tensors; `Stored.file` is a folder in them
+DISTRIBUTED = IN_FOLDERS  # the formats that stack tensors; `Stored.file` is a folder in them
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from .crc import combine, crc32
 from .fault import Fault
 from .gather import Gather
 from .in_kernel import Copier
+from .inside import place
 from .schedule import Job, Task
 from .target import FileLayout
 
@@ -66,7 +67,7 @@ class Targets:
         self._opened: dict[int, _File] = {}  # by file descriptor, the least recently opened first
         self.stopped = False
         self._ready = threading.Condition()
-        self._files = [_File(os.path.join(root, f.name), f.at, len(f.targets)) for f in bound.files]
+        self._files = [_File(place(root, f.name), f.at, len(f.targets)) for f in bound.files]
         self._tickets: list[dict[int, int]] = []
         for task in tasks:
             held: dict[int, int] = {}

@@ -131,6 +131,7 @@ OUTSIDE: dict[str, Callable[[Path], tuple[Diagnostic, ...]]] = {
     "stored-twice": lambda _: broken(lambda pieces: (pieces[0], pieces[0])),
     "copies-numbered-twice": lambda _: broken(lambda pieces: (_copied_twice(pieces[0]),)),
     "model-outside": lambda _: broken(lambda pieces: _strange_copy(pieces[0])),
+    "outside-mapping": _mapping(b'use "../other.ckmap"'),
     "no-mapping": _mapping(b'use "nothing.ckmap"'),
     "not-text": _mapping(b"\xff\xfe"),
     "unreadable-mapping": _folder_as_mapping,

@@ -81,6 +81,7 @@ SHARED = {
     "undeclared-axis": "a model's tensor has an axis that the model has not",
     "unknown-axis": "an index names no axis",
     "unknown-entry": "a config entry is for no axis or setting",
+    "unknown-format": "a format is named that there is not, or not in this layout",
     "unknown-function": "a function is called that there is not",
     "unknown-layout": "a layout is named that there is not",
     "unknown-model": "a model is named that there is not",

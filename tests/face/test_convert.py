@@ -197,7 +197,7 @@ def test_compile_without_output_prints_the_plan(llama, ckptc):
 
 
 def test_a_stream_gives_what_the_files_hold(llama, ckptc):
-    plan = face.plan(llama, to="nxdt", tp=4, pp=2, kv_multiplier=2)
+    plan = face.plan(llama, to="nxdt", tp=4, pp=2, settings={"kv_multiplier": 2})
     plan.run("out")
     file = "model/dp_rank_00_tp_rank_03_pp_rank_01.pt"
     stored = {t.name: t.read() for t in face.open("out") if t.file == file}

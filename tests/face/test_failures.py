@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ckptc import cli, failure
+from ckptc import __version__, cli, failure
 from ckptc.dsl.diagnostic import Diagnostic, Label, MappingError
 from ckptc.dsl.tree import Span
 from ckptc.runtime.fault import Fault
@@ -144,17 +144,18 @@ def test_an_interrupt_is_exit_code_130(monkeypatch, ckptc):
     assert (done.code, done.err) == (130, "interrupted; nothing was left behind\n")
 
 
-def test_an_interrupted_run_leaves_nothing(llama, tmp_path):
+@pytest.mark.parametrize(("signal", "code"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGHUP", 129)])
+def test_a_run_that_a_signal_stops_leaves_nothing_and_says_which_by_its_exit_code(signal, code, llama, tmp_path):
     script = (
         "import os, signal, time\n"
         "from ckptc import cli\n"
         "from ckptc.runtime import engine\n"
-        "def stop(*a, **k): os.kill(os.getpid(), signal.SIGINT); time.sleep(5)\n"
+        f"def stop(*a, **k): os.kill(os.getpid(), signal.{signal}); time.sleep(5)\n"
         "engine._work = stop\n"
         f"cli.main(['convert', {str(llama)!r}, 'out', '--to', 'nxdt'])\n"
     )
     done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 130, done.stderr
+    assert done.returncode == code, done.stderr
     assert done.stderr == "interrupted; nothing was left behind\n"
     assert {p.name for p in tmp_path.iterdir()} == {"llama-hf"}
 
@@ -171,3 +172,26 @@ def test_a_fault_and_a_diagnostic_have_the_same_record():
     fault = failure.record(Fault("a-b", "title", notes=("n",), help="h"))
     other = failure.record(MappingError(Diagnostic("a-b", "title", notes=("n",), help="h")))
     assert fault == other
+
+
+def test_a_signal_that_is_ignored_stays_so(llama, tmp_path):
+    """As under `nohup`."""
+    script = (
+        "import os, signal\n"
+        "signal.signal(signal.SIGHUP, signal.SIG_IGN)\n"
+        "from ckptc import cli\n"
+        "from ckptc.runtime import engine\n"
+        "real = engine._work\n"
+        "def work(*a, **k):\n    os.kill(os.getpid(), signal.SIGHUP); return real(*a, **k)\n"
+        "engine._work = work\n"
+        f"cli.main(['convert', {str(llama)!r}, 'out', '--to', 'nxdt', '-q'])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert {p.name for p in tmp_path.iterdir()} == {"llama-hf", "out"}
+
+
+@pytest.mark.parametrize("option", ["--version", "-V", "version"])
+def test_the_version_is_printed(option, ckptc):
+    done = ckptc(option)
+    assert (done.code, done.out, done.err) == (0, f"ckptc {__version__}\n", "")

@@ -193,7 +193,7 @@ NOWHERE = {"HF_ENDPOINT": "http://127.0.0.1:9"}
         ("org/down", {}, "[hub-failed]: the hub answered HTTP 503 when asked for `org/down`", "try again later"),
         ("org/name --revision v9", {}, "[hub-revision]: `org/name` has no revision `v9`", "with --revision"),
         ("hf://org/name@v9", {"HF_HUB_OFFLINE": "1"}, "[hub-offline]: `org/name` (revision v9) is", "unset HF_HUB_OFF"),
-        ("org/name", NOWHERE, "[hub-unreachable]: `org/name` (revision main) cannot be fetched", "check the network"),
+        ("org/name", NOWHERE, "[hub-unreachable]: there is no path `org/name`, and", "check the path, or check the network"),
         ("org/name", {"HF_HOME": "/dev/null"}, "[hub-cache]: `org/name` (revision main) cannot be kept", "set HF_HOME"),
         ("org/empty", {}, "[no-checkpoint]: `org/empty` (revision main) holds no weights", "looked for: model.saf"),
         ("hf://name", {}, "[bad-hub-id]: `hf://name` does not name a repository", "hf://ORG/NAME"),

@@ -72,14 +72,63 @@ def test_fmt_leaves_a_file_that_does_not_parse(ckptc):
     assert Path("worse.ckmap").read_text() == before
 
 
-def test_list_has_layouts_with_parameters_and_where_they_are_from(ckptc):
-    done = ckptc("list")
-    assert "llama  (mappings/llama.ckmap)" in done.out
-    assert "hw = trn1 | trn2 | trn2_converter" in done.out
+def test_list_is_a_table_of_layouts_and_families_that_fits_a_screen(ckptc):
+    lines = ckptc("list").out.splitlines()
+    assert len(lines) <= 40
+    assert max(map(len, lines)) <= 100
+    assert lines[0].startswith("15 families: dbrx, decoder, ")
+    rows = {line.split()[0]: line for line in lines if line}
+    assert rows["nxdt"].endswith("pt | xser          all but deepseek, vit")
+    assert "pt, read only" in rows["nnm"]
+    assert rows["llava"].endswith("neva")
+
+
+def test_list_of_a_layout_explains_its_parameters_with_the_mappings_own_comments(ckptc):
+    Path("own.ckmap").write_text(
+        "model m { axes { a }  w [a] }\n"
+        "# What layouts share.\n#\n# cut_rows cuts. It does so evenly.\n#\n# Of nothing in particular. mode = old is the old one.\n"
+        "base layout shared of m (cut_rows = 3, mode = new | old, plain = false) {}\n\n"
+        "# A framework of mine.\n"
+        "layout mine of m extends shared (rank tp = 1, mode = old) { \"w\" = w [a/tp] }\n"
+    )
+    done = ckptc("list", "mine", "--mapping", "own.ckmap")
+    assert done.out.splitlines() == [
+        "layout mine of m  (own.ckmap)",
+        "formats: safetensors",
+        "",
+        "A framework of mine.",
+        "",
+        "parameters, the default first:",
+        "  cut_rows  3",
+        "              cut_rows cuts. It does so evenly.",
+        "  plain     false | true",
+        "  tp        1  (parallel degree)",
+    ]
+
+
+def test_list_of_a_shipped_layout_and_of_a_family(ckptc):
+    done = ckptc("list", "nxdt")
+    assert "AWS NxD Training" in done.out
+    assert "hw               trn1 | trn2 | trn2_converter" in done.out
+    assert "tp               1  (parallel degree)" in done.out
+    assert done.out.count("layout nxdt of") == 1  # layouts of the same parameters are one
+    family = ckptc("list", "llama")
+    assert family.out.startswith("family llama  (mappings/llama.ckmap)\n")
+    assert "  hf                no parameters\n" in family.out
+    wrong = ckptc("list", "nxd")
+    assert wrong.code == 1
+    assert "did you mean `nxdt`?" in wrong.err
+
+
+def test_list_as_records_has_all_and_of_a_name_what_is_of_it(ckptc):
     families = {f["family"]: f for f in json.loads(ckptc("list", "--json").out)["families"]}
     layouts = {x["layout"]: x for x in families["llama"]["layouts"]}
     assert layouts["nxdt"]["from"] == "mappings/decoder.ckmap"
-    assert {"name": "tp", "rank": True, "values": "1", "choices": []} in layouts["nxdt"]["parameters"]
+    assert {"name": "tp", "rank": True, "values": "1", "choices": [], "default": "1", "about": ""} in layouts["nxdt"]["parameters"]
+    only = json.loads(ckptc("list", "llava", "--json").out)["families"]
+    assert [(f["family"], [x["layout"] for x in f["layouts"]]) for f in only] == [("neva", ["llava"])]
+    (llama,) = json.loads(ckptc("list", "llama", "--json").out)["families"]
+    assert len(llama["layouts"]) == len(families["llama"]["layouts"])
 
 
 def test_explain_says_where_elements_go(llama, ckptc):

@@ -12,8 +12,11 @@ import torch
 import yaml
 from safetensors.torch import load_file, save_file
 
-from ckptc import Fault, compile, convert, open, plan
+from ckptc import Fault, MappingError, compile, convert, open, plan
 from ckptc.nemo2_models import MODELS
+from ckptc.runtime.families import families
+from ckptc.runtime.layout import lay_out
+from tests.asked import asked
 
 LAYERS, HIDDEN, FFN, HEADS, GROUPS, VOCAB, EXPERTS = 3, 24, 40, 6, 2, 29, 5
 DIM = HIDDEN // HEADS
@@ -105,8 +108,8 @@ def test_a_distributed_archive_of_every_family(tmp_path: Path, family: str, form
 def test_archives_of_rank_files_become_the_same(tmp_path: Path, layout: str, degrees: dict[str, Any]) -> None:
     """NeMo's own script takes distributed checkpoints alone."""
     source = write(tmp_path / "hf", "llama")
-    convert(source, tmp_path / "ranks.nemo", to=layout, **degrees)
-    convert(source, tmp_path / "dist.nemo", to="nemo-dist", pad_vocab_to=degrees.get("tp", 1))
+    convert(source, tmp_path / "ranks.nemo", to=layout, **asked(**degrees))
+    convert(source, tmp_path / "dist.nemo", to="nemo-dist", settings={"pad_vocab_to": degrees.get("tp", 1)})
     for name in ("ranks", "dist"):
         convert(tmp_path / f"{name}.nemo", tmp_path / name, to="nemo2")
     ours, theirs = ({t.name: t.read() for t in open(tmp_path / name)} for name in ("ranks", "dist"))
@@ -161,13 +164,13 @@ def sized(name: str, folder: Path, **other: int) -> Path:
 @pytest.mark.parametrize("name", MODELS)
 def test_a_model_id_is_planned_from_a_config_of_its_sizes(tmp_path: Path, name: str) -> None:
     of = MODELS[name]
-    made = compile(of.family.name, from_="nemo-dist", to="nemo2", config=sized(name, tmp_path), model_id=name, vocab=32_000)
+    made = compile(of.family.name, from_="nemo-dist", to="nemo2", config=sized(name, tmp_path), model_id=name, settings={"vocab": 32_000})
     said = yaml.safe_load(dict(made.data.files)["context/model.yaml"])
     assert (said["_target_"], said["config"]["_target_"]) == (of.family.model.dotted, of.config.dotted)
     assert dict(made.data.axes)["hidden"] == said["config"]["hidden_size"] == of.sizes["hidden_size"]
     json.loads(dict(made.data.files)["context/io.json"])
     with pytest.raises(Fault, match=f"the model has num_layers 17, and {name} has {of.sizes['num_layers']}"):
-        compile(of.family.name, from_="nemo-dist", to="nemo2", config=sized(name, tmp_path, num_layers=17), model_id=name, vocab=32_000)
+        compile(of.family.name, from_="nemo-dist", to="nemo2", config=sized(name, tmp_path, num_layers=17), model_id=name, settings={"vocab": 32_000})
 
 
 @pytest.mark.parametrize(
@@ -214,3 +217,63 @@ def test_what_is_left_out_is_said(tmp_path: Path, ckptc: Callable[..., Any]) -> 
     assert described(tmp_path / "out")["tokenizer"] is None
     again = ckptc("convert", tmp_path / "out", tmp_path / "again", "--to", "nemo2", "--model-id", "llama")
     assert (again.code, "whose context folder is copied as it is" in again.err) == (1, True)
+
+
+def bare_weights(name: str, folder: Path, vocab: int) -> Path:
+    """The folder model_weights of a model of the id's sizes: true headers, and files of holes. Nothing is beside it."""
+    (folder / "sizes").mkdir()
+    made = compile(MODELS[name].family.name, from_="nemo-dist", to="nemo-dist", config=sized(name, folder / "sizes"), format="zarr", settings={"vocab": vocab})
+    targets = families(made.data.target.stored)
+    names = [family.spell(family.stored.name) for family in targets]
+    count = sum(map(len, names))
+    files, _, texts = lay_out(made.data.target, targets, names, ["bfloat16"] * count, list(range(count)), 1 << 40, {})
+    for file in files:
+        path = folder / file.name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("wb") as out:
+            out.truncate(file.layout.size)
+    for at, text in texts:
+        (folder / at).parent.mkdir(parents=True, exist_ok=True)
+        (folder / at).write_bytes(text)
+    return folder / "model_weights"
+
+
+# The values that each class has: nemo/collections/llm/gpt/model/llama.py, mistral.py, mixtral.py, nemotron.py.
+SAID: dict[str, dict[str, Any]] = {
+    "meta-llama/Meta-Llama-3-8B": {
+        "num_layers": 32, "hidden_size": 4096, "ffn_hidden_size": 14336, "num_attention_heads": 32, "num_query_groups": 8, "rotary_base": 500000,
+        "rotary_percent": 1.0, "seq_length": 8192, "init_method_std": 0.01, "normalization": "RMSNorm", "layernorm_epsilon": 1e-5,
+        "add_bias_linear": False, "share_embeddings_and_output_weights": False, "hidden_dropout": 0.0, "attention_dropout": 0.0,
+    },
+    "mistralai/Mistral-7B-v0.1": {"rotary_base": 10000, "seq_length": 32768, "window_size": [4096, 0], "num_query_groups": 8, "init_method_std": 0.02},
+    "mistralai/Mixtral-8x7B-v0.1": {"rotary_base": 1000000, "seq_length": 4096, "num_moe_experts": 8, "moe_router_topk": 2, "moe_router_pre_softmax": True},
+    "nvidia/nemotron-3-8b-base-4k": {
+        "rotary_base": 10000, "rotary_percent": 0.5, "seq_length": 4096, "init_method_std": 0.01, "normalization": "LayerNorm",
+        "layernorm_zero_centered_gamma": True, "num_query_groups": 32,
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SAID)
+def test_bare_weights_and_an_id_are_enough(tmp_path: Path, name: str) -> None:
+    (tmp_path / "t.model").write_bytes(b"pieces")
+    weights = bare_weights(name, tmp_path, 31_872)
+    made = plan(weights, to="nemo2", model_id=name, tokenizer=tmp_path / "t.model")
+    said = yaml.safe_load(dict(made.data.files)["context/model.yaml"])["config"]
+    assert said["_target_"] == MODELS[name].config.dotted
+    assert {key: said[key] for key in SAID[name]} == SAID[name]
+    assert made.values["vocab"] == 31_872
+    assert any("there is no model_config.yaml" in note and MODELS[name].config.name in note for note in made.notes)
+    assert made.totals().files > 0
+
+
+def test_an_id_of_other_sizes_is_refused_by_the_shapes(tmp_path: Path) -> None:
+    weights = bare_weights("meta-llama/Llama-2-7b-hf", tmp_path, 31_872)
+    with pytest.raises((Fault, MappingError), match="shape|tensor"):
+        plan(weights, to="nemo2", model_id="meta-llama/Llama-2-13b-hf").totals()
+
+
+def test_the_family_alone_tells_no_sizes(tmp_path: Path) -> None:
+    weights = bare_weights("meta-llama/Llama-2-7b-hf", tmp_path, 31_872)
+    with pytest.raises(Fault, match="no-config"):
+        plan(weights, to="nemo2", model_id="llama")

@@ -15,6 +15,7 @@ from ckptc.dsl.diagnostic import MappingError
 from ckptc.runtime.fault import Fault
 from tests.nxdt_state import CONFIG, DIM, HF, MEGATRON, Style, check, make, write
 from tests.zero_state import files, merged, split
+from tests.asked import asked
 
 
 @pytest.mark.parametrize("xser", [False, True])
@@ -35,7 +36,7 @@ def test_state_moves_with_its_parameters(
     write(tmp_path / "tag", make(style, *source), dp, xser)
     settings = {"kv_multiplier": target[2]} if style is HF else {}
     plan = face.plan(
-        tmp_path / "tag", to=style.to, tp=target[0], pp=target[1], optimizer=True, dp=to, format="xser" if xser else "pt", **settings
+        tmp_path / "tag", to=style.to, tp=target[0], pp=target[1], optimizer=True, dp=to, format="xser" if xser else "pt", **asked(**settings)
     )
     plan.run(tmp_path / "out", memory="8MiB")
     check(tmp_path / "out", make(style, *target), to or dp or 0)
@@ -128,7 +129,7 @@ def test_a_plan_with_state_is_not_saved_and_a_degree_needs_state(tmp_path: Path)
     for settings in ({"dp": 4}, {"optimizer": True}):
         where = tmp_path / "tag" / ("model" if "optimizer" in settings else "")
         with pytest.raises(Fault) as caught:
-            face.plan(where, to="nxdt", tp=4, config=tmp_path / "tag/config.json", **settings)
+            face.plan(where, to="nxdt", tp=4, config=tmp_path / "tag/config.json", **asked(**settings))
         assert caught.value.code == "no-optimizer"
 
 
@@ -164,7 +165,7 @@ def test_state_that_is_its_parameter_stays_so(
         {name: torch.randn(*f.stored.shape, generator=made) for f in stored if not f.stored.optional for name in f.spell(f.stored.name)},
         tmp_path / "hf/model.safetensors", {"format": "pt"},
     )  # fmt: skip
-    face.convert(tmp_path / "hf", tmp_path / "tag", to=to, **source)
+    face.convert(tmp_path / "hf", tmp_path / "tag", to=to, **asked(**source))
     (tmp_path / "tag/optim").mkdir()
     (tmp_path / "tag/config.json").write_text(json.dumps(config))
     for file in files(tmp_path / "tag/model"):
@@ -176,7 +177,7 @@ def test_state_that_is_its_parameter_stays_so(
         for rank, part in enumerate(split(state, 3)):
             torch.save(part, tmp_path / "tag/optim" / file.name.replace("dp_rank_00", f"dp_rank_{rank:02}"))
     family = {"family": mapping}
-    face.convert(tmp_path / "tag", tmp_path / "out", to=to, optimizer=True, dp=4, source_settings=source, **family, **target)
+    face.convert(tmp_path / "tag", tmp_path / "out", to=to, optimizer=True, dp=4, source_settings=source, **asked(**family, **target))
     models = files(tmp_path / "out/model")
     assert len(models) == target.get("tp", 1) * target.get("pp", 1)
     for file in models:

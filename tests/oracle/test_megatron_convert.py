@@ -57,9 +57,9 @@ def test_a_twin_becomes_what_megatron_core_saved(tmp_path: Path, dtype: str, for
     wanted = MEGATRON / "torch_dist" / ("v0.20dev_dense_tp1" + "_fp32" * (dtype == "float32"))
     assert contents(tmp_path / "out") == plain(expected(wanted))
     indexed = tmp_path / "indexed"
-    ckptc.convert(TWINS[dtype], indexed, to="megatron", format=format, form="indexed")
+    ckptc.convert(TWINS[dtype], indexed, to="megatron", format=format, settings={"form": "indexed"})
     assert "decoder.layers.3.mlp.linear_fc1.weight" in contents(indexed)
-    ckptc.convert(indexed, tmp_path / "stacked", to="megatron", form="stacked", config=TWINS[dtype] / "config.json")
+    ckptc.convert(indexed, tmp_path / "stacked", to="megatron", settings={"form": "stacked"}, config=TWINS[dtype] / "config.json")
     assert contents(tmp_path / "stacked") == plain(expected(wanted))
 
 
@@ -91,7 +91,7 @@ def test_experts_become_those_of_mixtral(tmp_path: Path, path: Path) -> None:
     got = {t.name: t.read() for t in ckptc.open(tmp_path / "out")}
     assert got.keys() == wanted.keys()
     assert all(torch.equal(got[name], wanted[name]) for name in wanted)
-    ckptc.convert(tmp_path / "out", tmp_path / "again", to="megatron", spec="local")
+    ckptc.convert(tmp_path / "out", tmp_path / "again", to="megatron", settings={"spec": "local"})
     assert contents(tmp_path / "again") == plain(expected(path))
 
 

@@ -60,14 +60,14 @@ def objects(folder: Path) -> set[str]:
 @pytest.mark.skipif(not SAVED.is_dir(), reason=f"no oracle data: {SAVED} is absent")
 def test_what_megatron_core_saved_becomes_huggingfaces_and_is_made_again(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps(CONFIG))
-    ckptc.convert(SAVED, tmp_path / "out", to="hf", config=tmp_path / "config.json", shared_ffn=SHARED)
+    ckptc.convert(SAVED, tmp_path / "out", to="hf", config=tmp_path / "config.json", settings={"shared_ffn": SHARED})
     wanted = account({t.name: t.read() for t in ckptc.open(SAVED)})
     got = {t.name: t.read() for t in ckptc.open(tmp_path / "out")}
     assert got.keys() == wanted.keys()
     assert [name for name in wanted if not torch.equal(got[name], wanted[name])] == []
     assert json.loads((tmp_path / "out" / "config.json").read_text()) == CONFIG
 
-    ckptc.convert(tmp_path / "out", tmp_path / "again", to="megatron", spec="local", shared_ffn=SHARED)
+    ckptc.convert(tmp_path / "out", tmp_path / "again", to="megatron", settings={"spec": "local", "shared_ffn": SHARED})
     known = {name: {key: value[key] for key in ("shape", "dtype", "sha256")} for name, value in expected(SAVED).items()}
     assert {t.name: seen(t.read()) for t in ckptc.open(tmp_path / "again")} == known
     assert objects(tmp_path / "again" / "release") == objects(SAVED)

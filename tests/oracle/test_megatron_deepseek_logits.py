@@ -130,7 +130,7 @@ def test_the_logits_are_those_of_a_plain_account(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr("megatron.core.transformer.moe.moe_utils.te_general_gemm", None, raising=False)
     monkeypatch.setattr(torch._dynamo.config, "disable", True)
     weights = huggingface(tmp_path / "hf", dtype=torch.float32)
-    ckptc.convert(tmp_path / "hf", tmp_path / "out", to="megatron", spec="local")
+    ckptc.convert(tmp_path / "hf", tmp_path / "out", to="megatron", settings={"spec": "local"})
     tokens = torch.randint(VOCAB, (1, PLACES), generator=torch.Generator().manual_seed(3))
     mask = torch.triu(torch.ones(PLACES, PLACES, dtype=torch.bool), 1)[None, None]
     with real_megatron.on_one_rank(tmp_path), torch.no_grad():

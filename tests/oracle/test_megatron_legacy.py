@@ -47,14 +47,14 @@ def test_rank_files_become_the_framework_s_global_tensors(tmp_path: Path, config
 
 def test_experts_of_ranks_become_the_framework_s_global_tensors(tmp_path: Path) -> None:
     """`mp_rank_00_001` is of experts here, and of stages in the other checkpoint."""
-    plan = ckptc.plan(EXPERTS, to="megatron", shared_experts=True, spec="local")
+    plan = ckptc.plan(EXPERTS, to="megatron", settings={"shared_experts": True, "spec": "local"})
     assert dict(plan.data.source.ranks) == {"tp": 1, "pp": 1, "ep": 2}
     plan.run(tmp_path / "out")
     assert hashes(tmp_path / "out") == of(MEGATRON / "torch_dist" / "v0.20dev_moe_seq_ep2_shexp")
 
 
 def test_the_twin_becomes_the_very_rank_files(tmp_path: Path) -> None:
-    ckptc.convert(TWIN, tmp_path / "out", to="megatron-legacy", tp=2, pp=2, spec="local", pad_vocab_to=64)
+    ckptc.convert(TWIN, tmp_path / "out", to="megatron-legacy", tp=2, pp=2, settings={"spec": "local", "pad_vocab_to": 64})
     wanted = json.loads(DENSE.with_name("dense_tp2pp2.expected.json").read_text())["ranks"]
     assert {p.name for p in (tmp_path / "out/release").iterdir()} == set(wanted)
     for folder, said in wanted.items():

@@ -62,7 +62,7 @@ def test_import_equals_the_reference(name: str, tmp_path: Path) -> None:
     case = Case(name)
     half = "fp16" in name
     ckptc.plan(
-        folder(case, tmp_path / "hf"), to=IMPORTS[name], precision=16 if half else 32, dtype="float16" if half else None
+        folder(case, tmp_path / "hf"), to=IMPORTS[name], settings={"precision": 16 if half else 32}, dtype="float16" if half else None
     ).run(tmp_path / "out.nemo")  # fmt: skip
     found = {t: held for (_, t), held in contents(tmp_path / "out.nemo").items()}
     inv_freq = None if INV_FREQ in expected(case) else found.pop(INV_FREQ, None)
@@ -87,7 +87,7 @@ def test_back_again_holds_what_was_there(name: str, tmp_path: Path) -> None:
     source = folder(case, tmp_path / "hf")
     ckptc.plan(source, to=IMPORTS[name], tp=2, pp=2).run(tmp_path / "out.nemo")
     vocab = json.loads((source / "config.json").read_text())["vocab_size"]
-    ckptc.plan(tmp_path / "out.nemo", to="hf", vocab=vocab).run(tmp_path / "back")
+    ckptc.plan(tmp_path / "out.nemo", to="hf", settings={"vocab": vocab}).run(tmp_path / "back")
     back = load_file(tmp_path / "back/model.safetensors")
     there = {k: v for k, v in load_file(source / "model.safetensors").items() if "inv_freq" not in k}
     assert {k for k in back if "inv_freq" not in k} == set(there)

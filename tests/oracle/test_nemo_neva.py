@@ -67,12 +67,12 @@ def hf(case: str, folder: Path) -> Path:
 def test_llava_to_nemo_and_back(case: str, tmp_path: Path) -> None:
     rows = Case(case).spec["meta"]["nemo_vocab_rows"]
     source = hf(case, tmp_path / "hf")
-    ckptc.plan(source, to="nemo-legacy", padded_vocab=rows).run(tmp_path / "nemo")
+    ckptc.plan(source, to="nemo-legacy", settings={"padded_vocab": rows}).run(tmp_path / "nemo")
     got, wanted = contents(tmp_path / "nemo"), filled_with_zeros(case)
     made = {key for key in got if key[1].endswith("rotary_pos_emb.inv_freq")}  # a buffer, which the oracle has not
     assert {key: value for key, value in got.items() if key not in made} == wanted
 
-    ckptc.plan(tmp_path / "nemo", to="llava", vocab=len(tensors(case)["lm_head.weight"]), source_settings={"padded_vocab": rows}).run(tmp_path / "back")
+    ckptc.plan(tmp_path / "nemo", to="llava", settings={"vocab": len(tensors(case)["lm_head.weight"])}, source_settings={"padded_vocab": rows}).run(tmp_path / "back")
     back, first = load_file(tmp_path / "back/model.safetensors"), tensors(case)
     assert back.keys() == {n for n in first if TOWER not in n}  # left out on purpose
     assert all(torch.equal(t, first[n]) for n, t in back.items())
@@ -144,10 +144,10 @@ def test_the_scripts_command_for_huggingfaces_form(tmp_path: Path) -> None:
 
 
 def test_huggingface_llava_to_nemo_and_back(tmp_path: Path) -> None:
-    ckptc.plan(hf(HF, tmp_path / "hf"), to="nemo", padded_vocab=136).run(tmp_path / "nemo")
+    ckptc.plan(hf(HF, tmp_path / "hf"), to="nemo", settings={"padded_vocab": 136}).run(tmp_path / "nemo")
     assert contents(tmp_path / "nemo") == filled_with_zeros(HF)
 
-    ckptc.plan(tmp_path / "nemo", to="hf", vocab=130, source_settings={"padded_vocab": 136}).run(tmp_path / "back")
+    ckptc.plan(tmp_path / "nemo", to="hf", settings={"vocab": 130}, source_settings={"padded_vocab": 136}).run(tmp_path / "back")
     back, first = load_file(tmp_path / "back/model.safetensors"), tensors(HF)
     assert back.keys() == {n for n in first if TOWER not in n}  # left out on purpose
     assert all(torch.equal(t, first[n]) for n, t in back.items())
@@ -171,9 +171,9 @@ def test_a_change_of_ranks_is_the_references_own(nemo: Path, tmp_path: Path, bef
     """With what there is of a vision tower that was trained along."""
     source, vocab = nemo, Case(CHANGE).spec["meta"]["model_cfg"]["V"]
     if before > 1:
-        ckptc.plan(source, to="nemo-legacy", tp=before, vocab=vocab).run(tmp_path / "before")
+        ckptc.plan(source, to="nemo-legacy", tp=before, settings={"vocab": vocab}).run(tmp_path / "before")
         source = tmp_path / "before"
-    ckptc.plan(source, to="nemo-legacy", tp=after, vocab=vocab).run(tmp_path / "after")
+    ckptc.plan(source, to="nemo-legacy", tp=after, settings={"vocab": vocab}).run(tmp_path / "after")
     assert contents(tmp_path / "after") == Case(CHANGE).expected()[f"tp{before}to{after}"]
 
 
@@ -182,9 +182,9 @@ def test_a_vision_tower_is_carried_where_it_is_asked_for(case: str, tmp_path: Pa
     source, first = hf(case, tmp_path / "hf"), tensors(case)
     form = "hf" if case == HF else "llava"
     for layout in ("nemo", "nemo-legacy"):
-        ckptc.plan(source, to=layout, tower=True, padded_vocab=0).run(tmp_path / layout)
+        ckptc.plan(source, to=layout, settings={"tower": True, "padded_vocab": 0}).run(tmp_path / layout)
         ckptc.plan(tmp_path / layout, to=layout, tp=2, pp=2).run(tmp_path / f"{layout}-4")
-        ckptc.plan(tmp_path / f"{layout}-4", to=form, vocab=len(first[next(n for n in first if n.endswith("lm_head.weight"))])).run(tmp_path / f"{layout}-back")
+        ckptc.plan(tmp_path / f"{layout}-4", to=form, settings={"vocab": len(first[next(n for n in first if n.endswith("lm_head.weight"))])}).run(tmp_path / f"{layout}-back")
         back = load_file(tmp_path / f"{layout}-back/model.safetensors")
         assert back.keys() == first.keys()
         assert all(torch.equal(t, first[n]) for n, t in back.items())

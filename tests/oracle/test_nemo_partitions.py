@@ -33,7 +33,7 @@ def degrees(step: str) -> tuple[tuple[int, int], tuple[int, int]]:
 
 
 def repartition(case: Case, source: Path, out: Path, tp: int, pp: int) -> dict[tuple[str, str], Held]:
-    ckptc.plan(source, to=LAYOUT[case.name], tp=tp, pp=pp, vocab=case.model["V"]).run(out)
+    ckptc.plan(source, to=LAYOUT[case.name], tp=tp, pp=pp, settings={"vocab": case.model["V"]}).run(out)
     return contents(out)
 
 
@@ -81,7 +81,7 @@ def test_a_rank_that_is_all_padding_holds_zeros(tmp_path: Path) -> None:
         weights[name] = torch.cat([weights[name][:rows], torch.zeros(256 - rows, hidden)])
     torch.save(weights, source / "model_weights.ckpt")
     (source / "model_config.yaml").write_text(yaml.safe_dump({**case.config(), "make_vocab_size_divisible_by": 256}))
-    ckptc.plan(source, to="nemo", tp=4, vocab=rows).run(tmp_path / "out.nemo")
+    ckptc.plan(source, to="nemo", tp=4, settings={"vocab": rows}).run(tmp_path / "out.nemo")
     unpack(tmp_path / "out.nemo", tmp_path / "open")
     ranks = [torch.load(tmp_path / f"open/mp_rank_{r:02}/model_weights.ckpt", weights_only=True) for r in range(4)]
     for name in ("model.embedding.word_embeddings.weight", "model.output_layer.weight"):

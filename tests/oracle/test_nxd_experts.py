@@ -16,6 +16,7 @@ import ckptc
 from ckptc.dsl import MappingError
 
 from .nxd_cases import ORACLE, Case, back, contents
+from tests.asked import asked
 
 if not ORACLE.is_dir():
     pytest.skip(f"no oracle data at {ORACLE}", allow_module_level=True)
@@ -43,7 +44,7 @@ def degrees(case: Case) -> dict[str, int]:
 
 def forward(case: Case, out: Path, trn2: str = "trn2", **more: object):
     to = "nxdt-megatron" if megatron(case) else "nxdt"
-    plan = ckptc.plan(case.folder / "in/pytorch_model.bin", to=to, config=case.folder / "in/config.json", **degrees(case), **settings(case, trn2), **more)
+    plan = ckptc.plan(case.folder / "in/pytorch_model.bin", to=to, config=case.folder / "in/config.json", **asked(**degrees(case), **settings(case, trn2), **more))
     plan.run(out)
     return contents(out)
 
@@ -121,7 +122,7 @@ def test_the_converters_untransposed_experts_are_written_by_name(name: str, tmp_
     more = {"qkv": "coalesced"} if megatron(case) and not case.flag("qkv_linear") else {}
     to = "nxdt-megatron" if megatron(case) else "nxdt"
     given = degrees(case) | settings(case, "trn2_converter") | blocks | more | {"experts": "converter"}
-    ckptc.plan(case.folder / "in/pytorch_model.bin", to=to, config=case.folder / "in/config.json", **given).run(tmp_path / "out")
+    ckptc.plan(case.folder / "in/pytorch_model.bin", to=to, config=case.folder / "in/config.json", **asked(**given)).run(tmp_path / "out")
     assert contents(tmp_path / "out") == case.expected
 
 

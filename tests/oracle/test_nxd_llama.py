@@ -17,6 +17,7 @@ from ckptc.dsl import MappingError
 from ckptc.runtime.fault import Fault
 
 from .nxd_cases import ORACLE, Case, contents
+from tests.asked import asked
 
 if not ORACLE.is_dir():
     pytest.skip(f"no oracle data at {ORACLE}", allow_module_level=True)
@@ -56,7 +57,7 @@ def degrees(case: Case) -> dict[str, int]:
 
 
 def forward(case: Case, out: Path, hw: str | None = None, source: str = "pytorch_model.bin"):
-    plan = ckptc.plan(case.folder / "in" / source, to="nxdt", config=case.folder / "in/config.json", **degrees(case), **settings(case, hw))
+    plan = ckptc.plan(case.folder / "in" / source, to="nxdt", config=case.folder / "in/config.json", **asked(**degrees(case), **settings(case, hw)))
     plan.run(out)
     return contents(out)
 
@@ -195,7 +196,7 @@ def test_padded_attention_heads_are_written_as_the_converter_does_and_stripped_g
     case, again = ALL["b3_gqa12x2_pad_tp8m4_trn2__fwd"], ALL["b3_gqa12x2_pad_tp8m4_trn2__back"]
     plan = ckptc.plan(
         case.folder / "in/pytorch_model.bin", to="nxdt", config=case.folder / "in/config.json", tp=8,
-        kv_multiplier=4, hw="trn2_converter", pad_heads=True,
+        settings={"kv_multiplier": 4, "hw": "trn2_converter", "pad_heads": True},
     )  # fmt: skip
     plan.run(tmp_path / "out")
     assert contents(tmp_path / "out") == case.expected
@@ -213,7 +214,7 @@ def test_padded_heads_stand_beside_their_own_key_value_head(hw: str, tmp_path: P
     case = ALL["b3_gqa12x2_pad_tp8m4_trn2__fwd"]
     plan = ckptc.plan(
         case.folder / "in/pytorch_model.bin", to="nxdt", config=case.folder / "in/config.json", tp=8,
-        kv_multiplier=4, hw=hw, pad_heads=True,
+        settings={"kv_multiplier": 4, "hw": hw, "pad_heads": True},
     )  # fmt: skip
     plan.run(tmp_path / "out")
     whole = torch.load(case.folder / "in/pytorch_model.bin", weights_only=True)
@@ -312,6 +313,6 @@ def test_what_cannot_be_right_is_one_diagnostic(name: str, code: str, tmp_path: 
 def test_the_documented_false_means_false(tmp_path: Path) -> None:
     """`--qkv_linear False` reads as true in the reference, which then crashes; false means plain projections."""
     case = ALL["a3_mha_hf_tp2pp2_doc_qkv_linear_False_string__fwd"]
-    plan = ckptc.plan(case.folder / "in/pytorch_model.bin", to="nxdt", config=case.folder / "in/config.json", tp=2, pp=2, qkv="split")
+    plan = ckptc.plan(case.folder / "in/pytorch_model.bin", to="nxdt", config=case.folder / "in/config.json", tp=2, pp=2, settings={"qkv": "split"})
     plan.run(tmp_path / "out")
     assert contents(tmp_path / "out") == ALL["a1_mha_hf_tp2pp2__fwd"].expected

@@ -15,6 +15,7 @@ import ckptc
 from ckptc.dsl import MappingError
 
 from .nxd_cases import ORACLE, Case, back, contents
+from tests.asked import asked
 
 if not ORACLE.is_dir():
     pytest.skip(f"no oracle data at {ORACLE}", allow_module_level=True)
@@ -30,7 +31,7 @@ def settings(case: Case) -> dict[str, object]:
 
 def forward(case: Case, out: Path, **more: object):
     degrees = {"tp": case.number("tp_size"), "pp": case.number("pp_size")}
-    plan = ckptc.plan(case.folder / "in/pytorch_model.bin", to="nxdt-megatron", config=case.folder / "in/config.json", **degrees, **settings(case), **more)
+    plan = ckptc.plan(case.folder / "in/pytorch_model.bin", to="nxdt-megatron", config=case.folder / "in/config.json", **asked(**degrees, **settings(case), **more))
     plan.run(out)
     return contents(out)
 
@@ -130,7 +131,7 @@ def test_an_explicit_head_dim_is_kept(tmp_path: Path) -> None:
 def test_the_vocabulary_is_padded_as_the_module_pads_it(tmp_path: Path) -> None:
     """127 rows over 2 ranks with make_vocab_size_divisible_by 8: 128, the last of zeros, dropped going back."""
     case = Case(ORACLE / "h5_vocab_127_tp2__fwd")
-    plan = ckptc.plan(case.folder / "in/pytorch_model.bin", to="nxdt-megatron", config=case.folder / "in/config.json", tp=2, pad_vocab_to=8)
+    plan = ckptc.plan(case.folder / "in/pytorch_model.bin", to="nxdt-megatron", config=case.folder / "in/config.json", tp=2, settings={"pad_vocab_to": 8})
     plan.run(tmp_path / "out")
     whole = torch.load(case.folder / "in/pytorch_model.bin", weights_only=True)["model.embed_tokens.weight"]
     parts = [t.read() for t in ckptc.open(tmp_path / "out") if t.name.endswith("word_embeddings.weight")]

@@ -67,7 +67,7 @@ def originals(name: str):
 @pytest.mark.usefixtures("torch_xla")
 def test_what_is_written_is_what_the_frameworks_loader_reads(tmp_path: Path) -> None:
     case = Case(ORACLE / "b_gqa_hf_tp4pp2m2_trn1__fwd")
-    plan = ckptc.plan(case.folder / "in/pytorch_model.bin", to="nxdt", config=case.folder / "in/config.json", tp=4, pp=2, kv_multiplier=2, format="xser")
+    plan = ckptc.plan(case.folder / "in/pytorch_model.bin", to="nxdt", config=case.folder / "in/config.json", tp=4, pp=2, settings={"kv_multiplier": 2}, format="xser")
     report = plan.run(tmp_path / "out")
     assert sorted(report.files) == sorted(str(f.relative_to(tmp_path / "out")) for f in (tmp_path / "out").rglob("*") if f.is_file())
     assert plan.totals().bytes_written == sum(f.stat().st_size for f in (tmp_path / "out").rglob("*") if f.is_file())
@@ -203,7 +203,7 @@ def test_without_a_complete_tag_one_must_be_named(tmp_path: Path) -> None:
 def test_markers_are_written_on_request(tmp_path: Path) -> None:
     config = TRAINED.folder / "in/config.json"
     ckptc.plan(TRAINED.folder / TAG, to="nxdt", config=config, tp=2).run(tmp_path / "a")
-    ckptc.plan(TRAINED.folder / TAG, to="nxdt", config=config, tp=2, markers=True).run(tmp_path / "run/b")
+    ckptc.plan(TRAINED.folder / TAG, to="nxdt", config=config, tp=2, settings={"markers": True}).run(tmp_path / "run/b")
     assert sorted(p.name for p in (tmp_path / "a").iterdir()) == ["model"]
     assert sorted(p.name for p in (tmp_path / "run/b").iterdir()) == ["checkpoint", "done", "model"]
     assert ckptc.open(tmp_path / "run").tag == "b"

@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import ckptc
+from tests.asked import asked
 
 SIDE_FILES = {
     "generation_config.json": b'{"bos_token_id": 1}\n',
@@ -135,10 +136,10 @@ def files_of(folder: Path) -> dict[str, bytes]:
 
 
 def to_nxdt(source: Path, out: Path, **options: Any) -> Path:
-    ckptc.convert(source, out, to="nxdt", **options)
+    ckptc.convert(source, out, to="nxdt", **asked(**options))
     return out
 
 
 def to_hf(source: Path, out: Path, **options: Any) -> Path:
-    ckptc.convert(source, out, to="hf", **options)
+    ckptc.convert(source, out, to="hf", **asked(**options))
     return out

@@ -65,6 +65,11 @@ model:
 KEYS = {"vocab_size": 26, "num_layers": 3, "heads": 6, "kv_heads": 2, "head_size": 5, "act": "swiglu", "embed_scale": 0.5, "note": "ünïcode"}
 
 
+def numbers(plan: ckptc.Plan) -> dict[str, int]:
+    """The axes and the settings that are whole numbers."""
+    return {name: value for name, value in plan.values.items() if type(value) is int}
+
+
 @pytest.fixture
 def mapping(tmp_path: Path) -> Path:
     (tmp_path / "own").mkdir()
@@ -97,14 +102,14 @@ def test_a_written_config_reads_as_the_same_sizes_and_goes_back(mapping: Path, f
     there = ckptc.plan(flat, to="deep", mapping=mapping, tp=2)
     there.run(tmp_path / "deep")
     back = ckptc.plan(tmp_path / "deep", to="flat", mapping=mapping)
-    assert back.data.axes == there.data.axes
+    assert numbers(back) == numbers(there)
     back.run(tmp_path / "again")
     held, was = load_file(tmp_path / "again/model.safetensors"), load_file(flat / "model.safetensors")
     assert all(torch.equal(held[n], was[n]) for n in was)
     written = json.loads((tmp_path / "again/config.json").read_text())
     assert written == {k: v for k, v in KEYS.items() if k != "note"}
     third = ckptc.plan(tmp_path / "again", to="deep", mapping=mapping, tp=1)
-    assert third.data.axes == there.data.axes
+    assert numbers(third) == numbers(there)
 
 
 def test_the_layouts_own_config_is_kept_byte_for_byte(mapping: Path, flat: Path, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 import ckptc
 from ckptc import Fault, MappingError
 from tests.made_deepseek import BIAS, EXPERTS, HIDDEN, LAYERS, VOCAB, Weights, huggingface, layer
+from tests.asked import asked
 
 
 def renamed(weights: Weights, te: bool, prefix: str = "") -> Weights:
@@ -76,7 +77,7 @@ def differing(got: Weights, wanted: Weights) -> set[str]:
 )
 def test_to_megatron_core_and_back(tmp_path: Path, to: str, format: str, spec: str, layers: int, low_rank: bool) -> None:
     weights = huggingface(tmp_path / "hf", layers, low_rank)
-    ckptc.convert(tmp_path / "hf", tmp_path / "out", to=to, format=format, spec=spec)
+    ckptc.convert(tmp_path / "hf", tmp_path / "out", to=to, format=format, settings={"spec": spec})
     assert differing(stored(tmp_path / "out"), renamed(weights, spec == "te", "module." * (to == "nemo2"))) == set()
     ckptc.convert(tmp_path / "out", tmp_path / "again", to="hf", config=tmp_path / "hf" / "config.json")
     assert differing(load_file(tmp_path / "again" / "model.safetensors"), weights) == set()
@@ -112,7 +113,7 @@ def test_layers_with_experts_are_where_the_config_says(tmp_path: Path, first: in
     weights = huggingface(tmp_path / "hf", 0, first_k_dense_replace=first, moe_layer_freq=every, num_nextn_predict_layers=0)
     weights |= {name: torch.randn(shape).to(torch.float32 if name.endswith(BIAS) else torch.bfloat16) for name, shape in shapes.items()}
     save_file(weights, tmp_path / "hf/model.safetensors")
-    plan = ckptc.plan(tmp_path / "hf", to="megatron", spec=spec)
+    plan = ckptc.plan(tmp_path / "hf", to="megatron", settings={"spec": spec})
     plan.run(tmp_path / "out")
     assert differing(stored(tmp_path / "out"), renamed(weights, spec == "te")) == set()
     asked = {pattern.format(layer=layer) for pattern, axes in plan.data.target.objects for axis, at, n in axes[:1] if axis == "layer" and len(axes) == 1 for layer in range(at, at + n)}
@@ -129,7 +130,7 @@ def test_files_of_ranks(tmp_path: Path, tp: int, pp: int, ep: int, vpp: int, pre
     by themselves, on the last."""
     weights = huggingface(tmp_path / "hf")
     degrees = {"tp": tp, "pp": pp, "ep": ep, "vpp": vpp}
-    ckptc.convert(tmp_path / "hf", tmp_path / "out", to="megatron-legacy", pad_vocab_to=1, vocab_multiple=1, predictor=predictor, padded_vocab=39, **degrees)
+    ckptc.convert(tmp_path / "hf", tmp_path / "out", to="megatron-legacy", **asked(pad_vocab_to=1, vocab_multiple=1, predictor=predictor, padded_vocab=39, **degrees))
     whole = renamed(weights, te=True)
     for stage, t, e, turn in itertools.product(range(pp), range(tp), range(ep), range(vpp)):
         name = f"mp_rank_{t:02}" + f"_{stage:03}" * (pp > 1) + f"_{e:03}" * (ep > 1)
@@ -143,7 +144,7 @@ def test_files_of_ranks(tmp_path: Path, tp: int, pp: int, ep: int, vpp: int, pre
 def test_stages_that_are_given_keep_the_predicting_layer_last(tmp_path: Path) -> None:
     """Stages whose second turn comes before their first, and of other lengths."""
     weights = huggingface(tmp_path / "hf")
-    ckptc.convert(tmp_path / "hf", tmp_path / "out", to="megatron-legacy", pp=2, vpp=2, stages=[[0, 1, 4], [5, 2, 3]], padded_vocab=39)
+    ckptc.convert(tmp_path / "hf", tmp_path / "out", to="megatron-legacy", pp=2, vpp=2, stages=[[0, 1, 4], [5, 2, 3]], settings={"padded_vocab": 39})
     last = torch.load(tmp_path / "out/release/mp_rank_00_001/model_optim_rng.pt", weights_only=True)
     assert torch.equal(last["model0"]["decoder.layers.0.self_attention.linear_proj.weight"], weights["model.layers.5.self_attn.o_proj.weight"])
     assert not [name for name in last["model0"] if name.startswith("mtp.")]
@@ -201,7 +202,7 @@ def test_other_frameworks_are_refused(tmp_path: Path, to: str) -> None:
 def test_layers_that_differ_are_not_stacked_nor_cut(tmp_path: Path, settings: dict[str, Any], said: str) -> None:
     huggingface(tmp_path / "hf")
     with pytest.raises(MappingError, match=said):
-        ckptc.convert(tmp_path / "hf", tmp_path / "out", to="megatron", **settings)
+        ckptc.convert(tmp_path / "hf", tmp_path / "out", to="megatron", **asked(**settings))
 
 
 @pytest.mark.parametrize(

@@ -295,7 +295,7 @@ def test_an_interruption_leaves_nothing_behind(sources: dict[str, Path], tmp_pat
         "f.Filler.fill = slow\n"
         f"ckptc.convert({str(sources['safetensors'])!r}, {str(tmp_path / 'out')!r}, to='nxdt', tp=3, memory=20_000)\n"
     )
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         assert process.stdout
         assert process.stdout.readline() == "busy\n"

@@ -14,6 +14,7 @@ from safetensors import safe_open
 import ckptc
 
 from .llama import SIDE_FILES, Llama, files_of, rank_files, read, same, to_hf, to_nxdt, write
+from tests.asked import asked
 
 MODEL = Llama()
 
@@ -127,7 +128,7 @@ def test_degrees_change_directly_as_through_hf(number: int, hf: Path, tmp_path: 
     one, two = DEGREES[number], DEGREES[(number + 4) % len(DEGREES)]
     to_nxdt(hf, tmp_path / "one", **one)
     options = {"source_settings": {"hw": "trn2"}} if one.get("hw") else {}
-    plan = ckptc.plan(tmp_path / "one", to="nxdt", from_="nxdt", config=hf, **{"tp": 1, "pp": 1, "vpp": 1, "kv_multiplier": 1, "hw": "trn1", "qkv": "linear", **two}, **options)
+    plan = ckptc.plan(tmp_path / "one", to="nxdt", from_="nxdt", config=hf, **asked(**{"tp": 1, "pp": 1, "vpp": 1, "kv_multiplier": 1, "hw": "trn1", "qkv": "linear", **two}, **options))
     plan.run(tmp_path / "direct")
     to_nxdt(hf, tmp_path / "through", **two)
     assert files_of(tmp_path / "direct") == files_of(tmp_path / "through")

@@ -223,7 +223,7 @@ def test_experts_in_every_second_layer(family: str, tmp_path: Path) -> None:
         ckptc.plan(source, to="megatron")
     with pytest.raises(ckptc.MappingError, match="NeMo 1's configuration cannot say"):
         ckptc.plan(source, to="nemo")
-    ckptc.convert(source, tmp_path / "dist", to="megatron", form="indexed")
+    ckptc.convert(source, tmp_path / "dist", to="megatron", settings={"form": "indexed"})
     wanted = ends(hf)
     for i in range(LAYERS):
         wanted |= {f"decoder.layers.{i}.{n}": x for n, x in layer({n.removeprefix(f"{AT}{i}."): x for n, x in hf.items() if n.startswith(f"{AT}{i}.")}).items()}
@@ -255,7 +255,7 @@ def test_how_experts_are_weighted_goes_through_nemo_and_back(family: str, normed
     said = yaml.safe_load((tmp_path / "nemo/model_config.yaml").read_text())
     assert said.get("moe_router_pre_softmax", False) is not normed
     assert said.get("moe_shared_expert_intermediate_size") == (SHARED if family == "qwen2_moe" else None)
-    ckptc.convert(tmp_path / "nemo", tmp_path / "back", to="hf", family=family, vocab=VOCAB)
+    ckptc.convert(tmp_path / "nemo", tmp_path / "back", to="hf", family=family, settings={"vocab": VOCAB})
     assert same(load_file(tmp_path / "back/model.safetensors"), hf)
     config = json.loads((tmp_path / "back/config.json").read_text())
     assert (config["model_type"], config["norm_topk_prob"], config["num_experts_per_tok"]) == (family, normed, 3)
@@ -267,7 +267,7 @@ def test_mixtral_cannot_say_that_experts_are_weighted_otherwise(tmp_path: Path) 
     with (tmp_path / "nemo/model_config.yaml").open("a") as file:
         file.write("moe_router_pre_softmax: true\n")
     with pytest.raises(ckptc.MappingError, match="moe_router_pre_softmax"):
-        ckptc.plan(tmp_path / "nemo", to="hf", family="mixtral", vocab=VOCAB)
+        ckptc.plan(tmp_path / "nemo", to="hf", family="mixtral", settings={"vocab": VOCAB})
 
 
 def test_the_bias_of_a_router_stays_float32(tmp_path: Path) -> None:
@@ -279,7 +279,7 @@ def test_the_bias_of_a_router_stays_float32(tmp_path: Path) -> None:
     weights = torch.load(path, weights_only=True)
     biases = {f"model.decoder.layers.{i}.mlp.router.expert_bias": torch.arange(EXPERTS) / 7 + i for i in range(LAYERS)}
     torch.save(weights | biases, path)
-    ckptc.convert(tmp_path / "one", tmp_path / "dist", to="megatron", family="mixtral", dtype="bfloat16", vocab=VOCAB)
+    ckptc.convert(tmp_path / "one", tmp_path / "dist", to="megatron", family="mixtral", dtype="bfloat16", settings={"vocab": VOCAB})
     wanted = {name: x.bfloat16() for name, x in account(hf).items()}
     assert same(read(tmp_path / "dist"), wanted | {"decoder.layers.mlp.router.expert_bias": torch.stack([*biases.values()])})
 

@@ -117,7 +117,7 @@ def test_every_family_comes_back_from_ranks(family: str, experts: str, tmp_path:
     hf = families.make(shapes)
     path = families.saved(tmp_path / "hf", family, hf, keys)
     moe = _with_experts(family)
-    ckptc.convert(path, tmp_path / "out", to="megatron-legacy", tp=2, pp=3, ep=5 if moe else 1, experts=experts)
+    ckptc.convert(path, tmp_path / "out", to="megatron-legacy", tp=2, pp=3, ep=5 if moe else 1, settings={"experts": experts})
     files = sorted(p.name for p in (tmp_path / "out/release").iterdir())
     assert files[-1] == ("mp_rank_01_002_004" if moe else "mp_rank_01_002")
     if moe:
@@ -136,7 +136,7 @@ def test_experts_of_the_former_grouped_module(ep: int, tmp_path: Path) -> None:
     shapes, keys = families.FAMILIES["mixtral"]
     hf = families.make(shapes)
     path = families.saved(tmp_path / "hf", "mixtral", hf, keys)
-    ckptc.convert(path, tmp_path / "out", to="megatron-legacy", tp=2, ep=ep, experts="joined")
+    ckptc.convert(path, tmp_path / "out", to="megatron-legacy", tp=2, ep=ep, settings={"experts": "joined"})
     whole = families.account(hf)
     own, ffn, hidden = families.EXPERTS // ep, families.FFN // 2, families.HIDDEN
     for rank in range(ep):
@@ -225,7 +225,7 @@ def test_models_before_megatron_core_are_read_by_their_version(tmp_path: Path, v
     plan.run(tmp_path / "hf")
     assert same(read(tmp_path / "hf"), hf)
     again = write(tmp_path / "twin", PLAIN, side=False)
-    ckptc.convert(again, tmp_path / "again", to="megatron-lm", qkv_order=order, stack=stack, norms=norm, pad_vocab_to=1)
+    ckptc.convert(again, tmp_path / "again", to="megatron-lm", settings={"qkv_order": order, "stack": stack, "norms": norm, "pad_vocab_to": 1})
     made = held(tmp_path / "again/release/mp_rank_00")
     assert made["checkpoint_version"] == {"groups": 3.0, "triples": 1.0, "blocks": 0.0}[order]
     wanted = nested(hf, order, stack, norm)["language_model"]
@@ -236,7 +236,7 @@ def test_models_before_megatron_core_are_read_by_their_version(tmp_path: Path, v
 
 def test_an_order_that_grouped_heads_cannot_have_is_refused(source: Path) -> None:
     with pytest.raises(MappingError, match="unmet-requirement"):
-        ckptc.plan(source, to="megatron-lm", qkv_order="blocks")
+        ckptc.plan(source, to="megatron-lm", settings={"qkv_order": "blocks"})
 
 
 # --- broken and odd inputs -------------------------------------------------------------------------

@@ -28,6 +28,7 @@ from ckptc.runtime.checkpoint import Checkpoint
 from ckptc.runtime.put import put
 from ckptc.runtime.tar_members import read_members
 from ckptc.runtime.window import Entry, Window, row_major
+from tests.asked import asked
 
 MAPPING = """
 model net {
@@ -223,7 +224,7 @@ def test_a_training_run_becomes_an_archive(stored: str, hf: Path, mapping: Path,
     if stored == "in part":
         with pytest.raises(Fault, match="opaque-config"):
             ckptc.convert(run, tmp_path / "x.nemo", to="nemo", mapping=mapping, tp=1, pp=1)
-    plan = ckptc.plan(run, to="nemo", mapping=mapping, tp=1, pp=1, **options)
+    plan = ckptc.plan(run, to="nemo", mapping=mapping, tp=1, pp=1, **asked(**options))
     absent = f"the config's tokenizer.model is `nemo:{NUMBERED}`, a file that is not beside it and is left out"
     assert plan.notes == (() if options else (absent,))
     plan.run(tmp_path / "x.nemo")
@@ -293,7 +294,7 @@ def test_artifacts_of_one_name_do_not_hide_each_other(hf: Path, mapping: Path, t
 
 def test_the_layout_of_an_archive_beyond_8_gib(mapping: Path, tmp_path: Path) -> None:
     """Holes for the tensors: the tar around them is laid out and read back."""
-    plan = ckptc.compile(mapping, from_="hf", to="nemo", tp=2, vocab=1 << 22, layer=1, hidden=1 << 11, ffn=16)
+    plan = ckptc.compile(mapping, from_="hf", to="nemo", tp=2, settings={"vocab": 1 << 22, "layer": 1, "hidden": 1 << 11, "ffn": 16})
     (tmp_path / "source").touch()
     entries, at = [], 0
     for name, shape in (("embed", (1 << 22, 1 << 11)), ("gate.0", (16, 1 << 11)), ("down.0", (1 << 11, 16)), ("norm", (1 << 11,))):

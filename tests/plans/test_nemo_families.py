@@ -135,7 +135,7 @@ def test_a_family_becomes_what_the_framework_holds_and_comes_back(family: str, t
             wanted = nemo(hf, rank)
             assert found.keys() == wanted.keys()
             assert [n for n in wanted if not torch.equal(found[n], wanted[n])] == []
-    ckptc.plan(tmp_path / "out.nemo", to="hf", family=family, vocab=VOCAB).run(tmp_path / "back")
+    ckptc.plan(tmp_path / "out.nemo", to="hf", family=family, settings={"vocab": VOCAB}).run(tmp_path / "back")
     assert equal(load_file(tmp_path / "back/model.safetensors"), hf)
     config = json.loads((tmp_path / "back/config.json").read_text())
     assert {k: config[k] for k in ("model_type", "vocab_size", "rope_theta")} == {"model_type": family, "vocab_size": VOCAB, "rope_theta": 500.0}
@@ -174,5 +174,5 @@ def test_gpt2_is_turned_and_its_positions_are_kept(tmp_path: Path) -> None:
             assert torch.equal(found[f"model.decoder.layers.{i}.self_attention.linear_proj.weight"], split(h["attn.c_proj.weight"].T, rank, 1))
             assert torch.equal(found[f"model.decoder.layers.{i}.mlp.linear_fc2.weight"], split(h["mlp.c_proj.weight"].T, rank, 1))
             assert torch.equal(found[f"model.decoder.layers.{i}.mlp.linear_fc2.bias"], h["mlp.c_proj.bias"])
-    ckptc.plan(tmp_path / "out", to="hf", vocab=VOCAB).run(tmp_path / "back")
+    ckptc.plan(tmp_path / "out", to="hf", settings={"vocab": VOCAB}).run(tmp_path / "back")
     assert equal(load_file(tmp_path / "back/model.safetensors"), hf)

@@ -88,7 +88,7 @@ def test_the_scripts_command_makes_an_archive_without_virtual_stages(run: Path, 
     with pytest.raises(SystemExit) as done:
         main(words)
     assert done.value.code == 0
-    ckptc.convert(tmp_path / "out.nemo", tmp_path / "hf", to="hf", family="llama", vocab=52)
+    ckptc.convert(tmp_path / "out.nemo", tmp_path / "hf", to="hf", family="llama", settings={"vocab": 52})
     held = llama.read(tmp_path / "hf")
     assert all(torch.equal(held[name], tensor) for name, tensor in MODEL.tensors().items())
     opened = ckptc.open(tmp_path / "out.nemo")
@@ -123,7 +123,7 @@ def test_the_other_command_keeps_its_ranks(run: Path, tmp_path: Path) -> None:
 
 def test_an_output_matrix_that_nemo_did_not_keep_is_missed(run: Path, tmp_path: Path) -> None:
     with pytest.raises(Fault, match="lacks 2 tensors of layout `nemo-interleaved`"):
-        ckptc.plan(run / "last.ckpt", to="hf", family="llama", tie_embeddings=False).run(tmp_path / "out")
+        ckptc.plan(run / "last.ckpt", to="hf", family="llama", settings={"tie_embeddings": False}).run(tmp_path / "out")
 
 
 def test_it_is_not_written(run: Path, tmp_path: Path) -> None:

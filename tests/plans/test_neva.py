@@ -81,7 +81,7 @@ WORDS = {"nemo": "model.embedding.word_embeddings.", "nemo-legacy": "model.langu
 @pytest.mark.parametrize("layout", WORDS)
 def test_nemo_has_the_tower_only_where_it_is_asked_for(hf: Path, tmp_path: Path, layout: str) -> None:
     ckptc.plan(hf, to=layout, tp=2).run(tmp_path / "without")
-    ckptc.plan(hf, to=layout, tp=2, tower=True).run(tmp_path / "with")
+    ckptc.plan(hf, to=layout, tp=2, settings={"tower": True}).run(tmp_path / "with")
     for rank in range(2):
         without, all_ = (torch.load(tmp_path / x / f"mp_rank_{rank:02}/model_weights.ckpt", weights_only=True) for x in ("without", "with"))
         assert not any("vision_encoder" in n for n in without)
@@ -90,7 +90,7 @@ def test_nemo_has_the_tower_only_where_it_is_asked_for(hf: Path, tmp_path: Path,
         adapter = {n.split("mm_projector.")[-1]: t for n, t in without.items() if ".adapter_layer.mm_projector_adapter." in n}
         hf_names = {f"{2 * i}.{part}": made()[f"multi_modal_projector.linear_{i + 1}.{part}"] for i in range(2) for part in ("weight", "bias")}
         assert same(adapter, hf_names)
-    ckptc.plan(tmp_path / "with", to="hf", vocab=VOCAB).run(tmp_path / "back")
+    ckptc.plan(tmp_path / "with", to="hf", settings={"vocab": VOCAB}).run(tmp_path / "back")
     assert same(load_file(tmp_path / "back/model.safetensors"), made())
     vision = json.loads((tmp_path / "back/config.json").read_text())["vision_config"]
     sizes = {"hidden_size": VISION, "num_hidden_layers": TOWER_LAYERS, "intermediate_size": TOWER_FFN, "patch_size": PATCH}

@@ -27,7 +27,7 @@ def joined(folder: Path) -> dict[str, torch.Tensor]:
 def test_new_rows_are_the_mean_of_the_others(tmp_path: Path, dtype: torch.dtype) -> None:
     model = llama.Llama(vocab=37, layers=2, groups=2, heads=4, dtype=dtype)
     source = llama.write(tmp_path / "hf", model)
-    ckptc.plan(source, to="megatron-legacy", tp=2, pad_vocab_to=8, new_rows="mean").run(tmp_path / "out")
+    ckptc.plan(source, to="megatron-legacy", tp=2, settings={"pad_vocab_to": 8, "new_rows": "mean"}).run(tmp_path / "out")
     held = joined(tmp_path / "out")
     for name, own in zip(NAMES, ROWS, strict=True):
         rows = model.tensors()[own]
@@ -39,8 +39,8 @@ def test_new_rows_are_the_mean_of_the_others(tmp_path: Path, dtype: torch.dtype)
 
 def test_padding_and_ranks_of_the_source_do_not_count(tmp_path: Path) -> None:
     source = llama.write(tmp_path / "hf", MODEL)
-    ckptc.plan(source, to="megatron-legacy", tp=2, pad_vocab_to=8).run(tmp_path / "ranks")  # 11 rows of zeros
-    ckptc.plan(tmp_path / "ranks", to="nemo", config=source / "config.json", family="llama", vocab=37, padded_vocab=50, new_rows="mean").run(tmp_path / "nemo")
+    ckptc.plan(source, to="megatron-legacy", tp=2, settings={"pad_vocab_to": 8}).run(tmp_path / "ranks")  # 11 rows of zeros
+    ckptc.plan(tmp_path / "ranks", to="nemo", config=source / "config.json", family="llama", settings={"vocab": 37, "padded_vocab": 50, "new_rows": "mean"}).run(tmp_path / "nemo")
     held = torch.load(tmp_path / "nemo/model_weights.ckpt", weights_only=True)["model.embedding.word_embeddings.weight"]
     rows = MODEL.tensors()[ROWS[0]]
     assert torch.equal(held, torch.cat([rows, rows.double().mean(0).bfloat16().expand(13, 48)]))
@@ -48,7 +48,7 @@ def test_padding_and_ranks_of_the_source_do_not_count(tmp_path: Path) -> None:
 
 def test_a_mean_is_worked_out_within_the_memory(tmp_path: Path) -> None:
     model = llama.Llama(vocab=20_237, layers=1, groups=2, heads=4)
-    plan = ckptc.plan(llama.write(tmp_path / "hf", model), to="megatron-legacy", pad_vocab_to=16, new_rows="mean")
+    plan = ckptc.plan(llama.write(tmp_path / "hf", model), to="megatron-legacy", settings={"pad_vocab_to": 16, "new_rows": "mean"})
     report = plan.run(tmp_path / "out", memory=1_500_000, workers=1)
     rows = model.tensors()[ROWS[0]]
     assert rows.nbytes > 1_500_000 >= report.peak_buffer_bytes
@@ -58,7 +58,7 @@ def test_a_mean_is_worked_out_within_the_memory(tmp_path: Path) -> None:
 
 def test_saved_streamed_and_emitted_plans_hold_it(tmp_path: Path) -> None:
     source = llama.write(tmp_path / "hf", MODEL)
-    plan = ckptc.plan(source, to="megatron-legacy", pad_vocab_to=8, new_rows="mean")
+    plan = ckptc.plan(source, to="megatron-legacy", settings={"pad_vocab_to": 8, "new_rows": "mean"})
     mean = MODEL.tensors()[ROWS[0]].double().mean(0).bfloat16()
     streamed = dict(plan.stream())
     assert torch.equal(streamed[NAMES[0]][37:], mean.expand(3, 48))
@@ -76,8 +76,8 @@ def test_saved_streamed_and_emitted_plans_hold_it(tmp_path: Path) -> None:
 
 def test_it_is_padding_when_read(tmp_path: Path) -> None:
     source = llama.write(tmp_path / "hf", MODEL)
-    ckptc.plan(source, to="megatron-legacy", tp=2, pad_vocab_to=8, new_rows="mean").run(tmp_path / "out")
-    ckptc.plan(tmp_path / "out", to="hf", config=source / "config.json", vocab=37).run(tmp_path / "back")
+    ckptc.plan(source, to="megatron-legacy", tp=2, settings={"pad_vocab_to": 8, "new_rows": "mean"}).run(tmp_path / "out")
+    ckptc.plan(tmp_path / "out", to="hf", config=source / "config.json", settings={"vocab": 37}).run(tmp_path / "back")
     held = llama.read(tmp_path / "back")
     assert held.keys() == MODEL.tensors().keys()
     assert all(torch.equal(held[name], tensor) for name, tensor in MODEL.tensors().items())

@@ -25,7 +25,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def plan(source: Path) -> ckptc.Plan:
-    return ckptc.plan(source, to="nxdt", tp=6, pp=2, kv_multiplier=2)
+    return ckptc.plan(source, to="nxdt", tp=6, pp=2, settings={"kv_multiplier": 2})
 
 
 def test_a_loaded_plan_runs_like_the_one_that_was_saved(plan: ckptc.Plan, source: Path, tmp_path: Path) -> None:

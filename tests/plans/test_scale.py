@@ -13,6 +13,7 @@ from ckptc.runtime.plan import Side
 from ckptc.runtime.plan_file import dump_plan
 
 from . import large
+from tests.asked import asked
 
 
 def small(plan: ckptc.Plan) -> None:
@@ -36,7 +37,7 @@ def test_the_model_has_405_billion_parameters() -> None:
 
 
 def test_from_a_config_alone(tmp_path: Path) -> None:
-    plan = ckptc.compile("llama", from_="hf", to="nxdt", config=large.write_config(tmp_path), **large.SETTINGS)
+    plan = ckptc.compile("llama", from_="hf", to="nxdt", config=large.write_config(tmp_path), **asked(**large.SETTINGS))
     small(plan)
     is_hf(plan.data.source)
     is_ranks(plan.data.target)
@@ -44,7 +45,7 @@ def test_from_a_config_alone(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("dtype", [None, "float32"])
 def test_from_the_headers_of_191_shards(dtype: str | None, tmp_path: Path) -> None:
-    plan = ckptc.plan(large.write_sparse(tmp_path), to="nxdt", dtype=dtype, **large.SETTINGS)
+    plan = ckptc.plan(large.write_sparse(tmp_path), to="nxdt", dtype=dtype, **asked(**large.SETTINGS))
     small(plan)
     is_hf(plan.data.source)
     is_ranks(plan.data.target)
@@ -79,7 +80,7 @@ def test_seventy_billion_parameters_from_a_config_alone(to: str, settings: dict[
     layers, hidden, ffn, vocab, q, k = 80, 8192, 28672, 128256, 64 * 128, 8 * 128
     config = {**large.CONFIG, "num_hidden_layers": layers, "hidden_size": hidden, "intermediate_size": ffn, "num_attention_heads": 64}
     (tmp_path / "config.json").write_text(json.dumps(config))
-    plan = ckptc.compile("llama", from_="hf", to=to, config=tmp_path / "config.json", **settings)
+    plan = ckptc.compile("llama", from_="hf", to=to, config=tmp_path / "config.json", **asked(**settings))
     small(plan)
     parameters = 2 * vocab * hidden + hidden + layers * (2 * hidden + 2 * q * hidden + 2 * k * hidden + 3 * ffn * hidden)
     assert parameters == 70_553_706_496

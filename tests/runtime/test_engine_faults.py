@@ -158,7 +158,7 @@ engine.run(bind(plan, raw), root / "out", memory=400_000)
 """
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_stopped_run_leaves_nothing(tmp_path: Path, number: int) -> None:
     process = subprocess.Popen(
         [sys.executable, "-c", STOPPED, str(tmp_path)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
