@@ -205,16 +205,17 @@ def plan(
     found = found_in(checkpoint)
     family_, layout, keys_layout, config_path = choose(checkpoint, found, to, from_, mapping, family, config, settings)
     targets, sources, model = route(settings, family_, layout, family_.layout(to), to)
-    sources = said_by_files(checkpoint, layout) | sources | dict(source_settings or {})
+    sources |= dict(source_settings or {})
+    said, said_notes = said_by_files(checkpoint, layout, sources)
     sizes = sizes_of(family_, keys_layout, config_path, model, found, layout)
-    source = fit_source(family_, layout, sizes, found, sources)
+    source = fit_source(family_, layout, sizes, found, said | sources)
     owned = stage_lists(stages, family_.layout(to))
     if to == source.layout:
         targets, owned = as_source(source, layout, targets, owned)
     target = resolve(family_, to, sizes, targets, stages=owned, format=format, makes=to != source.layout)
     side = side_files(checkpoint, source, target, family_, keys_layout, config_path, dtype, wanted)
     compiled = compile_sides(source, target, found=found, compare_all=compare_all, dtype=dtype, files=side.texts)
-    extra, notes = side.carried, (*checkpoint.notes, *side.notes)
+    extra, notes = side.carried, (*checkpoint.notes, *said_notes, *side.notes)
     asked = str(src) if revision is None and not isinstance(src, Checkpoint) else None
     if not optimizer:
         return Plan(compiled.plan, checkpoint, extra, asked, notes=(*notes, *_left_out(checkpoint, target, dp)))

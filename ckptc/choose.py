@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
@@ -20,14 +20,14 @@ from .compiler.sizes import Scalar, Sizes, bind_sizes, config_of, own_config_of
 from .config_file import read_config, within_archive
 from .dsl.diagnostic import Diagnostic, MappingError
 from .dsl.nearest import nearest
-from .dsl.tree import Literal, Omit, Stages
+from .dsl.tree import Formats, Literal, Omit, Stages
 from .runtime.checkpoint import Checkpoint
 from .runtime.fault import Fault
 from .runtime.indexed import by_index
 from .runtime.match import few
 from .runtime.megatron_file import ARGS
 from .runtime.nemo_archive import CONFIG, unwrap
-from .runtime.run_arguments import place_of_arguments, said_order
+from .runtime.run_arguments import place_of_arguments, said_order, said_version
 from .runtime.stacked import DISTRIBUTED
 
 _Choice: TypeAlias = tuple[Family, FlatLayout, FlatLayout | None, Path | None]
@@ -231,11 +231,16 @@ def expected_tensors(family: Family) -> frozenset[str]:
     return frozenset(t.name for t in family.model.tensors if not t.optional and not (t.when and "stored" in calls(t.when)))
 
 
-def said_by_files(checkpoint: Checkpoint, layout: FlatLayout) -> dict[str, Scalar]:
-    """Parameters of the source that no shape tells, and the files say in words."""
+def said_by_files(checkpoint: Checkpoint, layout: FlatLayout, given: Iterable[str] = ()) -> tuple[dict[str, Scalar], tuple[str, ...]]:
+    """Parameters of the source that no shape tells, and the files say in words, with what there is to say about them. Those
+    that are `given` are not asked for."""
     known = next((p for p in layout.params if p.name == "qkv_order"), None)
-    order = said_order(checkpoint) if known is not None else None
-    return {"qkv_order": order} if known is not None and order in known.choices else {}
+    ranks = checkpoint.format == "pt" and any("megatron" in item.names for item in layout.items if isinstance(item, Formats))
+    if known is None or len(known.choices) < 2 or known.name in given or not ranks:
+        return {}, ()
+    order = said_order(checkpoint)
+    note = "the rank files have no checkpoint_version, and are read as of version 0, as Megatron-LM reads them (else --from-set qkv_order=groups)"
+    return {"qkv_order": order}, (note,) if said_version(checkpoint) is None else ()
 
 
 def as_source(

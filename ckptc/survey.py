@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import library
-from .choose import config_layout, config_path, found_in, sizes_of, with_indices
+from .choose import config_layout, config_path, found_in, said_by_files, sizes_of, with_indices
 from .compiler.detect import Fit, find_layouts, fit_source
 from .compiler.match import ranks_of
 from .compiler.sizes import own_config_of
@@ -76,7 +76,7 @@ def _fitted(
     try:
         layout = config_layout(fit.family, fit.layout, fit.layout, config, checkpoint)
         sizes = sizes_of(fit.family, layout, config_path(checkpoint, layout, config), {}, found, fit.layout)
-        side = fit_source(fit.family, fit.layout, sizes, found, {})
+        side = fit_source(fit.family, fit.layout, sizes, found, said_by_files(checkpoint, fit.layout)[0])
     except (MappingError, Fault):
         return None
     return {

@@ -37,18 +37,33 @@ def read_arguments(place: str) -> dict[str, Any] | None:
     return arguments_of(_top(place))
 
 
-def said_order(checkpoint: Checkpoint) -> str | None:
-    """How rows of query, key and value are ordered, as the version of the rank files says. None for other checkpoints.
+def said_version(checkpoint: Checkpoint) -> float | None:
+    """The `checkpoint_version` of Megatron-LM's rank files. None where they have none, which Megatron-LM takes as 0:
+    it wrote none at first (load_checkpoint of megatron/training/checkpointing.py). Raises `Fault` where it is no number."""
+    place = checkpoint.entries[0].window.path
+    top = _top(place)
+    said = top.get(VERSION) if isinstance(top, dict) else None
+    if isinstance(top, dict) and VERSION in top and type(said) not in (int, float):
+        raise _bad_version(place, "is no number")
+    return None if said is None else float(said)
 
-    Megatron-LM wrote no version at first: files with arguments and without one are of version 0, for it as well.
-    """
-    place = _place(checkpoint) if checkpoint.format == "pt" else ""
-    if not place:
-        return None
-    said = _top(place).get(VERSION, 0.0)
-    if type(said) not in (int, float):
-        raise Fault("bad-version", f"`{place}` has no number as its `{VERSION}`", help="say how query, key and value are ordered: --from-set qkv_order=groups")
-    return qkv_order(float(said))
+
+def said_order(checkpoint: Checkpoint) -> str:
+    """How rows of query, key and value are ordered in Megatron-LM's rank files, by their version. Raises `Fault` for a
+    version that Megatron-LM does not know."""
+    version = said_version(checkpoint)
+    order = qkv_order(version or 0.0)
+    if order is None:
+        raise _bad_version(checkpoint.entries[0].window.path, f"is {version:g}, and Megatron-LM knows 0, 1, 2 and 3")
+    return order
+
+
+def _bad_version(place: str, why: str) -> Fault:
+    return Fault(
+        "bad-version", f"the `{VERSION}` of `{place}` {why}",
+        notes=("it says how rows of query, key and value are ordered",),
+        help="say it yourself: --from-set qkv_order=groups (as of version 2 and 3), triples (1) or blocks (0)",
+    )  # fmt: skip
 
 
 def _place(checkpoint: Checkpoint) -> str:
