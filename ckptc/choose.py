@@ -17,7 +17,7 @@ from .compiler.names import format_of
 from .compiler.reads import calls
 from .compiler.resolve import Side
 from .compiler.sizes import Scalar, Sizes, bind_sizes, config_of, own_config_of
-from .config_file import read_config, within_archive
+from .config_file import called, read_config, within_archive
 from .dsl.diagnostic import Diagnostic, MappingError
 from .dsl.nearest import nearest
 from .dsl.tree import Formats, Literal, Omit, Stages
@@ -162,7 +162,7 @@ def config_layout(
         there = [x for x in candidates if (c := config_of(x)) and (Path(config) / c.file).is_file()]
         return next(iter([x for x in there if own_config_of(x)] or there or [x for x in candidates if own_config_of(x)]), None)
     if config is not None:
-        config = within_archive(Path(config))
+        config = called(within_archive(Path(config)))
         named = [x for x in candidates if (c := config_of(x)) and config.absolute().parts[-len(Path(c.file).parts) :] == Path(c.file).parts]
         same = [x for x in candidates if (c := config_of(x)) and Path(c.file).suffix == config.suffix]
         return next(iter(named or same or candidates), None)
@@ -197,7 +197,7 @@ def config_path(checkpoint: Checkpoint, layout: FlatLayout | None, config: str |
     if found is None and Path(block.file).name == CONFIG and checkpoint.settings_file:
         return Path(checkpoint.settings_file) / CONFIG
     if found is None and block.file == ARGS and (place := place_of_arguments(checkpoint)):
-        return Path(place) / ARGS
+        return Path(place)
     return found
 
 

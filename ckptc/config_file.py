@@ -15,6 +15,8 @@ from .runtime.megatron_file import ARGS
 from .runtime.nemo_archive import CONFIG, SUFFIX, open_archive
 from .runtime.read_window import read_at
 from .runtime.run_arguments import read_arguments
+from .runtime.run_config import FILE as RUN_CONFIG
+from .runtime.run_config import arguments_of_run
 from .runtime.torch_dist import COMMON
 from .runtime.training_run import RUN_SUFFIX, read_settings
 
@@ -32,6 +34,11 @@ def read_config(path: str | Path) -> Mapping[str, Any]:
     except UnicodeDecodeError:
         raise Fault("bad-config", f"{path} is not text") from None
     return parse_config(text, path)
+
+
+def called(path: Path) -> Path:
+    """The name by which config blocks know a file: a run's config of Megatron-Bridge is read as its arguments."""
+    return path.with_name(ARGS) if path.name == RUN_CONFIG else path
 
 
 def within_archive(path: Path) -> Path:
@@ -81,4 +88,4 @@ def parse_config(text: str, path: Path) -> Mapping[str, Any]:
         raise Fault("bad-config", f"{path} cannot be read: {str(e).splitlines()[0]}") from None
     if not isinstance(data, Mapping):
         raise Fault("bad-config", f"{path} holds no settings: a mapping of keys to values is needed")
-    return data
+    return arguments_of_run(data, str(path)) if path.name == RUN_CONFIG else data

@@ -1,7 +1,8 @@
 """What a run of Megatron-LM was started with: the `args` that its checkpoints hold, as plain values.
 
 They are an argparse.Namespace of numbers, words and objects of the framework (megatron/training/checkpointing.py). What
-is not plain is left out; dtypes are given by their names.
+is not plain is left out; dtypes are given by their names. What Megatron-LM fills in by itself is filled in
+(validate_args of megatron/training/arguments.py). The run_config.yaml of Megatron-Bridge goes before, as it does there.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from .distributed import Folder
 from .fault import Fault
 from .megatron_file import ARGS, VERSION, qkv_order
+from .run_config import FILE
 from .stacked import DISTRIBUTED
 from .torch_dist import read_common
 from .torch_file import read_value
@@ -26,15 +28,40 @@ _PLAIN = (str, int, float, bool, type(None))
 
 
 def place_of_arguments(checkpoint: Checkpoint) -> str:
-    """What holds the arguments: a rank's file, or a distributed checkpoint's folder. "" if nothing does, or if they say
-    nothing of the model, as where a converter wrote them."""
+    """What holds the arguments: a run_config.yaml, or `args` of a rank's file or of a distributed checkpoint's folder, as if
+    these were a folder. "" if nothing does, or if they say nothing of the model, as where a converter wrote them."""
     place = _place(checkpoint)
-    return place if place and SIZE in (read_arguments(place) or {}) else ""
+    config = os.path.join(place, FILE)
+    if place and os.path.isfile(config):
+        return config
+    return os.path.join(place, ARGS) if place and SIZE in (read_arguments(place) or {}) else ""
 
 
 def read_arguments(place: str) -> dict[str, Any] | None:
-    """The arguments that a rank's file or a distributed checkpoint's folder holds."""
-    return arguments_of(_top(place))
+    """The arguments that a rank's file or a distributed checkpoint's folder holds, with what Megatron-LM fills in."""
+    found = arguments_of(_top(place))
+    return None if found is None else filled_in(found)
+
+
+def filled_in(args: dict[str, Any]) -> dict[str, Any]:
+    """Arguments with those that are null, or that their release did not have, as Megatron-LM takes them: validate_args of
+    megatron/training/arguments.py, and load_args_from_checkpoint for what was called otherwise."""
+    out = dict(args)
+
+    def fill(name: str, value: Any) -> None:
+        if out.get(name) is None and value is not None:
+            out[name] = value
+
+    hidden = out.get("hidden_size")
+    fill("num_layers", out.get("encoder_num_layers"))
+    if type(hidden) is int:
+        fill("ffn_hidden_size", int((4 * hidden * 2 / 3) / 64) * 64 if out.get("swiglu") else 4 * hidden)
+    fill("moe_ffn_hidden_size", out.get("ffn_hidden_size"))
+    if out.get("use_rotary_position_embeddings"):
+        out["position_embedding_type"] = "rope"
+    if "disable_bias_linear" in out:
+        out["add_bias_linear"] = not out["disable_bias_linear"]
+    return out
 
 
 def said_version(checkpoint: Checkpoint) -> float | None:
