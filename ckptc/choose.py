@@ -211,7 +211,7 @@ def sizes_of(
 ) -> Sizes:
     keys = read_config(config) if config is not None else None
     if keys is not None and layout is not None and (own := config_of(layout)) is not None and Path(own.file).name == CONFIG:
-        keys = unwrap(dict(keys))
+        keys = unwrap(keys)
     if keys is None and layout is not None and found is not None and not given:
         block = config_of(layout)
         raise Fault(
