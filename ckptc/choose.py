@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
@@ -21,6 +21,7 @@ from .config_file import called, read_config, within_archive
 from .dsl.diagnostic import Diagnostic, MappingError
 from .dsl.nearest import nearest
 from .dsl.tree import Formats, Literal, Omit, Stages
+from .identity import Said, families_of, said_by
 from .runtime.checkpoint import Checkpoint
 from .runtime.fault import Fault
 from .runtime.indexed import by_index
@@ -29,6 +30,7 @@ from .runtime.megatron_file import ARGS
 from .runtime.nemo_archive import CONFIG, unwrap
 from .runtime.run_arguments import place_of_arguments, said_order, said_version
 from .runtime.stacked import DISTRIBUTED
+from .unknown_family import other_family, unknown_family
 
 _Choice: TypeAlias = tuple[Family, FlatLayout, FlatLayout | None, Path | None]
 
@@ -68,6 +70,14 @@ def choose(
         names = ", ".join(sorted(f.name for f in known))
         raise Fault("unknown-family", f"there is no family `{family}`", notes=(f"there are {names}",), help="see `ckptc list`")
     fits = find_layouts(choices, found, from_)
+    said = said_of(checkpoint, config, [fit.layout for fit in fits], known)
+    theirs = families_of(choices, said)
+    if said is not None and not theirs:
+        if family is not None:
+            raise other_family(said, choices[0], known, fits, found)
+        raise unknown_family(said, known, fits, found, mapping)
+    choices = [each for each in choices if each in theirs]
+    fits = [fit for fit in fits if fit.family in choices]
     able = [f for f in fits if any(x.name == to for x in f.family.layouts)]
     if able and len(able[0].missing) == len(fits[0].missing):  # else the best fit has no such layout, which is what is said then
         fits = able
@@ -81,7 +91,7 @@ def choose(
         which = f"layout `{from_}`" if from_ else "any layout"
         raise Fault(
             "unknown-layout", f"{checkpoint.path} does not look like {which} that ckptc knows",
-            notes=(f"it holds {', '.join(sorted({f.name for f in found})[:3])} ...",),
+            notes=(f"it holds {', '.join(sorted({f.name for f in found})[:3])} ...", *([f"{said.file} says {said.key} {said.name}"] if said else [])),
             help="name the layout with --from and the family with --family, or write a mapping and name it with --mapping",
         )  # fmt: skip
     whole = [f for f in fits if len(f.missing) == len(fits[0].missing)]
@@ -107,6 +117,24 @@ def choose(
     if isinstance(error, MappingError) and any(d.code == "unmet-requirement" for d in error.diagnostics):
         raise error
     return fit.family, fit.layout, keys_layout, config_path(checkpoint, keys_layout, config)
+
+
+def said_of(checkpoint: Checkpoint, config: str | Path | None, layouts: Sequence[FlatLayout], known: Sequence[Family]) -> Said | None:
+    """What the config at hand says of the model: that which the layouts in question have, best first, else any's that is there."""
+    tried: set[Path] = set()
+    for layout in (*layouts, *(layout for family in known for layout in family.layouts)):
+        path = config_path(checkpoint, layout, config) if config_of(layout) else None
+        if path is None or path in tried:
+            continue
+        tried.add(path)
+        try:
+            keys = read_config(path)
+            said = said_by(unwrap(keys) if path.name == CONFIG else keys, str(path))
+        except Fault:
+            continue  # said where the config's sizes are read
+        if said is not None:
+            return said
+    return None
 
 
 def _the_one(good: list[tuple[tuple[bool, int, int], _Choice]], to: str) -> _Choice:

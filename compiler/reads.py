@@ -38,3 +38,8 @@ def refs(expr: Expr) -> list[str]:
 def calls(expr: Expr) -> set[str]:
     """The functions that an expression calls."""
     return {node.function for node in inside(expr) if isinstance(node, Call)}
+
+
+def reads_of_keys(expr: Expr) -> set[str]:
+    """The config keys that an expression reads by `key("...")`."""
+    return {str(node.args[0].value) for node in inside(expr) if isinstance(node, Call) and node.function == "key" and isinstance(node.args[0], Literal)}
