@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import library
 from .arguments import at_least_one, check_dtype, parse_size, stage_lists
-from .choose import as_source, choose, config_layout, found_in, route, said_by_files, sizes_of, with_indices
+from .choose import as_source, check_config, choose, config_layout, found_in, route, said_by_files, sizes_of, with_indices
 from .compiler.detect import fit_source
 from .compiler.explain import describe, explain
 from .compiler.pipeline import compile_sides
@@ -256,6 +256,7 @@ def compile(
     if not choices:
         raise Fault("unknown-family", f"{mapping} has no family `{family}`")
     family_ = choices[-1]
+    check_config(config, family_, families=library.families(mapping))
     left, right = family_.layout(from_), family_.layout(to)
     targets, sources, model = route(settings, family_, left, right, to)
     sources |= dict(source_settings or {})

@@ -121,12 +121,14 @@ def choose(
 
 def said_of(checkpoint: Checkpoint, config: str | Path | None, layouts: Sequence[FlatLayout], known: Sequence[Family]) -> Said | None:
     """What the config at hand says of the model: that which the layouts in question have, best first, else any's that is there."""
-    tried: set[Path] = set()
+    by_file: dict[str, FlatLayout] = {}
     for layout in (*layouts, *(layout for family in known for layout in family.layouts)):
-        path = config_path(checkpoint, layout, config) if config_of(layout) else None
-        if path is None or path in tried:
+        if (block := config_of(layout)) is not None:
+            by_file.setdefault(block.file, layout)
+    for layout in by_file.values():
+        path = config_path(checkpoint, layout, config)
+        if path is None:
             continue
-        tried.add(path)
         try:
             keys = read_config(path)
             said = said_by(unwrap(keys) if path.name == CONFIG else keys, str(path))
@@ -135,6 +137,13 @@ def said_of(checkpoint: Checkpoint, config: str | Path | None, layouts: Sequence
         if said is not None:
             return said
     return None
+
+
+def check_config(config: str | Path | None, family: Family, families: Sequence[Family]) -> None:
+    """Raises `Fault` where the config, with no checkpoint at hand, is of a model that the family is not."""
+    said = said_by(read_config(config), str(config)) if config is not None else None
+    if said is not None and not families_of((family,), said):
+        raise other_family(said, family, families, (), ())
 
 
 def _the_one(good: list[tuple[tuple[bool, int, int], _Choice]], to: str) -> _Choice:

@@ -80,13 +80,9 @@ def reads(family: Family, said: Said) -> bool | None:
     if said.key == ARCHITECTURES:
         return said.kind in map(_squashed, types) if types else _reads_any(family, said)
     if said.key == TARGET and said.value.startswith(NEMO):
-        classes = [values for key, values in known if key == TARGET]
-        if not classes:
+        if all(key != TARGET for key, _ in known):
             return None
-        if said.kind in ANY or any(said.value in values for values in classes):
-            return True
-        named = any(said.value == value for values in classes for value in values)
-        return not named and said.kind != "" and any(_squashed(each).startswith(said.kind) for each in types)
+        return said.kind in ANY or _named(family, said) or (said.kind != "" and any(_squashed(each).startswith(said.kind) for each in types))
     return None
 
 
@@ -98,7 +94,13 @@ def families_of(families: Iterable[Family], said: Said | None) -> tuple[Family, 
     answers = [(family, reads(family, said)) for family in every]
     if all(answer is None for _, answer in answers):
         return every
-    return tuple(family for family, answer in answers if answer)
+    theirs = tuple(family for family, answer in answers if answer)
+    return tuple(family for family in theirs if _named(family, said)) or theirs  # rather than those of a like name
+
+
+def _named(family: Family, said: Said) -> bool:
+    """Whether a layout names the very value as the family's."""
+    return any(said.value in identity[1] for layout in family.layouts if (identity := identity_of(family, layout)) and identity[0] == said.key)
 
 
 def _reads_any(family: Family, said: Said) -> bool | None:

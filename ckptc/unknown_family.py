@@ -48,9 +48,13 @@ def unknown_family(said: Said, known: Sequence[Family], fits: Sequence[Fit], fou
     """That no family is this model's."""
     near = nearest_of(fits, found)
     title = f"{mapping} has no family for {said.name}" if mapping else f"ckptc has no mapping for {said.name} yet"
-    names = ", ".join(sorted(_own(known)))
-    notes = (f"{said.file} says so", *describe(near, found), f"there {'are' if ',' in names else 'is'} {names}")
-    return Fault("unknown-family", title, notes=notes, help=f"docs/tutorial.md shows how a mapping says which {said.key} it is for" if mapping else HELP)
+    if mapping:
+        there = tuple(f"its family `{family.name}` is for {values}" for family in known if (values := _values(family, said)))
+        help = f"say in it which {said.key} a family is for, as docs/tutorial.md shows"
+    else:
+        there = (f"there are {', '.join(sorted(_own(known)))}",)
+        help = HELP
+    return Fault("unknown-family", title, notes=(f"{said.file} says so", *describe(near, found), *there), help=help)
 
 
 def other_family(said: Said, family: Family, known: Sequence[Family], fits: Sequence[Fit], found: Sequence[Found]) -> Fault:
@@ -70,7 +74,9 @@ def other_family(said: Said, family: Family, known: Sequence[Family], fits: Sequ
 
 
 def describe(near: Near | None, found: Sequence[Found]) -> tuple[str, ...]:
-    """How far the nearest family is."""
+    """How far the nearest family is. Nothing where no tensors are at hand."""
+    if not found:
+        return ()
     if near is None:
         return (f"no family's tensors are like its own, such as {_some(tuple(representatives(found).values())[:2])}",)
     if near.same:
@@ -121,8 +127,7 @@ def _settings(family: Family) -> int:
 
 def _own(known: Sequence[Family]) -> list[str]:
     """Families that read a config of their own model."""
-    named = [family.name for family in known if any(identity_of(family, layout) for layout in family.layouts)]
-    return [name for name in named if name != "decoder"] or [family.name for family in known]
+    return [family.name for family in known if any((own := identity_of(family, layout)) and own[0] == MODEL_TYPE for layout in family.layouts)]
 
 
 def _values(family: Family, said: Said) -> str:
