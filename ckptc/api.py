@@ -11,6 +11,7 @@ from . import library
 from .arguments import at_least_one, check_dtype, parse_size
 from .choose import (
     as_source,
+    check_config,
     choose,
     config_layout,
     degrees_of,
@@ -232,7 +233,9 @@ def plan(
         chosen = choose(checkpoint, found, to, from_, mapping, family, known[0], given, accepted)
     family_, layout, keys_layout, config_path = chosen
     targets, sources, model = route(given, family_, layout, family_.layout(to), to)
-    sources = said_by_files(checkpoint, layout) | sources | of_layout(source_settings or {}, layout)
+    sources |= of_layout(source_settings or {}, layout)
+    said, said_notes = said_by_files(checkpoint, layout, sources)
+    sources = said | sources
     sizes = sizes_of(family_, keys_layout, config_path, model, found, layout, accepted)
     if keys_layout is not None and keys_layout.name == layout.name:
         sources = {name: value for name, value in sizes.params.items() if name in {p.name for p in layout.params}} | sources
@@ -251,7 +254,7 @@ def plan(
     if to != source.layout:
         check_said(target, family_, side.texts, accepted)
     extra = side.carried
-    notes = (*checkpoint.notes, *_unknown(sizes, config_path, to != source.layout), *((known[1],) if known else ()), *side.notes)
+    notes = (*checkpoint.notes, *said_notes, *_unknown(sizes, config_path, to != source.layout), *((known[1],) if known else ()), *side.notes)
     asked = str(src) if revision is None and not isinstance(src, Checkpoint) else None
     if not optimizer:
         return Plan(compiled.plan, checkpoint, extra, asked, notes=(*notes, *_left_out(checkpoint, target, dp)), values=sizes.values)
@@ -308,6 +311,7 @@ def compile(
     if not choices:
         raise Fault("unknown-family", f"{mapping} has no family `{family}`")
     family_ = choices[-1]
+    check_config(config, family_, families=library.families(mapping))
     left, right = family_.layout(from_), family_.layout(to)
     targets, sources, model = route(joined(settings, degrees), family_, left, right, to)
     sources |= of_layout(source_settings or {}, left)

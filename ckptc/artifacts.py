@@ -6,8 +6,9 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from .runtime.nemo_archive import plain_name
 from .runtime.window import SideFile
@@ -56,7 +57,7 @@ def name_artifacts(
             name = said.removeprefix(REFERENCE)
             out[name] = named[name]
             continue
-        base = re.split(r"[/\\]", said.removeprefix(REFERENCE))[-1] if isinstance(said, str) else ""
+        base = _last(said) if isinstance(said, str) else ""
         if not base and path.usual and value_at(config, (*path.keys[:-1], "library")) == "sentencepiece":
             base = path.usual
         file = next((each for each in files.values() if base and base in (each.name, plain_name(each.name))), None)
@@ -69,18 +70,26 @@ def name_artifacts(
     return text, tuple(out.values())
 
 
-def say_absent(text: str, held: Iterable[SideFile], paths: tuple[ArtifactPath, ...] = PATHS) -> tuple[str, ...]:
-    """A note for each path of the config that names a file that is not `held`. Files elsewhere are not gone for: a config
-    may have come from anywhere."""
-    import yaml
-
-    config, names = yaml.safe_load(text), {each.name for each in held}
-    said = ((".".join(path.keys), value_at(config, path.keys)) for path in paths)
-    return tuple(
+def say_absent(config: Mapping[str, Any], held: Iterable[SideFile], paths: tuple[ArtifactPath, ...] = PATHS) -> tuple[str, ...]:
+    """A note for each path of the config that names a file that is not `held`, and for a tokenizer of HuggingFace that is
+    only named. Files elsewhere are not gone for: a config may have come from anywhere."""
+    there = [each for each in held]
+    names = {each.name for each in there} | {plain_name(each.name) for each in there}
+    said = [(".".join(path.keys), value_at(config, path.keys)) for path in paths]
+    notes = [
         f"the config's {keys} is `{value}`, a file that is not beside it and is left out"
         for keys, value in said
-        if isinstance(value, str) and value and value.removeprefix(REFERENCE) not in names
-    )
+        if isinstance(value, str) and value and not names & {value.removeprefix(REFERENCE), plain_name(_last(value))}
+    ]
+    kind, library = value_at(config, ("tokenizer", "type")), value_at(config, ("tokenizer", "library"))
+    if library == "huggingface" and isinstance(kind, str) and kind and not any(name.startswith("tokenizer") for name in names):
+        notes.append(f"the config's tokenizer is HuggingFace's `{kind}`, whose files are not beside it: take them from there")
+    return tuple(notes)
+
+
+def _last(value: str) -> str:
+    """The file's name in what a config says of it."""
+    return re.split(r"[/\\]", value.removeprefix(REFERENCE))[-1]
 
 
 def numbered_name(file: SideFile) -> str:

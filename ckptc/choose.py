@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
@@ -19,21 +19,24 @@ from .compiler.resolve import Side, resolve
 from .compiler.said import check_said
 from .compiler.sizes import Scalar, Sizes, bind_sizes, config_of, own_config_of
 from .compiler.stages import Given
-from .config_file import read_config, within_archive
+from .config_file import called, read_config, within_archive
 from .dsl.diagnostic import Diagnostic, MappingError
 from .dsl.nearest import nearest
-from .dsl.tree import Literal, Omit, Ref
+from .dsl.tree import Formats, Literal, Omit, Ref
+from .identity import Said as SaidModel
+from .identity import families_of, said_by
 from .runtime.checkpoint import Checkpoint
 from .runtime.fault import Fault
 from .runtime.indexed import by_index
 from .runtime.match import few
 from .runtime.megatron_file import ARGS
 from .runtime.nemo_archive import CONFIG, unwrap
-from .runtime.run_arguments import place_of_arguments, read_arguments, said_order
+from .runtime.run_arguments import place_of_arguments, read_arguments, said_order, said_version
 from .runtime.stacked import DISTRIBUTED
+from .settings import of_layout, of_model
 from .stage_text import Said
 from .stages_asked import stages_of_layout, stages_of_run
-from .settings import of_layout, of_model
+from .unknown_family import other_family, unknown_family
 
 SAID = {"unmet-requirement", "other-family", "unsupported-setting", "unknown-value"}  # what a config says against a family
 _Choice: TypeAlias = tuple[Family, FlatLayout, FlatLayout | None, Path | None]
@@ -76,6 +79,14 @@ def choose(
         names = ", ".join(sorted(f.name for f in known))
         raise Fault("unknown-family", f"there is no family `{family}`", notes=(f"there are {names}",), help="see `ckptc list`")
     fits = find_layouts(choices, found, from_)
+    said = said_of(checkpoint, config, [fit.layout for fit in fits], known)
+    theirs = families_of(choices, said)
+    if said is not None and not theirs:
+        if family is not None:
+            raise other_family(said, choices[0], known, fits, found)
+        raise unknown_family(said, known, fits, found, mapping)
+    choices = [each for each in choices if each in theirs]
+    fits = [fit for fit in fits if fit.family in choices]
     able = [f for f in fits if any(x.name == to for x in f.family.layouts)]
     if able and len(able[0].missing) == len(fits[0].missing):  # else the best fit has no such layout, which is what is said then
         fits = able
@@ -89,7 +100,7 @@ def choose(
         which = f"layout `{from_}`" if from_ else "any layout"
         raise Fault(
             "unknown-layout", f"{checkpoint.path} does not look like {which} that ckptc knows",
-            notes=(f"it holds {', '.join(sorted({f.name for f in found})[:3])} ...",),
+            notes=(f"it holds {', '.join(sorted({f.name for f in found})[:3])} ...", *([f"{said.file} says {said.key} {said.name}"] if said else [])),
             help="name the layout with --from and the family with --family, or write a mapping and name it with --mapping",
         )  # fmt: skip
     whole = [f for f in fits if len(f.missing) == len(fits[0].missing)]
@@ -117,6 +128,33 @@ def choose(
     return fit.family, fit.layout, keys_layout, config_path(checkpoint, keys_layout, config)
 
 
+def said_of(checkpoint: Checkpoint, config: str | Path | None, layouts: Sequence[FlatLayout], known: Sequence[Family]) -> SaidModel | None:
+    """What the config at hand says of the model: that which the layouts in question have, best first, else any's that is there."""
+    by_file: dict[str, FlatLayout] = {}
+    for layout in (*layouts, *(layout for family in known for layout in family.layouts)):
+        if (block := config_of(layout)) is not None:
+            by_file.setdefault(block.file, layout)
+    for layout in by_file.values():
+        path = config_path(checkpoint, layout, config)
+        if path is None:
+            continue
+        try:
+            keys = read_config(path)
+            said = said_by(unwrap(keys) if path.name == CONFIG else keys, str(path))
+        except Fault:
+            continue  # said where the config's sizes are read
+        if said is not None:
+            return said
+    return None
+
+
+def check_config(config: str | Path | None, family: Family, families: Sequence[Family]) -> None:
+    """Raises `Fault` where the config, with no checkpoint at hand, is of a model that the family is not."""
+    said = said_by(read_config(config), str(config)) if config is not None else None
+    if said is not None and not families_of((family,), said):
+        raise other_family(said, family, families, (), ())
+
+
 def _the_one(good: list[_Rated], to: str) -> _Choice:
     """The best fit; of several, those whose config in the target can say what the source's says, and of these the one that
     the others extend. Raises `Fault` where others are as good and mean other files."""
@@ -125,11 +163,11 @@ def _the_one(good: list[_Rated], to: str) -> _Choice:
     if len(equal) > 1:
         equal = [x for x in equal if _says(x[0][0], to, x[1])] or equal
     general = [x for x in equal if all(x is y or x[0][0].name in y[0][0].ancestors for y in equal)]
-    equal = [choice for choice, _ in (general or equal)]
-    if len({family.layout(to).span for family, *_ in equal}) > 1:
-        names = ", ".join(sorted(family.name for family, *_ in equal))
-        raise Fault("several-families", f"the checkpoint may be of several families: {names}", help=f"name it: --family {equal[0][0].name}")
-    return equal[0]
+    choices = [choice for choice, _ in (general or equal)]
+    if len({family.layout(to).span for family, *_ in choices}) > 1:
+        names = ", ".join(sorted(family.name for family, *_ in choices))
+        raise Fault("several-families", f"the checkpoint may be of several families: {names}", help=f"name it: --family {choices[0][0].name}")
+    return choices[0]
 
 
 def _says(family: Family, to: str, sizes: Sizes) -> bool:
@@ -180,7 +218,7 @@ def config_layout(
         there = [x for x in candidates if (c := config_of(x)) and (Path(config) / c.file).is_file()]
         return next(iter([x for x in there if own_config_of(x)] or there or [x for x in candidates if own_config_of(x)]), None)
     if config is not None:
-        config = within_archive(Path(config))
+        config = called(within_archive(Path(config)))
         named = [x for x in candidates if (c := config_of(x)) and config.absolute().parts[-len(Path(c.file).parts) :] == Path(c.file).parts]
         same = [x for x in candidates if (c := config_of(x)) and Path(c.file).suffix == config.suffix]
         return next(iter(named or same or candidates), None)
@@ -215,7 +253,7 @@ def config_path(checkpoint: Checkpoint, layout: FlatLayout | None, config: str |
     if found is None and Path(block.file).name == CONFIG and checkpoint.settings_file:
         return Path(checkpoint.settings_file) / CONFIG
     if found is None and block.file == ARGS and (place := place_of_arguments(checkpoint)):
-        return Path(place) / ARGS
+        return Path(place)
     return found
 
 
@@ -230,7 +268,7 @@ def sizes_of(
 ) -> Sizes:
     keys = read_config(config) if config is not None else None
     if keys is not None and layout is not None and (own := config_of(layout)) is not None and Path(own.file).name == CONFIG:
-        keys = unwrap(dict(keys))
+        keys = unwrap(keys)
     if keys is None and layout is not None and found is not None and not given:
         block = config_of(layout)
         raise Fault(
@@ -252,11 +290,16 @@ def expected_tensors(family: Family) -> frozenset[str]:
     return frozenset(t.name for t in family.model.tensors if not t.optional and not (t.when and "stored" in calls_through(t.when, settings)))
 
 
-def said_by_files(checkpoint: Checkpoint, layout: FlatLayout) -> dict[str, Scalar]:
-    """Parameters of the source that no shape tells, and the files say in words."""
+def said_by_files(checkpoint: Checkpoint, layout: FlatLayout, given: Iterable[str] = ()) -> tuple[dict[str, Scalar], tuple[str, ...]]:
+    """Parameters of the source that no shape tells, and the files say in words, with what there is to say about them. Those
+    that are `given` are not asked for."""
     known = next((p for p in layout.params if p.name == "qkv_order"), None)
-    order = said_order(checkpoint) if known is not None else None
-    return {"qkv_order": order} if known is not None and order in known.choices else {}
+    ranks = checkpoint.format == "pt" and any("megatron" in item.names for item in layout.items if isinstance(item, Formats))
+    if known is None or len(known.choices) < 2 or known.name in given or not ranks:
+        return {}, ()
+    order = said_order(checkpoint)
+    note = "the rank files have no checkpoint_version, and are read as of version 0, as Megatron-LM reads them (else --from-set qkv_order=groups)"
+    return {"qkv_order": order}, (note,) if said_version(checkpoint) is None else ()
 
 
 def degrees_of(layout: FlatLayout, found: tuple[Found, ...]) -> dict[str, Scalar]:

@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import errno
 import json
-from collections.abc import Mapping
 from copy import deepcopy
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from .runtime.fault import Fault
+from .runtime.interpolation import MARK, resolve
 from .runtime.megatron_file import ARGS
 from .runtime.nemo_archive import CONFIG, SUFFIX, open_archive
 from .runtime.path_names import did_you_mean, refuse_remote_source
 from .runtime.read_window import read_at
 from .runtime.run_arguments import read_arguments
+from .runtime.run_config import FILE as RUN_CONFIG
+from .runtime.run_config import arguments_of_run
 from .runtime.torch_dist import COMMON
 from .runtime.training_run import RUN_SUFFIX, read_settings
 
 
-def read_config(path: str | Path) -> Mapping[str, Any]:
-    """A config file as a dictionary, JSON or YAML by its ending."""
+def read_config(path: str | Path) -> dict[str, Any]:
+    """A config file as a dictionary, JSON or YAML by its ending, with OmegaConf's interpolations worked out."""
     path = Path(path)
     if not path.exists():
         refuse_remote_source(path)
@@ -35,6 +37,11 @@ def read_config(path: str | Path) -> Mapping[str, Any]:
     except UnicodeDecodeError:
         raise Fault("bad-config", f"{path} is not text") from None
     return parse_config(text, path)
+
+
+def called(path: Path) -> Path:
+    """The name by which config blocks know a file: a run's config of Megatron-Bridge is read as its arguments."""
+    return path.with_name(ARGS) if path.name == RUN_CONFIG else path
 
 
 def within_archive(path: Path) -> Path:
@@ -74,14 +81,17 @@ def _yaml(text: str) -> Any:
     return yaml.safe_load(text)
 
 
-def parse_config(text: str, path: Path) -> Mapping[str, Any]:
+def parse_config(text: str, path: Path) -> dict[str, Any]:
+    is_yaml = path.suffix in (".yaml", ".yml")
     try:
-        if path.suffix in (".yaml", ".yml"):
+        if is_yaml:
             data = deepcopy(_yaml(text))
         else:
             data = json.loads(text)
     except Exception as e:
         raise Fault("bad-config", f"{path} cannot be read: {str(e).splitlines()[0]}") from None
-    if not isinstance(data, Mapping):
+    if not isinstance(data, dict):
         raise Fault("bad-config", f"{path} holds no settings: a mapping of keys to values is needed")
-    return data
+    if path.name == RUN_CONFIG:
+        return arguments_of_run(data, str(path))
+    return resolve(data, str(path)) if is_yaml and MARK in text else data

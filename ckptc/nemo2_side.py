@@ -111,10 +111,10 @@ def _settings(target: Side, family: Family, keys_layout: FlatLayout | None, conf
     block = config_of(keys_layout) if keys_layout is not None else None
     own = read_config(config) if config is not None else {}
     if block is not None and Path(block.file).name == CONFIG and config is not None:
-        return unwrap(dict(own)), True
+        return unwrap(own), True
     block = config_of(family.layout(NEMO_1))
     assert block is not None
-    made = dict(parse_config(config_text(block, target, library.read_template(block)), Path(CONFIG)))
+    made = parse_config(config_text(block, target, library.read_template(block)), Path(CONFIG))
     return made | {key: own[name] for name, key in FROM_HF.items() if own.get(name) is not None}, False
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from .runtime.interpolation import plain, resolve
 from .runtime.nemo_archive import WRAPPERS, unwrap
 from .yaml_text import has_scalar, set_scalar, value_at
 
@@ -24,7 +25,7 @@ def of_model(text: str, degrees: Mapping[str, int], dtype: str | None = None, di
     if not isinstance(config, dict):
         return text
     if any(isinstance(config.get(key), dict) for key in WRAPPERS):
-        config = unwrap(config)
+        config = plain(unwrap(resolve(config, "the config")))  # references to what is around the model lead nowhere without it
         text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
     for rank, key in DEGREES.items():
         if rank in degrees and has_scalar(text, (key,)) and value_at(config, (key,)) != degrees[rank]:

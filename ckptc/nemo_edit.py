@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from .artifacts import REFERENCE, name_artifacts
 from .config_file import read_config
 from .runtime.fault import Fault
+from .runtime.interpolation import plain
 from .runtime.nemo_archive import CONFIG, unwrap
 from .runtime.window import SideFile
 from .yaml_text import has_scalar, set_scalar, value_at
@@ -112,7 +113,7 @@ def artifact(plan: Plan, keys: tuple[str, ...], path: str) -> Plan:
 
 def read_base(path: str) -> dict[str, Any]:
     """The model's settings of a YAML file that a config is to be based on."""
-    base = unwrap(dict(read_config(path)))
+    base: dict[str, Any] = plain(unwrap(read_config(path)))
     if bool(base.get("mcore_gpt")) != bool(base.get("transformer_engine")):
         raise Fault(
             "bad-config", f"{path} has only one of mcore_gpt and transformer_engine on, which the script refuses",

@@ -83,7 +83,7 @@ def read_strategy(path: str) -> Strategy:
         if fault.code != "no-config":
             raise
         raise Fault(fault.code, fault.title, help="name a model_config.yaml, or an archive or a folder that holds one") from None
-    return strategy_of(unwrap(dict(config)), path)
+    return strategy_of(unwrap(config), path)
 
 
 def strategy_of(config: Mapping[str, Any], path: str) -> Strategy:

@@ -8,8 +8,8 @@ from typing import Any
 from .compiler.link import Family, FlatLayout
 from .compiler.sizes import Scalar
 from .dsl.tree import Expr, Literal, Param
-from .typed_text import Text, value
 from .runtime.fault import Fault
+from .typed_text import Text, value
 
 Settings = Mapping[str, Scalar]
 

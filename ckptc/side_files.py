@@ -12,13 +12,14 @@ from .compiler.link import Family, FlatLayout
 from .compiler.resolve import Side
 from .compiler.sizes import config_of
 from .compiler.write_config import config_text
-from .config_file import read_text
+from .config_file import parse_config, read_config, read_text
 from .nemo2_context import FOLDER as CONTEXT
 from .nemo2_side import HF_FOLDER, Wanted, copied_context, dtype_of, made_context
 from .nemo2_side import LAYOUT as NEMO_2
 from .nemo_config import of_model
 from .runtime.carry import as_in_archives, choose, named
 from .runtime.checkpoint import Checkpoint
+from .runtime.interpolation import plain
 from .runtime.nemo_archive import CONFIG
 from .runtime.stacked import DISTRIBUTED
 from .runtime.window import SideFile
@@ -56,11 +57,13 @@ def side_files(
             context = made_context(target, family, keys_layout, config, wanted, dtype or dtype_of(checkpoint), there.values())
         return SideFiles((*files, *context.texts), (*carried, *context.carried), context.notes)
     if not archived:
-        return SideFiles(files, carried)
+        of_nemo = config is not None and config.name == CONFIG
+        return SideFiles(files, carried, say_absent(plain(read_config(config)), there.values()) if of_nemo and config else ())
     texts = dict(files)
     if CONFIG in texts:
         texts[CONFIG], carried = name_artifacts(texts[CONFIG], carried, there.values())
-    return SideFiles(tuple(texts.items()), carried, say_absent(texts.get(CONFIG, ""), carried))
+    said = plain(parse_config(texts[CONFIG], Path(CONFIG))) if CONFIG in texts else {}
+    return SideFiles(tuple(texts.items()), carried, say_absent(said, carried))
 
 
 def beside(checkpoint: Checkpoint, config: Path | None) -> list[SideFile]:

@@ -92,7 +92,7 @@ def parse_layout(text: str) -> Chunks:
     holding = [i for i, chunk in enumerate(chunks) if "m" in chunk]
     if len(holding) > 1:
         raise ValueError(f"`{text}` is no layout: all of m stand in one stage")
-    if order.startswith("E") and "E" not in chunks[0] or order.endswith("L") and "L" not in chunks[-1]:
+    if (order.startswith("E") and "E" not in chunks[0]) or (order.endswith("L") and "L" not in chunks[-1]):
         raise ValueError(f"`{text}` is no layout: the first stage has the embedding E, and the last the output L")
     return Chunks(tuple(chunk.count("t") for chunk in chunks), (holding[0], order.count("m")) if holding else None)
 
@@ -139,7 +139,7 @@ def _lists(text: str) -> Lists:
     def numbers(item: Any) -> bool:
         return isinstance(item, list) and all(type(i) is int for i in item)
 
-    if all(numbers(stage) or isinstance(stage, list) and all(map(numbers, stage)) for stage in found):
+    if all(numbers(stage) or (isinstance(stage, list) and all(map(numbers, stage))) for stage in found):
         return [list(stage) for stage in found]
     raise ValueError(f"`{text}` is no list of lists")
 

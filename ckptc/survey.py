@@ -8,16 +8,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import library
-from .choose import config_layout, config_path, found_in, sizes_of, with_indices
+from .choose import config_layout, config_path, found_in, said_by_files, said_of, sizes_of, with_indices
 from .compiler.detect import Fit, find_layouts, fit_source
 from .compiler.match import ranks_of
 from .compiler.sizes import own_config_of
 from .dsl.diagnostic import MappingError
 from .hub import open_source
+from .identity import Said, families_of
 from .meter import size
 from .runtime.checkpoint import Checkpoint
 from .runtime.fault import Fault
 from .runtime.window import ITEM_BYTES
+from .unknown_family import unknown_family
 
 if TYPE_CHECKING:
     from .compiler.match import Found
@@ -29,7 +31,7 @@ def survey(
     """Path, container, tensors, elements, bytes, dtypes and files; and the family, layout, degrees and settings, if any fit.
 
     `path` may be a repository of the hub, at `revision`. `mapping` is one of your own, or the name of one that ships. Without a config only names and shapes tell; `family` is then
-    None where several families fit.
+    None where several families fit, or none is that which the checkpoint's config `says`; `notes` tell more of it then.
     """
     checkpoint = open_source(path, revision, progress)
     elements = [prod(e.shape) for e in checkpoint.entries]
@@ -50,16 +52,22 @@ def survey(
 def _identity(checkpoint: Checkpoint, config: str | Path | None, mapping: str | Path | None) -> dict[str, Any]:
     checkpoint = with_indices(checkpoint, mapping)
     found = found_in(checkpoint)
-    known = library.families(mapping)
-    choices = [f for f in known if any(own_config_of(x) for x in f.layouts)] or list(known)
-    fits = [f for f in find_layouts(choices, found) if not f.missing]
-    unknown: dict[str, Any] = {"family": None, "layout": None, "degrees": {}, "settings": {}, "axes": {}}
+    every_family = library.families(mapping)
+    known = [f for f in every_family if any(own_config_of(x) for x in f.layouts)] or list(every_family)
+    every = find_layouts(known, found)
+    said = said_of(checkpoint, config, [f.layout for f in every], known)
+    theirs = families_of(known, said)
+    unknown: dict[str, Any] = {"family": None, "layout": None, "degrees": {}, "settings": {}, "axes": {}, "says": _words(said), "notes": []}
+    if said is not None and not theirs:
+        fault = unknown_family(said, known, every, found)
+        return unknown | {"notes": [fault.title, *fault.notes, fault.help]}
+    fits = [f for f in every if not f.missing and f.family in theirs]
     if not fits:
         return unknown
     for fit in fits:
         known_fit = _fitted(checkpoint, found, fit, config)
         if known_fit is not None:
-            return known_fit
+            return unknown | known_fit
     layouts = {f.layout.name for f in fits}
     families = {f.family.name for f in fits}
     best = fits[0]
@@ -70,6 +78,11 @@ def _identity(checkpoint: Checkpoint, config: str | Path | None, mapping: str | 
     }
 
 
+def _words(said: Said | None) -> dict[str, str] | None:
+    """What the checkpoint's own config says of its model."""
+    return None if said is None else {"key": said.key, "value": said.value, "architecture": said.architecture}
+
+
 def _fitted(
     checkpoint: Checkpoint, found: tuple[Found, ...], fit: Fit, config: str | Path | None
 ) -> dict[str, Any] | None:
@@ -77,7 +90,7 @@ def _fitted(
     try:
         layout = config_layout(fit.family, fit.layout, fit.layout, config, checkpoint)
         sizes = sizes_of(fit.family, layout, config_path(checkpoint, layout, config), {}, found, fit.layout)
-        side = fit_source(fit.family, fit.layout, sizes, found, {}, bare=checkpoint.bare)
+        side = fit_source(fit.family, fit.layout, sizes, found, said_by_files(checkpoint, fit.layout)[0], bare=checkpoint.bare)
     except (MappingError, Fault):
         return None
     return {
@@ -91,7 +104,8 @@ def _fitted(
 
 def describe(report: dict[str, Any]) -> str:
     """The report for a person."""
-    family = report["family"] or "unknown family"
+    says = report["says"]
+    family = report["family"] or "unknown family" + (f" ({says['key']} {says['value']})" if says else "")
     layout = report["layout"] or "unknown layout"
     facts = [f"{k} {v}" for part in ("degrees", "settings") for k, v in report[part].items()]
     lines = [
@@ -103,4 +117,5 @@ def describe(report: dict[str, Any]) -> str:
     ]
     if report["axes"]:
         lines.append("  axes     " + "  ".join(f"{n} {v:,}" for n, v in report["axes"].items()))
+    lines += [f"  note     {note}" for note in report["notes"]]
     return "\n".join(lines)

@@ -215,7 +215,7 @@ def _rule(rule: Rule, family: Family, layout: FlatLayout, names: Names) -> Itera
         for arg in rule.made.args:
             yield from check_expr(arg, names)
     stages = next((x for x in layout.items if isinstance(x, Stages)), None)
-    if rule.on is not None and (stages is None or rule.on == "beyond" and stages.beyond is None):
+    if rule.on is not None and (stages is None or (rule.on == "beyond" and stages.beyond is None)):
         title = f"`on {rule.on}` means nothing here: the layout has no stages" if stages is None else "`on beyond` means nothing here: the stages divide all indices"
         yield Diagnostic("misplaced-on", title, (Label(rule.span),), help=f"remove `on {rule.on}`")
     written = labels(rule.dims, layout.items)

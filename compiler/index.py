@@ -14,8 +14,8 @@ from ..dsl.nearest import nearest
 from ..dsl.show import show
 from ..dsl.tree import FILLS, AxisRef, Copies, Index, One, Pad, Slice, Span, Sum, Term
 from .digits import Vector
-from .rank_digits import Digit, Digits, degree
 from .pieces import AT, COORDS, COPY, Loop, Piece, check_few, moved, product, scaled_offset, sliced, stepped
+from .rank_digits import Digit, Digits, degree
 from .resolve import LiveRule, Side
 from .scope import LARGEST, either, fault, whole_number
 from .stages import stage_runs

@@ -165,7 +165,7 @@ def _contradicted(layout: FlatLayout, names: Mapping[str, Sequence[str]], patter
         holding = {file for file, inside in names.items() if any(r.fullmatch(n) for r in spelled for n in inside)}
         copied = {file for file, inside in names.items() if not any(r.fullmatch(n) and not any(c.fullmatch(n) for c in copies) for r in spelled for n in inside)}
         there = {file for file, number in stages.items() if number == stage}
-        if holding and not (there <= holding) or holding - there - copied:
+        if (holding and not (there <= holding)) or holding - there - copied:
             return True
     return False
 

@@ -77,7 +77,7 @@ class Build(BuildExpressions):
     def settings(self, at: Place, parts: list[Any]) -> tuple[Any, ...]:
         return tuple(part for part in parts if part is not None)
 
-    sizes = params = dims = list = settings
+    sizes = params = dims = values = settings
 
     def entry(self, at: Place, parts: list[Any]) -> tree.Setting:
         return tree.Setting(str(parts[0]), parts[1], span=self.span(at))

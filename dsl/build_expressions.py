@@ -11,7 +11,6 @@ from .diagnostic import Diagnostic, Label
 from .pattern import unescape
 from .tree import Expr, Index, Span
 
-
 _KEY_PARTS = re.compile(r'"[^"]*"|[A-Za-z0-9_]+')
 
 

@@ -11,8 +11,8 @@ from .bind import bind
 from .checkpoint import open_checkpoint
 from .engine import Report, run
 from .fault import Fault
-from .stopping import Stop, stoppable
 from .plan import Box, Loop, Made, Over, Plan, Proof, Side, Step, Stored
+from .stopping import Stop, stoppable
 
 __all__ = ["Box", "Loop", "Made", "Over", "Plan", "Proof", "Side", "Step", "Stored", "kernel", "main", "run_module"]
 

@@ -1,7 +1,8 @@
 """What a run of Megatron-LM was started with: the `args` that its checkpoints hold, as plain values.
 
 They are an argparse.Namespace of numbers, words and objects of the framework (megatron/training/checkpointing.py). What
-is not plain is left out; dtypes are given by their names, and a layout of stages by the text that it was made from.
+is not plain is left out; dtypes are given by their names. What Megatron-LM fills in by itself is filled in
+(validate_args of megatron/training/arguments.py). The run_config.yaml of Megatron-Bridge goes before, as it does there.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from .distributed import Folder
 from .fault import Fault
 from .megatron_file import ARGS, VERSION, qkv_order
+from .run_config import FILE
 from .stacked import DISTRIBUTED
 from .torch_dist import read_common
 from .torch_file import read_value
@@ -29,29 +31,69 @@ _PLAIN = (str, int, float, bool, type(None))
 
 
 def place_of_arguments(checkpoint: Checkpoint) -> str:
-    """What holds the arguments: a rank's file, or a distributed checkpoint's folder. "" if nothing does, or if they say
-    nothing of the model, as where a converter wrote them."""
+    """What holds the arguments: a run_config.yaml, or `args` of a rank's file or of a distributed checkpoint's folder, as if
+    these were a folder. "" if nothing does, or if they say nothing of the model, as where a converter wrote them."""
     place = _place(checkpoint)
-    return place if place and SIZE in (read_arguments(place) or {}) else ""
+    config = os.path.join(place, FILE)
+    if place and os.path.isfile(config):
+        return config
+    return os.path.join(place, ARGS) if place and SIZE in (read_arguments(place) or {}) else ""
 
 
 def read_arguments(place: str) -> dict[str, Any] | None:
-    """The arguments that a rank's file or a distributed checkpoint's folder holds."""
-    return arguments_of(_top(place))
+    """The arguments that a rank's file or a distributed checkpoint's folder holds, with what Megatron-LM fills in."""
+    found = arguments_of(_top(place))
+    return None if found is None else filled_in(found)
 
 
-def said_order(checkpoint: Checkpoint) -> str | None:
-    """How rows of query, key and value are ordered, as the version of the rank files says. None for other checkpoints.
+def filled_in(args: dict[str, Any]) -> dict[str, Any]:
+    """Arguments with those that are null, or that their release did not have, as Megatron-LM takes them: validate_args of
+    megatron/training/arguments.py, and load_args_from_checkpoint for what was called otherwise."""
+    out = dict(args)
 
-    Megatron-LM wrote no version at first: files with arguments and without one are of version 0, for it as well.
-    """
-    place = _place(checkpoint) if checkpoint.format == "pt" else ""
-    if not place:
-        return None
-    said = _top(place).get(VERSION, 0.0)
-    if type(said) not in (int, float):
-        raise Fault("bad-version", f"`{place}` has no number as its `{VERSION}`", help="say how query, key and value are ordered: --from-set qkv_order=groups")
-    return qkv_order(float(said))
+    def fill(name: str, value: Any) -> None:
+        if out.get(name) is None and value is not None:
+            out[name] = value
+
+    hidden = out.get("hidden_size")
+    fill("num_layers", out.get("encoder_num_layers"))
+    if type(hidden) is int:
+        fill("ffn_hidden_size", int((4 * hidden * 2 / 3) / 64) * 64 if out.get("swiglu") else 4 * hidden)
+    fill("moe_ffn_hidden_size", out.get("ffn_hidden_size"))
+    if out.get("use_rotary_position_embeddings"):
+        out["position_embedding_type"] = "rope"
+    if "disable_bias_linear" in out:
+        out["add_bias_linear"] = not out["disable_bias_linear"]
+    return out
+
+
+def said_version(checkpoint: Checkpoint) -> float | None:
+    """The `checkpoint_version` of Megatron-LM's rank files. None where they have none, which Megatron-LM takes as 0:
+    it wrote none at first (load_checkpoint of megatron/training/checkpointing.py). Raises `Fault` where it is no number."""
+    place = checkpoint.entries[0].window.path
+    top = _top(place)
+    said = top.get(VERSION) if isinstance(top, dict) else None
+    if isinstance(top, dict) and VERSION in top and type(said) not in (int, float):
+        raise _bad_version(place, "is no number")
+    return None if said is None else float(said)
+
+
+def said_order(checkpoint: Checkpoint) -> str:
+    """How rows of query, key and value are ordered in Megatron-LM's rank files, by their version. Raises `Fault` for a
+    version that Megatron-LM does not know."""
+    version = said_version(checkpoint)
+    order = qkv_order(version or 0.0)
+    if order is None:
+        raise _bad_version(checkpoint.entries[0].window.path, f"is {version:g}, and Megatron-LM knows 0, 1, 2 and 3")
+    return order
+
+
+def _bad_version(place: str, why: str) -> Fault:
+    return Fault(
+        "bad-version", f"the `{VERSION}` of `{place}` {why}",
+        notes=("it says how rows of query, key and value are ordered",),
+        help="say it yourself: --from-set qkv_order=groups (as of version 2 and 3), triples (1) or blocks (0)",
+    )  # fmt: skip
 
 
 def _place(checkpoint: Checkpoint) -> str:

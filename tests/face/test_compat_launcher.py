@@ -25,7 +25,7 @@ def test_what_runs_a_script_is_not_the_script(words: str, before: str) -> None:
 
 
 def test_a_script_in_the_folder_of_its_family_is_found_behind_a_launcher() -> None:
-    name, rest, before = after_launcher("python llama/convert_checkpoints.py --a python".split())
+    name, rest, before = after_launcher(["python", "llama/convert_checkpoints.py", "--a", "python"])
     assert (name, rest, before) == ("convert_checkpoints_llama", ["--a", "python"], ["python"])
     assert name in SCRIPTS
 

@@ -215,7 +215,7 @@ def test_a_folder_of_huggingfaces_tokenizer_and_another_tower_are_named(tokenize
         (["--precision=7"], "--precision is `7`"),
         (["--in-file=nowhere"], "nowhere"),
         (["--config-file=nowhere.yaml"], "nowhere.yaml"),
-        (["--in-file=HF"], "config.json is of another family"),
+        (["--in-file=HF"], "family `neva` is for model_type"),
     ],
 )
 def test_what_cannot_be_is_refused_in_a_sentence(words, sentence, tokenizer, ckptc):

@@ -13,9 +13,9 @@ import torch
 import ckptc as face
 from ckptc.dsl.diagnostic import MappingError
 from ckptc.runtime.fault import Fault
+from tests.asked import asked
 from tests.nxdt_state import CONFIG, DIM, HF, MEGATRON, Style, check, make, write
 from tests.zero_state import files, merged, split
-from tests.asked import asked
 
 
 @pytest.mark.parametrize("xser", [False, True])

@@ -13,9 +13,9 @@ import torch
 
 import ckptc
 from ckptc.dsl import MappingError
+from tests.asked import asked
 
 from .nxd_cases import ORACLE, Case, back, contents
-from tests.asked import asked
 
 if not ORACLE.is_dir():
     pytest.skip(f"no oracle data at {ORACLE}", allow_module_level=True)

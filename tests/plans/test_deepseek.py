@@ -12,8 +12,8 @@ from safetensors.torch import load_file, save_file
 
 import ckptc
 from ckptc import Fault, MappingError
-from tests.made_deepseek import BIAS, EXPERTS, HIDDEN, LAYERS, VOCAB, Weights, huggingface, layer
 from tests.asked import asked
+from tests.made_deepseek import BIAS, EXPERTS, HIDDEN, LAYERS, VOCAB, Weights, huggingface, layer
 
 
 def renamed(weights: Weights, te: bool, prefix: str = "") -> Weights:

@@ -12,9 +12,9 @@ import torch
 from safetensors import safe_open
 
 import ckptc
+from tests.asked import asked
 
 from .llama import SIDE_FILES, Llama, files_of, rank_files, read, same, to_hf, to_nxdt, write
-from tests.asked import asked
 
 MODEL = Llama()
 

@@ -312,9 +312,39 @@ def test_a_truncated_file_is_named(ranks: Path) -> None:
         ckptc.open(ranks)
 
 
-def test_a_version_that_is_no_number_is_refused(ranks: Path, source: Path) -> None:
-    changed(ranks / "release/mp_rank_00_000" / FILE, lambda top: top.update(checkpoint_version="three"))
-    assert "bad-version" in fault(ranks, source)
+@pytest.mark.parametrize("version", ["three", None, 0.5, 1.5, True])
+def test_a_version_that_megatron_does_not_know_is_refused_unless_the_order_is_said(tmp_path: Path, version: Any) -> None:
+    """Below version 2 fix_query_key_value_ordering knows 0 and 1 (megatron/training/checkpointing.py)."""
+    source = write(tmp_path / "plain", PLAIN)
+    ckptc.convert(source, tmp_path / "ranks", to="megatron-lm")
+    changed(tmp_path / "ranks/release/mp_rank_00" / FILE, lambda top: top.update(checkpoint_version=version))
+    assert "bad-version" in fault(tmp_path / "ranks", source)
+    ckptc.convert(tmp_path / "ranks", tmp_path / "hf", to="hf", config=source / "config.json", source_settings={"qkv_order": "groups"})
+    assert same(read(tmp_path / "hf"), read(source))
+
+
+@pytest.mark.parametrize("arguments", [True, False])
+def test_files_without_a_version_are_of_version_0(tmp_path: Path, arguments: bool) -> None:
+    """load_checkpoint of megatron/training/checkpointing.py: state_dict.get('checkpoint_version', 0)."""
+    hf = PLAIN.tensors()
+    source = write(tmp_path / "plain", PLAIN)
+    top = {"model": nested(hf, "blocks", "transformer", "layernorm"), "iteration": 5} | ({"args": argparse.Namespace(**ARGS)} if arguments else {})
+    (tmp_path / "run/release/mp_rank_00").mkdir(parents=True)
+    torch.save(top, tmp_path / "run/release/mp_rank_00" / FILE)
+    plan = ckptc.plan(tmp_path / "run", to="hf", config=source / "config.json")
+    assert any("no checkpoint_version" in note and "version 0" in note for note in plan.notes)
+    plan.run(tmp_path / "hf")
+    assert same(read(tmp_path / "hf"), hf)
+    assert ckptc.inspect(tmp_path / "run", source / "config.json")["settings"]["qkv_order"] == "blocks"
+
+
+@pytest.mark.parametrize("version", [0, 1.0, 3.0, None])
+def test_models_of_megatron_core_have_one_order_whatever_the_version_is(ranks: Path, source: Path, version: float | None) -> None:
+    """fix_query_key_value_ordering moves tensors that are called query_key_value, and theirs are called linear_qkv."""
+    for file in ranks.rglob(FILE):
+        changed(file, lambda top: top.pop("checkpoint_version") if version is None else top.update(checkpoint_version=version))
+    ckptc.convert(ranks, ranks.parent / "hf", to="hf", config=source / "config.json")
+    assert same(read(ranks.parent / "hf"), read(source))
 
 
 def test_virtual_stages_of_one_stage_are_refused(source: Path) -> None:

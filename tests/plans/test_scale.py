@@ -11,9 +11,9 @@ import ckptc
 from ckptc.runtime.bind import bind
 from ckptc.runtime.plan import Side
 from ckptc.runtime.plan_file import dump_plan
+from tests.asked import asked
 
 from . import large
-from tests.asked import asked
 
 
 def small(plan: ckptc.Plan) -> None:

@@ -11,9 +11,9 @@ import pytest
 import torch
 
 import ckptc
+from tests.asked import asked
 
 from .llama import Llama, rank_files, read, same, to_nxdt, write
-from tests.asked import asked
 
 MODEL = Llama(layers=5, attention_bias=True)
 SETTINGS: dict[str, Any] = {"tp": 3, "pp": 2, "vpp": 2}
