@@ -13,7 +13,7 @@ from math import prod
 from typing import Any
 
 from ..dsl.diagnostic import Diagnostic, MappingError
-from ..dsl.tree import Let, Literal, Param, Stages
+from ..dsl.tree import Let, Literal, Param, Ref, Stages
 from .clash import coordinates
 from .infer import padded_to
 from .lets import fills
@@ -152,7 +152,8 @@ def _combinations(free: list[Param], fixed: Mapping[str, Scalar], told: Mapping[
         if param.name in told:
             options = [told[param.name]]
         elif param.choices:
-            options = list(param.choices[1:])
+            first = isinstance(param.default, Ref) and param.default.name == param.choices[0]
+            options = list(param.choices[1:] if first else param.choices)
         elif isinstance(default, bool):
             options = [not default]
         elif isinstance(default, int):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from ..dsl.diagnostic import Diagnostic, MappingError
 from ..dsl.nearest import nearest
@@ -115,7 +116,7 @@ def resolve(
     layout nothing is made: what a source leaves out stays out.
     """
     layout = family.layout(layout_name)
-    params = bind_params(layout, given)
+    params = bind_params(layout, given, sizes.values)
     words = layout.words
     scope = Scope(dict(sizes.values) | dict(params), words=words, origins=dict(sizes.origins))
     for name in given:
@@ -165,7 +166,7 @@ def resolve(
         split_stages(declared, sizes.values, ranks, params, stages, sizes.origins) if declared else None,
         scope,
         layout.span,
-        tuple(n for n, v in bind_params(layout, {}).items() if params[n] != v),
+        tuple(n for n, v in bind_params(layout, {}, sizes.values).items() if params[n] != v),
         tuple((x.file, x.content) for x in items if isinstance(x, Text) and holds(x.when, scope)),
         omitted,
         made,
@@ -174,8 +175,9 @@ def resolve(
     )
 
 
-def bind_params(layout: FlatLayout, given: Mapping[str, Scalar]) -> dict[str, Scalar]:
-    """Values of all parameters: as given, else their defaults. Parameters may refer to earlier ones."""
+def bind_params(layout: FlatLayout, given: Mapping[str, Scalar], of_model: Mapping[str, Any]) -> dict[str, Scalar]:
+    """Values of all parameters: as given, else their defaults, which may follow from the model's axes and settings
+    (`of_model`) and from parameters before."""
     known = {p.name: p for p in layout.params}
     for name in given:
         if name not in known:
@@ -188,10 +190,20 @@ def bind_params(layout: FlatLayout, given: Mapping[str, Scalar]) -> dict[str, Sc
                     help=f"did you mean `{near}`?" if near else "",
                 )
             )
-    scope = Scope(words=layout.words)
+    scope = Scope({name: value for name, value in of_model.items() if name not in known}, words=layout.words)
     for param in layout.params:
-        scope.names[param.name] = _typed(param, given[param.name], layout) if param.name in given else evaluate(param.default, scope)
+        scope.names[param.name] = _typed(param, given[param.name], layout) if param.name in given else _default(param, scope)
     return {p.name: scope.names[p.name] for p in layout.params}
+
+
+def _default(param: Param, scope: Scope) -> Scalar:
+    value: Scalar = evaluate(param.default, scope)
+    if param.choices and value not in param.choices:
+        raise fault(
+            "bad-default", f"the default of `{param.name}` comes out as {shown(value)}, which is none of its choices", param.default.span,
+            help=f"it may be {', '.join(param.choices)}",
+        )  # fmt: skip
+    return value
 
 
 def _typed(param: Param, value: Scalar, layout: FlatLayout) -> Scalar:

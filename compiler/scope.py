@@ -26,6 +26,7 @@ FUNCTIONS: Mapping[str, Callable[..., Any]] = {
     "max": max,
     "ceil_div": lambda a, b: -(-a // b),
     "key": lambda name: None,  # looked up in a config; `_call` does it
+    "count": len,  # of a list's items, not of a number; `_call` does it
 }
 
 
@@ -128,9 +129,21 @@ def evaluate(expr: Expr, scope: Scope) -> Any:
             return evaluate(left, scope) == evaluate(right, scope)
         case Binary("!=", left, right):
             return evaluate(left, scope) != evaluate(right, scope)
+        case Binary("in", left, right):
+            value = evaluate(left, scope)
+            return value in items_of(evaluate(right, scope), right, scope)
         case Binary(op, left, right):
             return _arithmetic(op, _number(left, scope), _number(right, scope), expr, scope)
     raise TypeError(f"no such expression: {expr!r}")
+
+
+def items_of(value: Any, expr: Expr, scope: Scope) -> tuple[Any, ...]:
+    """The items of a list that a config says; null has none."""
+    if isinstance(value, (list, tuple)):
+        return tuple(value)
+    if value is None:
+        return ()
+    raise fault("not-a-list", f"{shown(value)} is not a list", expr.span, "a list is needed here", notes=_notes(expr, scope))
 
 
 def _number(expr: Expr, scope: Scope) -> int | float:
@@ -222,6 +235,10 @@ def _call(expr: Call, scope: Scope) -> Any:
         if len(args) == 1 and isinstance(args[0], Literal) and isinstance(args[0].value, str):
             return scope.key(args[0].value) if scope.keys is not None else None
         raise fault("bad-call", '`key` takes one quoted name: key("name")', expr.span)
+    if name == "count":
+        if len(args) != 1:
+            raise fault("bad-call", f"`count` cannot be called with {len(args)} values", expr.span, help="write count(list)")
+        return len(items_of(evaluate(args[0], scope), args[0], scope))
     if name in scope.functions:
         words = [a.name for a in args if isinstance(a, Ref)]
         if len(words) != len(args):
