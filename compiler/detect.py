@@ -116,6 +116,8 @@ def fit_source(
             wrong = _disagreements(side, lower(side), seen)
         except MappingError as e:
             error = error or e
+            if _unmet(e) and _fits(family, layout, sizes, fixed | values, stages, seen):
+                raise  # the files are these: what is to be said is why such files are not taken
             continue
         first = first or side
         if wrong == 0:
@@ -126,6 +128,21 @@ def fit_source(
         return best[1]  # binding reports what does not fit, against the nearest settings
     assert error is not None
     raise error
+
+
+def _unmet(error: MappingError) -> bool:
+    return all(d.code == "unmet-requirement" for d in error.diagnostics)
+
+
+def _fits(
+    family: Family, layout: FlatLayout, sizes: Sizes, params: Mapping[str, Scalar], stages: tuple[tuple[int, ...], ...] | None, seen: Mapping[str, tuple[int, ...]]
+) -> bool:
+    """Whether names and shapes are as found, whatever the layout requires."""
+    try:
+        side = resolve(family, layout.name, sizes, params, stages=stages, required=False)
+        return _disagreements(side, lower(side), seen) == 0
+    except MappingError:
+        return False
 
 
 def _fills(layout: FlatLayout) -> Iterator[str]:

@@ -109,11 +109,12 @@ def resolve(
     stages: tuple[tuple[int, ...], ...] | None = None,
     format: str | None = None,
     makes: bool = False,
+    required: bool = True,
 ) -> Side:
     """Settle a layout's parameters, guards and stages. `stages` are explicit layer lists per pipeline stage.
 
     `makes`: the side is the target of another layout, and makes what the source lacks where rules say how. Within a
-    layout nothing is made: what a source leaves out stays out.
+    layout nothing is made: what a source leaves out stays out. Without `required`, what the layout requires is not asked.
     """
     layout = family.layout(layout_name)
     params = bind_params(layout, given, sizes.values)
@@ -130,7 +131,7 @@ def resolve(
     kept = {n: t for n, t in sizes.tensors.items() if n not in omitted} | {m.tensor.name: m.tensor for m in made}
     sizes = replace(sizes, tensors=kept, absent=(sizes.absent | {*omitted}) - {m.tensor.name for m in made})
     for item in items:
-        if isinstance(item, Require) and not reads_keys(item.test):
+        if required and isinstance(item, Require) and not reads_keys(item.test):
             check_requirement(item, scope)
     parts = refined_parts((*family.model.refinements, *(x for x in items if isinstance(x, Refine))), sizes, scope)
     scope.names.update({n: p.extent for n, p in parts.items()})
