@@ -16,7 +16,7 @@ from .compiler.pipeline import compile_sides
 from .compiler.resolve import Side, resolve
 from .compiler.sizes import Scalar
 from .dsl.nearest import nearest
-from .hub import open_source
+from .hub import open_source, repository
 from .nemo2_side import LAYOUT as NEMO_2
 from .nemo2_side import Wanted, family_of
 from .optimizer_state import add_state, state_folder
@@ -212,7 +212,7 @@ def plan(
     if to == source.layout:
         targets, owned = as_source(source, layout, targets, owned)
     target = resolve(family_, to, sizes, targets, stages=owned, format=format, makes=to != source.layout)
-    side = side_files(checkpoint, source, target, family_, keys_layout, config_path, dtype, wanted)
+    side = side_files(checkpoint, source, target, family_, keys_layout, config_path, dtype, wanted, repository(src, revision))
     compiled = compile_sides(source, target, found=found, compare_all=compare_all, dtype=dtype, files=side.texts)
     extra, notes = side.carried, (*checkpoint.notes, *side.notes)
     asked = str(src) if revision is None and not isinstance(src, Checkpoint) else None

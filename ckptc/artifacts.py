@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
+from .nemo_tokenizer import other_kind
 from .runtime.nemo_archive import plain_name
 from .runtime.window import SideFile
 from .yaml_text import has_scalar, set_scalar, value_at
@@ -40,7 +41,7 @@ def name_artifacts(
     """The YAML config with `nemo:<name>` at each path whose file is among `carried`, and these files under such names.
 
     What the config refers to already is taken from `known` under the name it has. A file that no path names keeps its
-    own. A value that says nothing is filled only for a sentencepiece tokenizer.
+    own. A value that says nothing is filled only for a sentencepiece tokenizer, and with no file of another kind.
     """
     import yaml
 
@@ -57,10 +58,10 @@ def name_artifacts(
             out[name] = named[name]
             continue
         base = re.split(r"[/\\]", said.removeprefix(REFERENCE))[-1] if isinstance(said, str) else ""
-        if not base and path.usual and value_at(config, (*path.keys[:-1], "library")) == "sentencepiece":
-            base = path.usual
+        meant = not base and path.usual and value_at(config, (*path.keys[:-1], "library")) == "sentencepiece"
+        base = path.usual if meant else base
         file = next((each for each in files.values() if base and base in (each.name, plain_name(each.name))), None)
-        if file is None:
+        if file is None or (meant and other_kind(file)):
             continue
         name = numbered_name(file)
         out.pop(file.name, None)

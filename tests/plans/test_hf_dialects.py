@@ -18,7 +18,20 @@ from safetensors.torch import load_file, save_file
 import ckptc
 from tests.made_deepseek import huggingface
 
-from .test_megatron_families import EXPERTS, FAMILIES, HIDDEN, NEOX, PLACES, VOCAB, Weights, account, make, read, same, saved
+from .test_megatron_families import (
+    EXPERTS,
+    FAMILIES,
+    HIDDEN,
+    NEOX,
+    PLACES,
+    VOCAB,
+    Weights,
+    account,
+    make,
+    read,
+    same,
+    saved,
+)
 
 MOE = ["mixtral", "qwen2_moe", "qwen3_moe"]
 
