@@ -31,7 +31,7 @@ from .compiler.said import check_said
 from .compiler.sizes import Scalar, Sizes
 from .compiler.stages import Given
 from .dsl.nearest import nearest
-from .hub import open_source
+from .hub import open_source, repository
 from .known_config import known_config
 from .nemo2_side import LAYOUT as NEMO_2
 from .nemo2_side import Wanted, family_of
@@ -249,7 +249,7 @@ def plan(
     owned, targets = stages_asked(stages, family_.layout(to), targets, sizes)
     owned = kept if owned is None else owned
     target = resolve(family_, to, sizes, targets, stages=owned, format=format, **_between(source, to))
-    side = side_files(checkpoint, source, target, family_, keys_layout, config_path, dtype, wanted)
+    side = side_files(checkpoint, source, target, family_, keys_layout, config_path, dtype, wanted, repository(src, revision))
     compiled = compile_sides(source, target, found=found, compare_all=compare_all, dtype=dtype, files=side.texts)
     if to != source.layout:
         check_said(target, family_, side.texts, accepted)

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from .nemo_tokenizer import other_kind
 from .runtime.nemo_archive import plain_name
 from .runtime.window import SideFile
 from .yaml_text import has_scalar, set_scalar, value_at
@@ -41,7 +42,7 @@ def name_artifacts(
     """The YAML config with `nemo:<name>` at each path whose file is among `carried`, and these files under such names.
 
     What the config refers to already is taken from `known` under the name it has. A file that no path names keeps its
-    own. A value that says nothing is filled only for a sentencepiece tokenizer.
+    own. A value that says nothing is filled only for a sentencepiece tokenizer, and with no file of another kind.
     """
     import yaml
 
@@ -58,10 +59,10 @@ def name_artifacts(
             out[name] = named[name]
             continue
         base = _last(said) if isinstance(said, str) else ""
-        if not base and path.usual and value_at(config, (*path.keys[:-1], "library")) == "sentencepiece":
-            base = path.usual
+        meant = not base and path.usual and value_at(config, (*path.keys[:-1], "library")) == "sentencepiece"
+        base = path.usual if meant else base
         file = next((each for each in files.values() if base and base in (each.name, plain_name(each.name))), None)
-        if file is None:
+        if file is None or (meant and other_kind(file)):
             continue
         name = numbered_name(file)
         out.pop(file.name, None)
@@ -73,7 +74,7 @@ def name_artifacts(
 def say_absent(config: Mapping[str, Any], held: Iterable[SideFile], paths: tuple[ArtifactPath, ...] = PATHS) -> tuple[str, ...]:
     """A note for each path of the config that names a file that is not `held`, and for a tokenizer of HuggingFace that is
     only named. Files elsewhere are not gone for: a config may have come from anywhere."""
-    there = [each for each in held]
+    there = list(held)
     names = {each.name for each in there} | {plain_name(each.name) for each in there}
     said = [(".".join(path.keys), value_at(config, path.keys)) for path in paths]
     notes = [

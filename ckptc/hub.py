@@ -52,6 +52,12 @@ def find_source(src: str | Path, revision: str | None = None, progress: bool = T
     return os.fspath(src) if hub_id is None else _fetch(hub_id, progress)
 
 
+def repository(src: str | Path | Checkpoint, revision: str | None = None) -> str:
+    """ORG/NAME that SRC names on the hub; empty where it is none."""
+    hub_id = None if isinstance(src, Checkpoint) else read_id(src, revision)
+    return hub_id.repo if hub_id is not None else ""
+
+
 def read_id(src: str | Path, revision: str | None = None) -> HubId | None:
     """The repository that SRC names, or None where it is a path. What exists is a path, and so is a `Path`.
 

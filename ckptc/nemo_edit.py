@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from .artifacts import REFERENCE, name_artifacts
 from .config_file import read_config
+from .nemo_tokenizer import NOTE
 from .runtime.fault import Fault
 from .runtime.interpolation import plain
 from .runtime.nemo_archive import CONFIG, unwrap
@@ -96,6 +97,9 @@ def artifact(plan: Plan, keys: tuple[str, ...], path: str) -> Plan:
     if not os.path.isfile(path):
         raise Fault("no-file", f"there is no file `{path}`", help="name the tokenizer's file")
     text = _text(plan)
+    if keys == ("tokenizer", "model") and any(note.startswith(NOTE) for note in plan.notes):  # HuggingFace's was taken for lack of one
+        own = {key: value for key, value in _config(plan)["tokenizer"].items() if key != "use_fast"}
+        text = _dump({**_config(plan), "tokenizer": {**own, "library": "sentencepiece", "type": None}})
     if not has_scalar(text, keys):
         config = _config(plan)
         node = config.get(keys[0])
@@ -108,6 +112,7 @@ def artifact(plan: Plan, keys: tuple[str, ...], path: str) -> Plan:
         text = set_scalar(text, ("tokenizer", "tokenizer_model"), base)
     text, named = name_artifacts(text, (*extra, SideFile(base, os.path.abspath(path), 0, os.path.getsize(path))), extra)
     stale = f"the config's {'.'.join(keys)} is "
+    plan = _other_tokenizer(plan)
     return _with(replace(plan, notes=tuple(note for note in plan.notes if not note.startswith(stale))), text, named)
 
 
@@ -166,4 +171,9 @@ def hf_tokenizer(plan: Plan, place: str, **more: Any) -> Plan:
     """The config with HuggingFace's tokenizer at `place`."""
     config = _config(plan)
     config["tokenizer"] = {**config["tokenizer"], "library": "huggingface", "type": place, "model": None, "use_fast": True, **more}
-    return _with(plan, _dump(config))
+    return _with(_other_tokenizer(plan), _dump(config))
+
+
+def _other_tokenizer(plan: Plan) -> Plan:
+    """The plan without what it says of a tokenizer that another takes the place of."""
+    return replace(plan, notes=tuple(note for note in plan.notes if not note.startswith(NOTE)))

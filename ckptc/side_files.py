@@ -17,6 +17,7 @@ from .nemo2_context import FOLDER as CONTEXT
 from .nemo2_side import HF_FOLDER, Wanted, copied_context, dtype_of, made_context
 from .nemo2_side import LAYOUT as NEMO_2
 from .nemo_config import of_model
+from .nemo_tokenizer import with_tokenizer
 from .runtime.carry import as_in_archives, choose, named
 from .runtime.checkpoint import Checkpoint
 from .runtime.interpolation import plain
@@ -40,9 +41,10 @@ class SideFiles:
 
 def side_files(
     checkpoint: Checkpoint, source: Side, target: Side, family: Family, keys_layout: FlatLayout | None, config: Path | None,
-    dtype: str | None, wanted: Wanted = NOTHING_WANTED,
+    dtype: str | None, wanted: Wanted = NOTHING_WANTED, hub: str = "",
 ) -> SideFiles:  # fmt: skip
-    """The target's config as text, and the files to carry over: from the source, or from beside the config."""
+    """The target's config as text, and the files to carry over: from the source, or from beside the config. `hub` is the
+    repository that the source was fetched from, if it was."""
     files = target_config(target, family, keys_layout, config, dtype)
     written = {name for name, _ in files}
     archived = as_in_archives(target.format, written)
@@ -60,10 +62,14 @@ def side_files(
         of_nemo = config is not None and config.name == CONFIG
         return SideFiles(files, carried, say_absent(plain(read_config(config)), there.values()) if of_nemo and config else ())
     texts = dict(files)
-    if CONFIG in texts:
-        texts[CONFIG], carried = name_artifacts(texts[CONFIG], carried, there.values())
-    said = plain(parse_config(texts[CONFIG], Path(CONFIG))) if CONFIG in texts else {}
-    return SideFiles(tuple(texts.items()), carried, say_absent(said, carried))
+    if CONFIG not in texts:
+        return SideFiles(files, carried)
+    texts[CONFIG], carried = name_artifacts(texts[CONFIG], carried, there.values())
+    said: tuple[str, ...] = ()
+    if keys_layout is None or Path(getattr(config_of(keys_layout), "file", "")).name != CONFIG:  # else it is NeMo's own word
+        texts[CONFIG], said = with_tokenizer(texts[CONFIG], there.values(), hub)
+    absent = say_absent(plain(parse_config(texts[CONFIG], Path(CONFIG))), carried)
+    return SideFiles(tuple(texts.items()), carried, (*absent, *said))
 
 
 def beside(checkpoint: Checkpoint, config: Path | None) -> list[SideFile]:

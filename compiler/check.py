@@ -105,7 +105,7 @@ def _refinements(refinements: Iterable[Refine], names: Names) -> Iterator[Diagno
 
 def _layout(family: Family, layout: FlatLayout) -> Iterator[Diagnostic]:
     model_names, names = Names.of_model(family.model), Names.of_layout(family.model, layout)
-    yield from _params(layout)
+    yield from _params(layout, model_names)
     for item in layout.items:
         match item:
             case Require():
@@ -144,12 +144,13 @@ def _layout(family: Family, layout: FlatLayout) -> Iterator[Diagnostic]:
     yield from _stored(family, layout, names)
 
 
-def _params(layout: FlatLayout) -> Iterator[Diagnostic]:
-    """A default may name choices and the parameters before it."""
-    known = Names(words=layout.words)
+def _params(layout: FlatLayout, of_model: Names) -> Iterator[Diagnostic]:
+    """A default may name the model's axes and settings, choices, and the parameters before it."""
+    later = {param.name for param in layout.params}
+    known = Names(of_model.axes - later, of_model.settings - later, words=layout.words)
     for param in layout.params:
         yield from check_expr(param.default, known)
-        known = Names(words=known.words | {param.name})
+        known = replace(known, words=known.words | {param.name})
 
 
 def _stages(item: Stages, names: Names) -> Iterator[Diagnostic]:

@@ -128,6 +128,8 @@ def fit_source(
             wrong = _disagreements(side, lower(side), seen)
         except MappingError as e:
             error = error or e
+            if _unmet(e) and _fits(family, layout, sizes, fixed | values, stages, seen):
+                raise  # the files are these: what is to be said is why such files are not taken
             continue
         first = first or side
         if wrong == 0:
@@ -162,6 +164,21 @@ def _files(side: Side) -> int:
     return prod(d.extent for d in dict.fromkeys(d for rank in spelled for d in side.digits(rank)))
 
 
+def _unmet(error: MappingError) -> bool:
+    return all(d.code == "unmet-requirement" for d in error.diagnostics)
+
+
+def _fits(
+    family: Family, layout: FlatLayout, sizes: Sizes, params: Mapping[str, Scalar], stages: tuple[tuple[int, ...], ...] | None, seen: Mapping[str, tuple[int, ...]]
+) -> bool:
+    """Whether names and shapes are as found, whatever the layout requires."""
+    try:
+        side = resolve(family, layout.name, sizes, params, stages=stages, required=False)
+        return _disagreements(side, lower(side), seen) == 0
+    except MappingError:
+        return False
+
+
 def _fills(layout: FlatLayout) -> Iterator[str]:
     """How the layout fills up what it pads: names and shapes tell nothing of it."""
     for index in [*(x.value for x in layout.items if isinstance(x, Let)), *(d for flat in layout.rules for d in flat.rule.dims)]:
@@ -188,7 +205,8 @@ def _combinations(free: list[Param], fixed: Mapping[str, Scalar], told: Mapping[
         if param.name in told:
             options = [told[param.name]]
         elif param.choices:
-            options = list(param.choices[1:])
+            first = isinstance(param.default, Ref) and param.default.name == param.choices[0]
+            options = list(param.choices[1:] if first else param.choices)
         elif isinstance(default, bool):
             options = [not default]
         elif isinstance(default, int):

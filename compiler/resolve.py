@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from ..dsl.diagnostic import Diagnostic, MappingError
 from ..dsl.nearest import nearest
@@ -123,17 +124,19 @@ def resolve(
     format: str | None = None,
     makes: bool = False,
     calculated: frozenset[str] = frozenset(),
+    required: bool = True,
 ) -> Side:
     """Settle a layout's parameters, guards and stages. `stages` are explicit lists of layers per pipeline stage, or per stage and turn.
 
     `makes`: the side is the target of another layout, and makes what the source lacks where rules say how. Within a
     layout nothing is made: what a source leaves out stays out. `calculated`: what another layout's source stores though it
-    can be calculated; a target that need not have it, and would not make it, leaves it out.
+    can be calculated; a target that need not have it, and would not make it, leaves it out. Without `required`, what the
+    layout requires is not asked.
     """
     layout = family.layout(layout_name)
     if wrong := (*check_files(layout), *check_formats(layout)):
         raise MappingError(*wrong)
-    params = bind_params(layout, given)
+    params = bind_params(layout, given, sizes.values)
     words = layout.words
     scope = Scope(dict(sizes.values) | dict(params), words=words, origins=dict(sizes.origins))
     for name in given:
@@ -151,7 +154,7 @@ def resolve(
     kept = {n: t for n, t in sizes.tensors.items() if n not in omitted} | {m.tensor.name: m.tensor for m in made}
     sizes = replace(sizes, tensors=kept, absent=(sizes.absent | {*omitted}) - {m.tensor.name for m in made})
     for item in items:
-        if isinstance(item, Require) and not reads_keys(item.test):
+        if required and isinstance(item, Require) and not reads_keys(item.test):
             check_requirement(item, scope)
     ranks = {p.name: _rank_size(p, params[p.name]) for p in layout.params if p.rank}
     refinements = (*family.model.refinements, *(x for x in items if isinstance(x, Refine)))
@@ -192,7 +195,7 @@ def resolve(
         rank_parts,
         scope,
         layout.span,
-        tuple(p.name for p in layout.params if bind_params(layout, {n: v for n, v in params.items() if n != p.name})[p.name] != params[p.name]),
+        tuple(p.name for p in layout.params if bind_params(layout, {n: v for n, v in params.items() if n != p.name}, sizes.values)[p.name] != params[p.name]),
         tuple((x.file, x.content) for x in items if isinstance(x, Text) and holds(x.when, scope)),
         omitted,
         made,
@@ -202,8 +205,9 @@ def resolve(
     )
 
 
-def bind_params(layout: FlatLayout, given: Mapping[str, Scalar]) -> dict[str, Scalar]:
-    """Values of all parameters: as given, else their defaults. Parameters may refer to earlier ones."""
+def bind_params(layout: FlatLayout, given: Mapping[str, Scalar], of_model: Mapping[str, Any]) -> dict[str, Scalar]:
+    """Values of all parameters: as given, else their defaults, which may follow from the model's axes and settings
+    (`of_model`) and from parameters before."""
     known = {p.name: p for p in layout.params}
     for name in given:
         if name not in known:
@@ -216,10 +220,20 @@ def bind_params(layout: FlatLayout, given: Mapping[str, Scalar]) -> dict[str, Sc
                     help=f"did you mean `{near}`?" if near else "",
                 )
             )
-    scope = Scope(words=layout.words)
+    scope = Scope({name: value for name, value in of_model.items() if name not in known}, words=layout.words)
     for param in layout.params:
-        scope.names[param.name] = _typed(param, given[param.name], layout) if param.name in given else evaluate(param.default, scope)
+        scope.names[param.name] = _typed(param, given[param.name], layout) if param.name in given else _default(param, scope)
     return {p.name: scope.names[p.name] for p in layout.params}
+
+
+def _default(param: Param, scope: Scope) -> Scalar:
+    value: Scalar = evaluate(param.default, scope)
+    if param.choices and value not in param.choices:
+        raise fault(
+            "bad-default", f"the default of `{param.name}` comes out as {shown(value)}, which is none of its choices", param.default.span,
+            help=f"it may be {', '.join(param.choices)}",
+        )  # fmt: skip
+    return value
 
 
 def _typed(param: Param, value: Scalar, layout: FlatLayout) -> Scalar:

@@ -47,10 +47,16 @@ def check_said(target: Side, family: Family, texts: Iterable[tuple[str, str]], a
     bound = {x.name for x in block.items if isinstance(x, Bind)}
     faults = [*_settings(target, family, back, accepted), *_params(target, back, bound, accepted)]
     optional = {t.name for t in family.model.tensors if t.optional}
+    if text is None:  # which layers have a tensor is said in ways that are not solved for
+        optional |= {t.name for t in family.model.tensors if t.where is not None}
     expected = (back.tensors.keys() | back.tied.keys()) - {*target.omitted, *optional}
     for name in sorted(((exists - optional) ^ expected) - accepted):
         says = "does not say that the model has it" if name in exists else "says that the model has it, which it has not"
         faults.append(_cannot(target, f"the config of layout `{target.layout}` cannot say all of this model: of `{name}` it {says}", (), name))
+    for name in sorted((exists & expected) - accepted):
+        here, there = target.sizes.tensors.get(name), back.tensors.get(name)
+        if here is not None and there is not None and here.picked != there.picked:
+            faults.append(_cannot(target, f"the config of layout `{target.layout}` cannot say which layers have `{name}`", (), name))
     if faults:
         raise MappingError(*faults)
 

@@ -26,10 +26,10 @@ FUNCTIONS: Mapping[str, Callable[..., Any]] = {
     "max": max,
     "ceil_div": lambda a, b: -(-a // b),
     "whole": int,  # towards zero
-    "has": lambda key: False,  # these two are about keys of a config: `_of_key`
-    "count": lambda key, value: 0,
+    "has": bool,  # of a key: `_has`
+    "count": len,  # of a list, as is the next: `_of_list`
+    "places": len,
 }
-OF_KEYS = {"has": 1, "count": 2}  # and how many arguments they take
 
 
 @dataclass
@@ -134,9 +134,21 @@ def evaluate(expr: Expr, scope: Scope) -> Any:
             return evaluate(left, scope) == evaluate(right, scope)
         case Binary("!=", left, right):
             return evaluate(left, scope) != evaluate(right, scope)
+        case Binary("in", left, right):
+            value = evaluate(left, scope)
+            return value in items_of(evaluate(right, scope), right, scope)
         case Binary(op, left, right):
             return _arithmetic(op, _number(left, scope), _number(right, scope), expr, scope)
     raise TypeError(f"no such expression: {expr!r}")
+
+
+def items_of(value: Any, expr: Expr, scope: Scope) -> tuple[Any, ...]:
+    """The items of a list that a config says; null has none."""
+    if isinstance(value, (list, tuple)):
+        return tuple(value)
+    if value is None:
+        return ()
+    raise fault("not-a-list", f"{shown(value)} is not a list", expr.span, "a list is needed here", notes=_notes(expr, scope))
 
 
 def _number(expr: Expr, scope: Scope) -> int | float:
@@ -222,17 +234,29 @@ def _result(op: str, a: int | float, b: int | float, expr: Binary, scope: Scope)
     return a / b
 
 
-def _of_key(expr: Call, scope: Scope) -> Any:
-    """`has(.key)`: whether the config has the key, null or not. `count(.key, value)`: how many items of a list are so."""
-    if not expr.args or not isinstance(expr.args[0], Key) or len(expr.args) != OF_KEYS[expr.function]:
-        raise fault("bad-call", f"`{expr.function}` takes a key of the config", expr.span, help=f"write {expr.function}(.key{', value' * (expr.function == 'count')})")
+def _of_list(expr: Call, scope: Scope) -> Any:
+    """`count(list)`, `count(list, value)`: how many items a list has, or has that are so; of null there are none.
+    `places(list, value)`: the numbers of those that are so, from 0; null of what is no list."""
+    if len(expr.args) not in ((1, 2) if expr.function == "count" else (2,)):
+        raise fault("bad-call", f"`{expr.function}` cannot be called with {len(expr.args)} values", expr.span, help=f"write {expr.function}(list, value)")
+    found = evaluate(expr.args[0], scope)
+    if expr.function == "places" and not isinstance(found, (list, tuple)):
+        return None
+    items = items_of(found, expr.args[0], scope)
+    if len(expr.args) == 1:
+        return len(items)
+    wanted = evaluate(expr.args[1], scope)
+    places = [at for at, item in enumerate(items) if same(item, wanted)]
+    return len(places) if expr.function == "count" else places
+
+
+def _has(expr: Call, scope: Scope) -> bool:
+    """`has(.key)`: whether the config has the key, be it null."""
+    if len(expr.args) != 1 or not isinstance(expr.args[0], Key):
+        raise fault("bad-call", "`has` takes a key of the config", expr.span, help="write has(.key)")
     *parents, last = expr.args[0].path
     found = scope.key(tuple(parents)) if parents else scope.keys
-    if expr.function == "has":
-        return isinstance(found, Mapping) and last in found
-    items = scope.key(expr.args[0].path)
-    wanted = evaluate(expr.args[1], scope)
-    return sum(same(item, wanted) for item in items) if isinstance(items, list) else 0
+    return isinstance(found, Mapping) and last in found
 
 
 def same(a: Any, b: Any) -> bool:
@@ -258,8 +282,10 @@ def _match(expr: Match, scope: Scope) -> Any:
 
 def _call(expr: Call, scope: Scope) -> Any:
     name, args = expr.function, expr.args
-    if name in OF_KEYS:
-        return _of_key(expr, scope)
+    if name in ("count", "places"):
+        return _of_list(expr, scope)
+    if name == "has":
+        return _has(expr, scope)
     if name in scope.functions:
         words = [a.name for a in args if isinstance(a, Ref)]
         if len(words) != len(args):

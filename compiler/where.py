@@ -32,10 +32,7 @@ def pick(where: Expr | None, sizes: Mapping[str, Any], axes: Iterable[str], sele
     (axis,) = found
     size = sizes.get(axis)
     used = [name for name in dict.fromkeys(_names(where, selects)) if name != axis and name not in selects]
-    known = tuple((name, scope.lookup(Ref(name, span))) for name in used)
-    for name, value in known:
-        if not isinstance(value, bool | int | float | str | None):
-            raise fault("where-value", f"`{name}` is {shown(value)}, and indices are picked by single values", span, help=f"give `{name}` one value")
+    known = tuple((name, _plain(name, scope.lookup(Ref(name, span)), span)) for name in used)
     said = (where, axis, known, tuple(selects.values()), scope.words - {axis})
     always = _whatever_the_index(*said)
     if always is not None:
@@ -44,6 +41,14 @@ def pick(where: Expr | None, sizes: Mapping[str, Any], axes: Iterable[str], sele
         raise fault("where-size", f"axis `{axis}` is {size}, of which no indices can be picked", span, help=f"axes of up to {MOST} indices can be")
     indices = _picked(size, *said)
     return () if len(indices) == size else ((axis, indices),)
+
+
+def _plain(name: str, value: Any, span: Span) -> Any:
+    """A value that does not change, and so can be remembered: a single one, or several."""
+    several = tuple(value) if isinstance(value, (list, tuple)) else (value,)
+    if not all(isinstance(each, bool | int | float | str | None) for each in several):
+        raise fault("where-value", f"`{name}` is {shown(value)}, and indices are picked by single values or a list of them", span, help=f"give `{name}` one value")
+    return several if isinstance(value, (list, tuple)) else value
 
 
 def both(a: Picked, b: Picked, span: Span) -> Picked:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 from . import tree
 from .build_expressions import BuildExpressions, Place, name_of
@@ -162,9 +162,12 @@ class Build(BuildExpressions):
     def shared(self, at: Place, parts: list[Any]) -> bool:
         return True
 
+    def default_by(self, at: Place, parts: list[Any]) -> tree.Expr:
+        return cast(tree.Expr, parts[0])
+
     def choice_param(self, at: Place, parts: list[Any]) -> tree.Param:
-        name, *choices = parts
-        default = tree.Ref(str(choices[0]), self.span(choices[0]))
+        name, *choices, by = parts
+        default = by if by is not None else tree.Ref(str(choices[0]), self.span(choices[0]))
         return tree.Param(str(name), default, False, tuple(map(str, choices)), span=self.span(at))
 
     def files(self, at: Place, parts: list[Any]) -> tree.Files:

@@ -41,7 +41,7 @@ Node: TypeAlias = (
     | tree.Use
 )
 
-_LEVELS = (("or",), ("and",), ("not",), ("==", "!=", "<", "<=", ">", ">="), ("??",), ("+", "-"), ("*", "/", "%"))
+_LEVELS = (("or",), ("and",), ("not",), ("==", "!=", "<", "<=", ">", ">=", "in"), ("??",), ("+", "-"), ("*", "/", "%"))
 _LEVEL = {op: level for level, ops in enumerate(_LEVELS, 1) for op in ops}
 _COMPARISON, _DEFAULT, _ARITH, _NEGATED = _LEVEL["=="], _LEVEL["??"], _LEVEL["+"], 8
 
@@ -121,7 +121,8 @@ def show(node: Node) -> str:
             return f"{show(value)}: {show(result)}"
         case tree.Param(name, default, rank_param, choices, shared):
             head = "shared " * shared + "rank " * rank_param
-            return f"{head}{name} = " + (" | ".join(choices) or show(default))
+            by = f" default {show(default)}" if choices and default != tree.Ref(choices[0]) else ""
+            return f"{head}{name} = " + (" | ".join(choices) + by or show(default))
         case tree.Rename(label, tensor):
             return f"{label}: {tensor}"
         case tree.Elementwise(op, amount):

@@ -71,7 +71,7 @@ class Unary:
 
 @dataclass(frozen=True)
 class Binary:
-    """`op` is one of: or and == != < <= > >= ?? + - * / %"""
+    """`op` is one of: or and == != < <= > >= in ?? + - * / %"""
 
     op: str
     left: Expr
@@ -313,6 +313,8 @@ class Model:
 @dataclass(frozen=True)
 class Param:
     """`tp = 1`, `rank tp = 1`, `hw = trn1 | trn2`: `choices` is empty unless written with bars.
+
+    `form = stacked | indexed default if alike then stacked else indexed`: the default is not the first choice.
 
     `shared rank ep = 1`: tensors that this rank does not slice may stand on its rank 0 alone.
     """

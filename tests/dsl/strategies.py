@@ -36,6 +36,7 @@ names = st.sampled_from(
         "A",
         "all",
         "over",
+        "default",
     ]
 )
 model_names = st.sampled_from(["embed", "q", "k", "gate_up", "copy", "first", "norm_1"])
@@ -55,7 +56,7 @@ numbers = st.builds(
     tree.Literal, st.integers(0, 10**17) | st.floats(min_value=0, allow_nan=False, allow_infinity=False)
 )
 literals = numbers | st.builds(tree.Literal, strings | st.sampled_from([True, False, None]))
-OPERATORS = ["or", "and", "==", "!=", "<", "<=", ">", ">=", "??", "+", "-", "*", "/", "%"]
+OPERATORS = ["or", "and", "==", "!=", "<", "<=", ">", ">=", "in", "??", "+", "-", "*", "/", "%"]
 
 
 plain = numbers | st.builds(tree.Literal, strings | st.sampled_from([True, False, None]) | st.integers(-(10**9), -1))
@@ -136,7 +137,11 @@ def _choices(name: str, choices: tuple[str, ...]) -> tree.Param:
     return tree.Param(name, tree.Ref(choices[0]), False, choices)
 
 
-params = st.builds(tree.Param, names, exprs, st.booleans()) | st.builds(tree.Param, names, exprs, st.just(True), st.just(()), st.booleans()) | st.builds(_choices, names, _tuple(names, 2))
+def _choices_by(name: str, choices: tuple[str, ...], default: tree.Expr) -> tree.Param:
+    return tree.Param(name, default, False, choices)
+
+
+params = st.builds(tree.Param, names, exprs, st.booleans()) | st.builds(tree.Param, names, exprs, st.just(True), st.just(()), st.booleans()) | st.builds(_choices, names, _tuple(names, 2)) | st.builds(_choices_by, names, _tuple(names, 2), exprs)
 elementwise = st.builds(tree.Elementwise, st.sampled_from("+-*"), exprs)
 rules = st.builds(
     tree.Rule,

@@ -13,6 +13,7 @@ from ckptc.artifacts import name_artifacts, numbered_name
 from ckptc.runtime.window import SideFile
 from ckptc.yaml_text import set_scalar, value_at
 
+MODEL = b"\x0a\x05\x0a\x03abc"  # a piece of SentencePiece's ModelProto
 OLD = "0123456789abcdef0123456789abcdef_spm.model"
 
 
@@ -46,10 +47,19 @@ def test_each_path_gets_its_file_and_comments_stay(tmp_path: Path) -> None:
 def test_a_sentencepiece_tokenizer_is_found_by_its_usual_name(value: str, wrapped: bool, tmp_path: Path) -> None:
     text = f"tokenizer:\n  library: sentencepiece\n  model: {value}\n  type: null\n"
     text = f"model:\n  {text}".replace("\n  l", "\n    l").replace("\n  m", "\n    m").replace("\n  type", "\n    type") if wrapped else text
-    out, named = name_artifacts(text, [side(tmp_path, "tokenizer.model", b"p")])
-    assert value_at(yaml.safe_load(out), ("tokenizer", "model")) == f"nemo:{number(b'p')}_tokenizer.model"
+    out, named = name_artifacts(text, [side(tmp_path, "tokenizer.model", MODEL)])
+    assert value_at(yaml.safe_load(out), ("tokenizer", "model")) == f"nemo:{number(MODEL)}_tokenizer.model"
     assert value_at(yaml.safe_load(out), ("tokenizer", "library")) == "sentencepiece"
-    assert [each.name for each in named] == [f"{number(b'p')}_tokenizer.model"]
+    assert [each.name for each in named] == [f"{number(MODEL)}_tokenizer.model"]
+
+
+@pytest.mark.parametrize("data", [b"IQ== 0\nIg== 1\n", b'{"version": "1.0"}', b"version https://git-lfs.github.com/spec/v1\noid sha256:00\n"], ids=["tiktoken", "json", "git-lfs"])
+def test_a_file_of_that_name_that_is_no_sentencepiece_model_is_not_named(data: bytes, tmp_path: Path) -> None:
+    """Llama 3's tokenizer.model, as Meta publishes it, is tiktoken's text."""
+    text = "tokenizer:\n  library: sentencepiece\n  model: null\n"
+    out, named = name_artifacts(text, [side(tmp_path, "tokenizer.model", data)])
+    assert out == text
+    assert [each.name for each in named] == ["tokenizer.model"]
 
 
 def test_other_tokenizers_keep_what_they_say(tmp_path: Path) -> None:

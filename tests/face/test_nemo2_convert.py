@@ -123,6 +123,7 @@ def test_what_nemo_1_keeps_beside_each_module_is_there_to_be_loaded(tmp_path: Pa
     convert(write(tmp_path / "hf", "llama"), tmp_path / "out", to="nemo2")
     modules = ("linear_fc1", "linear_fc2"), ("core_attention", "linear_proj", "linear_qkv")
     wanted = {f"module.decoder.layers.{at}.{name}._extra_state/shard_{i}_3" for at, names in zip(("mlp", "self_attention"), modules, strict=True) for name in names for i in range(LAYERS)}
+    wanted.add("module.decoder.final_layernorm._extra_state/shard_0_1")  # a norm of Transformer Engine 2
     assert {key for _, key in open(tmp_path / "out").others} == wanted
 
 

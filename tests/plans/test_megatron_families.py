@@ -203,24 +203,26 @@ def test_what_megatron_cannot_say_is_refused(to: str, tmp_path: Path) -> None:
         ckptc.plan(parallel, to=to)
 
 
-@pytest.mark.parametrize("family", ["qwen2_moe", "qwen3_moe"])
-def test_experts_in_layers_that_a_list_names_are_refused(family: str, tmp_path: Path) -> None:
-    shapes, keys = FAMILIES[family]
-    source = saved(tmp_path / "hf", family, make(shapes), {**keys, "mlp_only_layers": [1]})
-    with pytest.raises(ckptc.MappingError, match="mlp_only_layers"):
-        ckptc.plan(source, to="megatron")
+MIXED: list[tuple[dict[str, Any], set[int]]] = [
+    ({"decoder_sparse_step": 2}, {1}),
+    ({"mlp_only_layers": [1]}, {0, 2}),
+    ({"mlp_only_layers": [0, 2], "decoder_sparse_step": 1}, {1}),
+]
 
 
+@pytest.mark.parametrize(("said", "sparse"), MIXED, ids=["every-second", "all-but-one", "one"])
 @pytest.mark.parametrize("family", ["qwen2_moe", "qwen3_moe"])
-def test_experts_in_every_second_layer(family: str, tmp_path: Path) -> None:
-    """transformers: a layer has experts where (layer_idx + 1) % decoder_sparse_step is 0. Such layers do not stack."""
+def test_experts_in_some_layers(family: str, said: dict[str, Any], sparse: set[int], tmp_path: Path) -> None:
+    """transformers (Qwen3MoeDecoderLayer): a layer has experts where its number is not in mlp_only_layers, and one more
+    divides by decoder_sparse_step. Such layers do not stack: Megatron-core numbers them."""
     shapes, keys = FAMILIES[family]
+    with_experts = tuple(f"{AT}{i}." for i in sparse)
     dense = layers(AT, gated("mlp.", 99))
-    shapes = {n: s for n, s in shapes.items() if ".mlp." not in n or n.startswith(f"{AT}1.")} | {n: s for n, s in dense.items() if not n.startswith(f"{AT}1.")}
+    shapes = {n: s for n, s in shapes.items() if ".mlp." not in n or n.startswith(with_experts)} | {n: s for n, s in dense.items() if not n.startswith(with_experts)}
     hf = make(shapes)
-    source = saved(tmp_path / "hf", family, hf, {**keys, "decoder_sparse_step": 2})
+    source = saved(tmp_path / "hf", family, hf, {**keys, **said})
     with pytest.raises(ckptc.MappingError, match="do not stack"):
-        ckptc.plan(source, to="megatron")
+        ckptc.plan(source, to="megatron", form="stacked")
     with pytest.raises(ckptc.MappingError, match="NeMo 1's configuration cannot say"):
         ckptc.plan(source, to="nemo")
     ckptc.convert(source, tmp_path / "dist", to="megatron", settings={"form": "indexed"})
@@ -233,6 +235,17 @@ def test_experts_in_every_second_layer(family: str, tmp_path: Path) -> None:
     ckptc.convert(source, tmp_path / "ranks", to="megatron-legacy", pp=3, ep=5)
     ckptc.convert(tmp_path / "ranks", tmp_path / "again", to="hf", config=source / "config.json")
     assert same(load_file(tmp_path / "again/model.safetensors"), hf)
+
+
+def test_layers_that_are_alike_may_be_numbered_too(tmp_path: Path) -> None:
+    """Both forms are read, whatever is written by itself."""
+    shapes, keys = FAMILIES["qwen3_moe"]
+    hf = make(shapes)
+    source = saved(tmp_path / "hf", "qwen3_moe", hf, {**keys, "mlp_only_layers": []})
+    ckptc.convert(source, tmp_path / "dist", to="megatron", form="indexed")
+    assert "decoder.layers.1.mlp.router.weight" in read(tmp_path / "dist")
+    ckptc.convert(tmp_path / "dist", tmp_path / "back", to="hf", config=source / "config.json")
+    assert same(load_file(tmp_path / "back/model.safetensors"), hf)
 
 
 @pytest.mark.parametrize("to", ["nemo", "nemo2"])

@@ -106,3 +106,34 @@ def test_a_third_adapter_layer_is_not_dropped(hf: Path) -> None:
     save_file(made() | {"multi_modal_projector.linear_3.weight": torch.ones(HIDDEN, HIDDEN)}, hf / "model.safetensors")
     with pytest.raises((MappingError, Fault)):
         ckptc.plan(hf, to="nemo").run(hf.parent / "out")
+
+
+def spelled(weights: Tensors, dialect: str, tower_names: str) -> Tensors:
+    """HuggingFace's names: published (v4), or of the modules (v5: LlavaModel within LlavaForConditionalGeneration since
+    transformers 4.52); the tower's module lost `vision_model.` in transformers 5."""
+    out = {n.replace("vision_tower.vision_model.", "vision_tower.") if tower_names == "plain" else n: t for n, t in weights.items()}
+    if dialect == "v4":
+        return out
+    starts = {"language_model.model.": "model.language_model.", "language_model.lm_head": "lm_head", "multi_modal": "model.multi_modal", "vision_tower": "model.vision_tower"}
+    return {next(new + n[len(old) :] for old, new in starts.items() if n.startswith(old)): t for n, t in out.items()}
+
+
+@pytest.mark.parametrize("tower_names", ["nested", "plain"])
+@pytest.mark.parametrize("dialect", ["v4", "v5"])
+def test_names_of_each_release_are_read_and_written(hf: Path, tmp_path: Path, dialect: str, tower_names: str) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    save_file(spelled(made(), dialect, tower_names), source / "model.safetensors")
+    (source / "config.json").write_text(json.dumps(CONFIG))
+    plan = ckptc.plan(source, to="nemo", tower=True)
+    assert dict(plan.data.source.params) == {"dialect": dialect, "tower_names": tower_names}
+    plan.run(tmp_path / "nemo")
+    ckptc.plan(tmp_path / "nemo", to="hf", vocab=VOCAB).run(tmp_path / "back")
+    assert same(load_file(tmp_path / "back/model.safetensors"), made())
+    ckptc.plan(hf, to="hf", dialect=dialect, tower_names=tower_names).run(tmp_path / "over")
+    assert same(load_file(tmp_path / "over/model.safetensors"), spelled(made(), dialect, tower_names))
+
+
+def test_the_late_names_are_without_the_towers_module(hf: Path, tmp_path: Path) -> None:
+    ckptc.plan(hf, to="hf", dialect="v5").run(tmp_path / "five")
+    assert same(load_file(tmp_path / "five/model.safetensors"), spelled(made(), "v5", "plain"))
