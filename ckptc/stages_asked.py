@@ -28,13 +28,14 @@ def stages_asked(
     if declared is None:
         raise Fault("no-stages", f"layout `{layout.name}` has no pipeline stages", help=f"leave {option} out; --stages is of the target, --from-stages of the source")
     if isinstance(asked, str):
+        text = asked
         try:
-            asked = parse_stages(asked)
+            asked = parse_stages(text)
         except (ValueError, TypeError) as problem:
-            raise Fault("bad-stages", _sentence(problem, asked), help=f"{option} takes {FORMS}") from None
+            raise Fault("bad-stages", _sentence(problem, text), help=f"{option} takes {FORMS}") from None
     if not isinstance(asked, Chunks | Rule):
         known.setdefault(declared.rank, len(asked))
-        return [list(stage) for stage in asked], known  # type: ignore[return-value]
+        return asked, known
     size, further = _layers(declared, sizes)
     if isinstance(asked, Rule):
         asked, known = _by_rule(asked, declared, known, size)

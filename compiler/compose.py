@@ -19,7 +19,7 @@ from .pieces import COORDS, COPY, Loop, Piece
 from .prove import first_copy, too_irregular
 
 MOST_MOVES = 100_000
-_Ranks: TypeAlias = dict[tuple[str, int], Vector]
+_Ranks: TypeAlias = dict[tuple[tuple[tuple[str, int], ...], int], Vector]  # by the ranks that it moves, with steps, and extent
 
 
 @dataclass(frozen=True)

@@ -81,7 +81,8 @@ def named(hole: Hole, state: RuleState, touched: set[str]) -> list[Piece]:
             digits = digits_of(hole.rank, hole.span, side)
             touched.update(d.name for d in digits)
             check_divides(extent, degree(digits), name, hole.rank, hole.span, side)
-            block, loops = extent, []
+            block = extent
+            loops: list[Loop] = []
             for digit in digits:
                 block //= digit.extent
                 loops += loops_of(digit.extent, axis, step * block, state.step(digit))

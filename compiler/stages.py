@@ -121,8 +121,8 @@ def deal(lengths: Sequence[int], count: int) -> Dealt:
 
 
 def _as_given(given: Given, made: StageList, count: int, size: int) -> StageList:
-    by_stage = [tuple(map(tuple, stage)) if stage and not isinstance(stage[0], int) else (tuple(stage),) for stage in given]  # type: ignore[arg-type]
-    dealt: Dealt = tuple(turns if len(turns) == made.turns else (tuple(itertools.chain.from_iterable(turns)),) for turns in by_stage)  # type: ignore[arg-type]
+    by_stage = [_turns_of(stage) for stage in given]
+    dealt: Dealt = tuple(each if len(each) == made.turns else (tuple(itertools.chain.from_iterable(each)),) for each in by_stage)
     places = [(stage, turn) for stage, turns in enumerate(dealt) for turn, indices in enumerate(turns) if {*made.beyond} & {*indices}]
     divided = tuple(tuple(tuple(i for i in indices if i not in made.beyond) for indices in turns) for turns in dealt)
     flat = sorted(i for turns in divided for indices in turns for i in indices)
@@ -147,6 +147,12 @@ def _as_given(given: Given, made: StageList, count: int, size: int) -> StageList
         )  # fmt: skip
     stage, turn = places[0]
     return replace(made, dealt=divided, beyond_at=(stage, turn if len(dealt[stage]) == made.turns else made.turns - 1))
+
+
+def _turns_of(stage: Sequence[int] | Sequence[Sequence[int]]) -> Turns:
+    """What a stage is given by turns; one turn where it is given without."""
+    turns = [tuple(item) for item in stage if not isinstance(item, int)]
+    return tuple(turns) if turns else (tuple(item for item in stage if isinstance(item, int)),)
 
 
 def _uneven(declared: Stages, size: int, count: int, turns: int, origins: Mapping[str, str]) -> MappingError:

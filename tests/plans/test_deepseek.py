@@ -153,6 +153,22 @@ def test_stages_that_are_given_keep_the_predicting_layer_last(tmp_path: Path) ->
         ckptc.convert(tmp_path / "hf", tmp_path / "no", to="megatron-legacy", pp=2, stages=[[0, 1, 2, 6], [3, 4, 5]])
 
 
+def test_the_predicting_layer_may_stand_on_a_stage_before_the_last(tmp_path: Path) -> None:
+    """As in Megatron's own layout for DeepSeek-V3, Et*3|(tt|)*29,m|L; its stage has the embedding too (GPTModel.mtp_process)."""
+    weights = huggingface(tmp_path / "hf")
+    ckptc.convert(tmp_path / "hf", tmp_path / "out", to="megatron-legacy", pp=4, stages="E|t*3|t*3,m|L", padded_vocab=39)
+    held = [torch.load(tmp_path / f"out/release/mp_rank_00_{p:03}/model_optim_rng.pt", weights_only=True)["model"] for p in range(4)]
+    kinds = [{".".join(name.split(".")[:2]) for name, tensor in each.items() if tensor is not None} for each in held]
+    embedding, ends = "embedding.word_embeddings", {"decoder.final_layernorm", "output_layer.weight"}
+    assert kinds == [{embedding}, {"decoder.layers"}, {"decoder.layers", "mtp.layers", embedding}, ends]
+    assert torch.equal(held[2]["embedding.word_embeddings.weight"][:VOCAB], weights["model.embed_tokens.weight"])
+    assert torch.equal(held[2]["mtp.layers.0.eh_proj.weight"], weights["model.layers.6.eh_proj.weight"])
+    assert torch.equal(held[2]["decoder.layers.0.self_attention.linear_proj.weight"], weights["model.layers.3.self_attn.o_proj.weight"])
+    ckptc.convert(tmp_path / "out", tmp_path / "back", to="hf", config=tmp_path / "hf/config.json")
+    back = load_file(tmp_path / "back/model.safetensors")
+    assert all(torch.equal(back[name], tensor) for name, tensor in weights.items())
+
+
 def on_rank(whole: Weights, stage: int, pp: int, t: int, tp: int, e: int, ep: int, predictor: str) -> Weights:
     """What one rank holds of Megatron-core's whole tensors in a turn; `stage` of `pp` counts through all turns. The one that
     predicts further tokens has the embedding as well (GPTModel.mtp_process, megatron/core/models/gpt/gpt_model.py)."""
