@@ -114,7 +114,7 @@ def test_what_cannot_be_known_is_refused(what: str, tmp_path: Path) -> None:
     damage(made)
     write(tmp_path / "tag", made, 2)
     with pytest.raises((Fault, MappingError)) as caught:
-        face.convert(tmp_path / "tag", tmp_path / "out", **{"optimizer": True, **(settings or {"to": "nxdt", "tp": 4})})
+        face.convert(tmp_path / "tag", tmp_path / "out", **asked(optimizer=True, **(settings or {"to": "nxdt", "tp": 4})))
     assert getattr(caught.value, "code", "") == code
     assert [p.name for p in tmp_path.iterdir()] == ["tag"]
 

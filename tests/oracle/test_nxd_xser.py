@@ -18,6 +18,8 @@ import torch
 import ckptc
 from ckptc.runtime.fault import Fault
 
+from tests.asked import asked
+
 from .nxd_cases import ORACLE, Case, contents, digest
 
 if not ORACLE.is_dir():
@@ -83,8 +85,8 @@ def test_what_is_written_is_what_the_frameworks_loader_reads(tmp_path: Path) -> 
 def test_expert_parallel_ranks_reference_what_rank_0_has_for_them(tmp_path: Path) -> None:
     case = Case(ORACLE / "m1_mixtral_nxd_hf_tp2pp1ep2__fwd")
     of = {"to": "nxdt", "config": case.folder / "in/config.json", "tp": 2, "ep": 2}
-    ckptc.plan(case.folder / "in/pytorch_model.bin", **of, format="xser").run(tmp_path / "x")
-    ckptc.plan(case.folder / "in/pytorch_model.bin", **of).run(tmp_path / "p")
+    ckptc.plan(case.folder / "in/pytorch_model.bin", **asked(**of), format="xser").run(tmp_path / "x")
+    ckptc.plan(case.folder / "in/pytorch_model.bin", **asked(**of)).run(tmp_path / "p")
     for ep in (0, 1):
         for tp in (0, 1):
             name = f"model/dp_rank_00_ep_rank_0{ep}_tp_rank_0{tp}_pp_rank_00.pt"

@@ -21,6 +21,8 @@ import torch
 import ckptc
 from ckptc import Fault, MappingError
 
+from tests.asked import asked
+
 from .llama import Llama, read, to_nxdt, write
 
 MODEL = Llama()
@@ -235,7 +237,7 @@ def test_one_error_names_what_is_wrong_and_nothing_is_left(name: str, sources: d
     options = {"to": "nxdt", **({"config": tmp_path / "config.json"} if case.origin == "nxdt" else {}), **case.options}
     before = listing(tmp_path)
     with pytest.raises((MappingError, Fault)) as error:
-        ckptc.convert(source, dst, **options)
+        ckptc.convert(source, dst, **asked(**options))
     codes, said = sentences(error.value)
     assert codes == {case.code}
     for text in case.said:

@@ -304,7 +304,7 @@ def test_the_layout_of_an_archive_beyond_8_gib(mapping: Path, tmp_path: Path) ->
     folder = bind(plan.data, Checkpoint(str(tmp_path), "bin", tuple(entries), ()))
     bound = nemo_write.bound_for(folder, tmp_path / "x.nemo")
     for each in bound.puts:
-        put(str(tmp_path / "x.nemo"), each)
+        put(str(tmp_path), each)
     assert (tmp_path / "x.nemo").stat().st_size == bound.bytes_written > 32 << 30
     with tarfile.open(tmp_path / "x.nemo") as archive:
         said = {info.name: (info.offset_data, info.size) for info in archive}
