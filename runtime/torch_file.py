@@ -33,7 +33,7 @@ def read_torch_file(path: str, file: str, at: int = 0, nbytes: int | None = None
     strays: list[str] = []
     records, top = read_value(path, file, at, nbytes, strays)
     if strays:
-        _refuse_strays(file, top, strays[0])
+        _refuse_strays(file, top, strays)
     found = TorchFile()
     try:
         if isinstance(top, TensorRef):
@@ -51,11 +51,17 @@ def read_torch_file(path: str, file: str, at: int = 0, nbytes: int | None = None
     return found
 
 
-def _refuse_strays(file: str, top: Any, first: str) -> None:
-    """Classes of a training run may stand beside its weights, in the state of modules that is no tensor, and nowhere else."""
-    weights: Any = chunks_of(top) or (top.get("state_dict") if isinstance(top, dict) else None)
+def _refuse_strays(file: str, top: Any, strays: list[str]) -> None:
+    """Classes may stand in the state of modules that is no tensor, those of a training run also beside its weights, and
+    nowhere else. Without a `state_dict` all of a file is weights, and each class must be that of such a state."""
+    run: Any = chunks_of(top) or (top.get("state_dict") if isinstance(top, dict) else None)
+    weights = run or top
     if not isinstance(weights, dict):
-        raise unsafe(first, file)
+        raise unsafe(strays[0], file)
+    states = {value.name for key, value in weights.items() if _is_state(key) and isinstance(value, Stray)}
+    for name in strays:
+        if weights is top and name not in states:
+            raise unsafe(name, file)
     seen: set[int] = set()
     left: list[Any] = [weights]
     while left:

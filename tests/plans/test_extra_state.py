@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ import ckptc
 
 from .test_deepseek import LAYERS as DEEP
 from .test_deepseek import huggingface
-from .test_megatron_families import AT, FAMILIES, FFN, LAYERS, gated, layers, make, saved
+from .test_megatron_families import AT, FAMILIES, FFN, LAYERS, VOCAB, gated, layers, make, saved
 
 # megatron/core/transformer/utils.py, make_sharded_tensors_for_checkpoint: what ends in _extra_state is an object. Transformer
 # Engine's norms are operations from release 2 (pytorch/ops/op.py, BasicOperation.get_extra_state), TENorm makes them, and
@@ -92,3 +93,23 @@ def test_files_of_ranks_are_read_with_the_states_of_norms_and_written_without(tm
     wanted = {t.name: t.read() for t in ckptc.open(source)}
     assert back.keys() == wanted.keys()
     assert [n for n in wanted if not torch.equal(back[n], wanted[n])] == []
+
+
+def test_a_state_that_is_an_object_is_dropped_and_an_object_among_the_weights_refused(tmp_path: Path) -> None:
+    """Transformer Engine 1 serialises it into io.BytesIO (pytorch/module/base.py, get_extra_state), which pickles by class."""
+    shapes, keys = FAMILIES["llama"]
+    source = saved(tmp_path / "hf", "llama", make(shapes), keys)
+    ckptc.convert(source, tmp_path / "nemo", to="nemo")
+    path = tmp_path / "nemo/model_weights.ckpt"
+    weights = torch.load(path, weights_only=True)
+    state = io.BytesIO()
+    torch.save(None, state)
+    objects = {f"model.decoder.layers.{i}.{name}._extra_state": state for i in range(LAYERS) for name in LINEAR | DENSE}
+    torch.save(weights | objects, path)
+    ckptc.convert(tmp_path / "nemo", tmp_path / "back", to="hf", vocab=VOCAB)
+    back, wanted = ({t.name: t.read() for t in ckptc.open(place)} for place in (tmp_path / "back", source))
+    assert back.keys() == wanted.keys()
+    assert [n for n in wanted if not torch.equal(back[n], wanted[n])] == []
+    torch.save(weights | {"model.decoder.layers.0.mlp.linear_fc1.bias": state}, path)
+    with pytest.raises(ckptc.Fault, match=r"_io\.BytesIO"):
+        ckptc.open(tmp_path / "nemo")
