@@ -86,7 +86,12 @@ def choose(
             raise other_family(said, choices[0], known, fits, found)
         raise unknown_family(said, known, fits, found, mapping)
     choices = [each for each in choices if each in theirs]
-    fits = [fit for fit in fits if fit.family in choices]
+    others, fits = fits, [fit for fit in fits if fit.family in choices]
+    if said is not None and others and not others[0].missing and (not fits or fits[0].missing):
+        raise Fault(
+            "other-family", f"{said.file} says {said.name}, and the tensors have the names of {others[0].family.name} models",
+            notes=few(fits[0].missing) if fits else (), help="pass the config of this checkpoint with --config",
+        )  # fmt: skip
     able = [f for f in fits if any(x.name == to for x in f.family.layouts)]
     if able and len(able[0].missing) == len(fits[0].missing):  # else the best fit has no such layout, which is what is said then
         fits = able

@@ -31,7 +31,7 @@ from ..dsl.tree import (
     Text,
 )
 from .check_files import check_files, check_formats
-from .check_names import Names, check_expr, check_hole, check_index, check_made, check_where, unknown
+from .check_names import OF_TENSORS, Names, check_expr, check_hole, check_index, check_made, check_where, unknown
 from .lets import labels, mentions
 from .link import Family, FlatLayout
 from .match import tensors_of
@@ -180,7 +180,7 @@ def _state(item: State, names: Names) -> Iterator[Diagnostic]:
 
 def _config(item: Config, family: Family, names: Names) -> Iterator[Diagnostic]:
     known = names.axes | names.settings | names.params
-    names = replace(names, keys=True, functions=names.functions | {"stored"})
+    names = replace(names, keys=True, functions=names.functions | OF_TENSORS)
     for entry in item.items:
         match entry:
             case Bind(name, value):
@@ -269,7 +269,7 @@ def _may_lack(tensor: TensorDecl, family: Family, layout: FlatLayout) -> bool:
         return True
     if tensor.when is None or tensor.tied_to is not None:
         return False
-    return _never(tensor.when, Scope(lazy=lazy, functions={"stored": lambda name: False}))
+    return _never(tensor.when, Scope(lazy=lazy, functions={"stored": lambda name: False, "lacks": lambda name: False}))
 
 
 def _never(when: Expr, scope: Scope) -> bool:
@@ -286,7 +286,7 @@ def _nowhere(where: Expr, family: Family, lazy: dict[str, Expr]) -> bool:
     """Whether it holds for no index, by what the model says itself. As many as layers may be are tried."""
     axes, selects = [a.name for a in family.model.axes], {s.name: s for s in family.model.selects}
     try:
-        return empty(pick(where, dict.fromkeys(axes, MOST_LAYERS), axes, selects, Scope(lazy=dict(lazy), functions={"stored": lambda name: False}), where.span))
+        return empty(pick(where, dict.fromkeys(axes, MOST_LAYERS), axes, selects, Scope(lazy=dict(lazy), functions={"stored": lambda name: False, "lacks": lambda name: False}), where.span))
     except MappingError:
         return False
 

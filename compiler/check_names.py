@@ -36,6 +36,7 @@ from .where import axes_of
 Set = frozenset[str]
 NONE: Set = frozenset()
 CALLED: Set = frozenset(FUNCTIONS)
+OF_TENSORS: Set = frozenset({"stored", "lacks"})
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ class Names:
         axes, tensors = Set(a.name for a in model.axes), Set(t.name for t in model.tensors)
         settings = Set(s.name for s in model.settings)
         selects = {s.name: s for s in model.selects}
-        return Names(axes, settings, tensors, parts_of=_parts(model.refinements), selects=selects, functions=CALLED | {"stored"})
+        return Names(axes, settings, tensors, parts_of=_parts(model.refinements), selects=selects, functions=CALLED | OF_TENSORS)
 
     @staticmethod
     def of_layout(model: Model, layout: FlatLayout) -> Names:
@@ -119,7 +120,7 @@ def check_expr(expr: Expr, names: Names) -> Iterator[Diagnostic]:
         elif isinstance(node, Call) and node.function not in names.functions:
             functions = f"the functions here are {', '.join(sorted(names.functions))}"
             yield unknown("unknown-function", f"there is no function `{node.function}`", node.function, names.functions, node.span, functions)
-        elif isinstance(node, Call) and node.function == "stored":
+        elif isinstance(node, Call) and node.function in OF_TENSORS:
             for arg in node.args:
                 if isinstance(arg, Ref) and arg.name not in names.tensors:
                     title = f"the model has no tensor `{arg.name}` that could be stored"

@@ -9,7 +9,7 @@ from ..dsl.tree import Binary, Call, Conditional, Expr, Key, Match, Ref, Unary
 
 
 def inside(expr: Expr) -> Iterator[Expr]:
-    """The expression and all within it, in order of appearance. What a call to `stored` names is no value."""
+    """The expression and all within it, in order of appearance. What a call to `stored` or `lacks` names is no value."""
     yield expr
     match expr:
         case Unary(_, operand):
@@ -25,7 +25,7 @@ def inside(expr: Expr) -> Iterator[Expr]:
             yield from inside(subject)
             for pair in pairs:
                 yield from inside(pair.result)
-        case Call(function, args) if function != "stored":
+        case Call(function, args) if function not in ("stored", "lacks"):
             for arg in args:
                 yield from inside(arg)
 

@@ -40,7 +40,7 @@ def check_said(target: Side, family: Family, texts: Iterable[tuple[str, str]], a
     try:
         back = bind_sizes(
             family, layout, keys, {}, lambda name: False, block.file,
-            infer=lambda axis, _: (known[axis], "") if isinstance(known.get(axis), int) else None, accepted=accepted,
+            infer=lambda axis, _: (known[axis], "") if isinstance(known.get(axis), int) else None, accepted=accepted, lacks=lambda name: name not in exists,
         )  # fmt: skip
     except MappingError as error:
         raise MappingError(*(_cannot(target, d.title, d.notes) for d in error.diagnostics)) from None

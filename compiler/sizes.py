@@ -75,18 +75,20 @@ def bind_sizes(
     may_be_absent: frozenset[str] = frozenset(),
     infer: Infer = lambda axis, known: None,
     accepted: frozenset[str] = frozenset(),
+    lacks: Callable[[str], bool] | None = None,
 ) -> Sizes:
     """Evaluate the config block of `config_layout` on `keys`; `given` (from the command line) wins over both.
 
     `may_be_absent`: tensors that do not exist unless they are `stored`, beside those that the model calls optional.
     `infer` tells the size of an axis that all of these leave open. `accepted`: config keys that may have any value.
+    `lacks` says which tensors a checkpoint has not, where that is more than that they are not `stored`.
     """
     model = family.model
     config = config_of(config_layout) if config_layout else None
     names = [*(a.name for a in model.axes), *(s.name for s in model.settings)]
     params = {p.name: p for p in config_layout.params if p.name not in names} if config_layout else {}
     scope = Scope(
-        keys=keys or {}, key_file=key_file or (config.file if config else "config"), functions={"stored": stored},
+        keys=keys or {}, key_file=key_file or (config.file if config else "config"), functions={"stored": stored, "lacks": lacks or (lambda name: not stored(name))},
         words=config_layout.words if config_layout else frozenset(), accepted=accepted,
     )  # fmt: skip
     if config is not None:

@@ -16,7 +16,8 @@ from .solve import solve
 def config_values(block: Config, side: Side) -> dict[tuple[str, ...], Any]:
     """The keys of the block, by path, such that reading them gives the sizes, settings and parameters of `side`."""
     known = dict(side.params) | dict(side.ranks) | dict(side.sizes.values)
-    scope = Scope(names=known, words=side.scope.words)
+    nothing = {"stored": lambda name: False, "lacks": lambda name: False}  # what is written is read without a checkpoint
+    scope = Scope(names=known, words=side.scope.words, functions=nothing)
     values: dict[tuple[str, ...], Any] = {}
     for item in block.items:
         match item:

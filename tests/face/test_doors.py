@@ -50,7 +50,7 @@ def everything(folder: Path) -> dict[str, bytes]:
 
 @pytest.mark.parametrize(
     "item",
-    ['text "../precious" "x"', 'text "/PLACE/new" "x"', 'files "../rank_{tp}.pt"', 'files "/PLACE/rank_{tp}.pt"', 'config "../c.json" { hidden = size }'],
+    ['text "../precious" "x"', 'text "/PLACE/new" "x"', 'files "../rank_{tp}.pt"', 'files "/PLACE/rank_{tp}.pt"', 'config "../c.json" { hidden = .size }'],
 )
 def test_a_mapping_that_names_a_file_elsewhere_is_refused_at_its_line_and_nothing_changes(item, source, tmp_path, ckptc):
     (tmp_path / "precious").write_text("mine")
@@ -74,14 +74,14 @@ def test_a_template_is_beside_its_mapping_or_below_it(source, tmp_path, ckptc):
     (tmp_path / "secret").write_text("{}")
     Path("link.j2").symlink_to(tmp_path / "secret")
     for name in ("../secret", str(tmp_path / "secret"), "link.j2"):
-        own = mapping(f'config "c.json" template "{name}" {{ hidden = size }}')
+        own = mapping(f'config "c.json" template "{name}" {{ hidden = .size }}')
         for command in (["check", own], ["convert", source, "dst", "--to", "other", "--mapping", own, "--from", "plain", "--set", "hidden=4"]):
             done = ckptc(*command)
             assert done.code == 1
             assert "error[outside-mapping]" in done.err
-    done = ckptc("check", mapping('config "c.json" template "hf.json.j" { hidden = size }'))
+    done = ckptc("check", mapping('config "c.json" template "nemo.yaml.j" { hidden = .size }'))
     assert "error[no-template]" in done.err
-    assert "did you mean `hf.json.j2`?" in done.err
+    assert "did you mean `nemo.yaml.j2`?" in done.err
 
 
 def test_a_used_mapping_is_beside_the_one_that_uses_it_or_below(source, tmp_path, ckptc):
@@ -94,7 +94,7 @@ def test_a_used_mapping_is_beside_the_one_that_uses_it_or_below(source, tmp_path
 
 def test_a_template_reaches_nothing_of_python(source, ckptc):
     Path("t.j2").write_text('{"a": "{{ hidden.__class__.__mro__ }}"}')
-    own = mapping('config "c.json" template "t.j2" { hidden = size }')
+    own = mapping('config "c.json" template "t.j2" { hidden = .size }')
     done = ckptc("convert", source, "dst", "--to", "other", "--mapping", own, "--from", "plain", "--set", "hidden=4")
     assert done.code == 1
     assert "error[bad-template]" in done.err

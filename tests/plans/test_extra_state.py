@@ -52,7 +52,7 @@ def test_each_module_that_has_a_state_has_an_object(family: str, format: str, tm
 def test_megatron_cores_own_norms_have_none(family: str, tmp_path: Path) -> None:
     shapes, keys = FAMILIES[family]
     source = saved(tmp_path / "hf", family, make(shapes), keys)
-    ckptc.convert(source, tmp_path / "out", to="megatron", spec="local")
+    ckptc.convert(source, tmp_path / "out", to="megatron", settings={"spec": "local"})
     assert not {name for name in modules(objects(tmp_path / "out")) if "norm" in name or "core_attention" in name}
 
 
@@ -106,7 +106,7 @@ def test_a_state_that_is_an_object_is_dropped_and_an_object_among_the_weights_re
     torch.save(None, state)
     objects = {f"model.decoder.layers.{i}.{name}._extra_state": state for i in range(LAYERS) for name in LINEAR | DENSE}
     torch.save(weights | objects, path)
-    ckptc.convert(tmp_path / "nemo", tmp_path / "back", to="hf", vocab=VOCAB)
+    ckptc.convert(tmp_path / "nemo", tmp_path / "back", to="hf", settings={"vocab": VOCAB})
     back, wanted = ({t.name: t.read() for t in ckptc.open(place)} for place in (tmp_path / "back", source))
     assert back.keys() == wanted.keys()
     assert [n for n in wanted if not torch.equal(back[n], wanted[n])] == []

@@ -57,11 +57,11 @@ def test_experts_in_one_tensor_are_read_and_written(family: str, tmp_path: Path)
     assert dict(ckptc.plan(new, to="megatron").data.source.params)["dialect"] == "v5"
     ckptc.convert(new, tmp_path / "dist", to="megatron")
     assert same(read(tmp_path / "dist"), account(hf))
-    ckptc.convert(tmp_path / "dist", tmp_path / "five", to="hf", config=new / "config.json", dialect="v5")
+    ckptc.convert(tmp_path / "dist", tmp_path / "five", to="hf", config=new / "config.json", settings={"dialect": "v5"})
     assert same(load_file(tmp_path / "five/model.safetensors"), fused(hf))
     ckptc.convert(tmp_path / "dist", tmp_path / "four", to="hf", config=new / "config.json")
     assert same(load_file(tmp_path / "four/model.safetensors"), hf)
-    ckptc.convert(old, tmp_path / "over", to="hf", dialect="v5")
+    ckptc.convert(old, tmp_path / "over", to="hf", settings={"dialect": "v5"})
     assert same(load_file(tmp_path / "over/model.safetensors"), fused(hf))
 
 
@@ -71,7 +71,7 @@ def test_a_repack_keeps_the_names(family: str, tmp_path: Path) -> None:
     new = saved(tmp_path / "new", family, fused(make(shapes)), keys)
     ckptc.convert(new, tmp_path / "again", to="hf", format="bin")
     assert same(read(tmp_path / "again"), read(new))
-    ckptc.convert(new, tmp_path / "four", to="hf", dialect="v4")
+    ckptc.convert(new, tmp_path / "four", to="hf", settings={"dialect": "v4"})
     assert same(read(tmp_path / "four"), make(shapes))
 
 
@@ -79,10 +79,10 @@ def test_deepseeks_experts_in_one_tensor(tmp_path: Path) -> None:
     """Layers with experts follow dense ones."""
     huggingface(tmp_path / "hf")
     hf = load_file(tmp_path / "hf/model.safetensors")
-    ckptc.convert(tmp_path / "hf", tmp_path / "five", to="hf", dialect="v5")
+    ckptc.convert(tmp_path / "hf", tmp_path / "five", to="hf", settings={"dialect": "v5"})
     found = load_file(tmp_path / "five/model.safetensors")
     assert same(found, fused(hf))
-    ckptc.convert(tmp_path / "five", tmp_path / "back", to="hf", dialect="v4")
+    ckptc.convert(tmp_path / "five", tmp_path / "back", to="hf", settings={"dialect": "v4"})
     assert same(load_file(tmp_path / "back/model.safetensors"), hf)
 
 
@@ -114,12 +114,11 @@ def test_the_hubs_gpt2_is_read_without_prefix_and_with_masks(tmp_path: Path) -> 
     prefixed = {f"transformer.{n}": x for n, x in plain.items()}
     usual = folder(tmp_path / "usual", prefixed, GPT2)
     for name, place in (("a", source), ("b", usual)):
-        ckptc.convert(place, tmp_path / name, to="megatron-legacy", tp=3, pad_vocab_to=1)
+        ckptc.convert(place, tmp_path / name, to="megatron-legacy", tp=3, settings={"pad_vocab_to": 1})
     assert same(read(tmp_path / "a"), read(tmp_path / "b"))
     ckptc.convert(tmp_path / "a", tmp_path / "back", to="hf", config=source / "config.json")
     assert same(load_file(tmp_path / "back/model.safetensors"), prefixed)
-    made: dict[str, Any] = {"class": "base"}
-    ckptc.convert(tmp_path / "a", tmp_path / "base", to="hf", config=source / "config.json", **made)
+    ckptc.convert(tmp_path / "a", tmp_path / "base", to="hf", config=source / "config.json", settings={"class": "base"})
     assert same(load_file(tmp_path / "base/model.safetensors"), plain)
 
 
@@ -159,7 +158,7 @@ def test_a_base_class_may_have_its_experts_in_one_tensor(family: str, tmp_path: 
     shapes, keys = FAMILIES[family]
     whole = {n: x for n, x in make(shapes).items() if n != "lm_head.weight"}
     source = saved(tmp_path / "base", family, {n.removeprefix("model."): x for n, x in fused(whole).items()}, {**keys, "tie_word_embeddings": True})
-    ckptc.convert(source, tmp_path / "back", to="hf", dialect="v4", **{"class": "lm"})
+    ckptc.convert(source, tmp_path / "back", to="hf", settings={"dialect": "v4", "class": "lm"})
     assert same(load_file(tmp_path / "back/model.safetensors"), whole)
 
 

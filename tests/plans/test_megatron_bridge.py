@@ -39,7 +39,7 @@ NESTED = ("vocab_size", "seq_length", "share_embeddings_and_output_weights", "po
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
     """A folder as training with Megatron-Bridge leaves it, its vocabulary padded."""
-    ckptc.convert(write(tmp_path / "hf", TINY), tmp_path / "made", to="megatron", padded_vocab=128)
+    ckptc.convert(write(tmp_path / "hf", TINY), tmp_path / "made", to="megatron", settings={"padded_vocab": 128})
     (tmp_path / "run").mkdir()
     (tmp_path / "made/release").rename(tmp_path / "run/iter_0000010")
     (tmp_path / "run/latest_checkpointed_iteration.txt").write_text("10")

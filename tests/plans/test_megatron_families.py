@@ -222,7 +222,7 @@ def test_experts_in_some_layers(family: str, said: dict[str, Any], sparse: set[i
     hf = make(shapes)
     source = saved(tmp_path / "hf", family, hf, {**keys, **said})
     with pytest.raises(ckptc.MappingError, match="do not stack"):
-        ckptc.plan(source, to="megatron", form="stacked")
+        ckptc.plan(source, to="megatron", settings={"form": "stacked"})
     with pytest.raises(ckptc.MappingError, match="NeMo 1's configuration cannot say"):
         ckptc.plan(source, to="nemo")
     ckptc.convert(source, tmp_path / "dist", to="megatron", settings={"form": "indexed"})
@@ -242,7 +242,7 @@ def test_layers_that_are_alike_may_be_numbered_too(tmp_path: Path) -> None:
     shapes, keys = FAMILIES["qwen3_moe"]
     hf = make(shapes)
     source = saved(tmp_path / "hf", "qwen3_moe", hf, {**keys, "mlp_only_layers": []})
-    ckptc.convert(source, tmp_path / "dist", to="megatron", form="indexed")
+    ckptc.convert(source, tmp_path / "dist", to="megatron", settings={"form": "indexed"})
     assert "decoder.layers.1.mlp.router.weight" in read(tmp_path / "dist")
     ckptc.convert(tmp_path / "dist", tmp_path / "back", to="hf", config=source / "config.json")
     assert same(load_file(tmp_path / "back/model.safetensors"), hf)

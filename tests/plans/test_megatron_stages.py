@@ -238,7 +238,7 @@ def test_files_of_ranks_hold_experts_by_their_own_degree(mixtral: tuple[Path, We
     path, hf = mixtral
     stages = {3: {"stages": "E|t|ttL"}, 2: {"stages": "Et|ttL"}}.get(pp, {})
     kind = "grouped" if grouped else "sequential"
-    ckptc.convert(path, tmp_path / "out", to="megatron-legacy", tp=tp, pp=pp, ep=ep, etp=etp, experts=kind, padded_vocab=32, **stages)
+    ckptc.convert(path, tmp_path / "out", to="megatron-legacy", tp=tp, pp=pp, ep=ep, etp=etp, settings={"experts": kind, "padded_vocab": 32}, **stages)
     wanted = every_file(hf, tp, pp, ep, etp, grouped)
     assert {each.name for each in (tmp_path / "out/release").iterdir()} == set(wanted)
     for name, weights in wanted.items():
@@ -259,7 +259,7 @@ def test_experts_of_their_own_degree_are_read(mixtral: tuple[Path, Weights], tmp
 
 def test_files_for_numbers_that_no_process_has_are_read_and_written(mixtral: tuple[Path, Weights], tmp_path: Path) -> None:
     path, hf = mixtral
-    ckptc.convert(path, tmp_path / "out", to="megatron-legacy", tp=2, ep=2, etp=1, grid="all", padded_vocab=32)
+    ckptc.convert(path, tmp_path / "out", to="megatron-legacy", tp=2, ep=2, etp=1, settings={"grid": "all", "padded_vocab": 32})
     assert len(list((tmp_path / "out/release").iterdir())) == 4
     for e in range(2):
         model = held(tmp_path / f"out/release/mp_rank_{1 - e:02}_{e:03}")["model"]

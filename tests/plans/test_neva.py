@@ -125,15 +125,15 @@ def test_names_of_each_release_are_read_and_written(hf: Path, tmp_path: Path, di
     source.mkdir()
     save_file(spelled(made(), dialect, tower_names), source / "model.safetensors")
     (source / "config.json").write_text(json.dumps(CONFIG))
-    plan = ckptc.plan(source, to="nemo", tower=True)
+    plan = ckptc.plan(source, to="nemo", settings={"tower": True})
     assert dict(plan.data.source.params) == {"dialect": dialect, "tower_names": tower_names}
     plan.run(tmp_path / "nemo")
-    ckptc.plan(tmp_path / "nemo", to="hf", vocab=VOCAB).run(tmp_path / "back")
+    ckptc.plan(tmp_path / "nemo", to="hf", settings={"vocab": VOCAB}).run(tmp_path / "back")
     assert same(load_file(tmp_path / "back/model.safetensors"), made())
-    ckptc.plan(hf, to="hf", dialect=dialect, tower_names=tower_names).run(tmp_path / "over")
+    ckptc.plan(hf, to="hf", settings={"dialect": dialect, "tower_names": tower_names}).run(tmp_path / "over")
     assert same(load_file(tmp_path / "over/model.safetensors"), spelled(made(), dialect, tower_names))
 
 
 def test_the_late_names_are_without_the_towers_module(hf: Path, tmp_path: Path) -> None:
-    ckptc.plan(hf, to="hf", dialect="v5").run(tmp_path / "five")
+    ckptc.plan(hf, to="hf", settings={"dialect": "v5"}).run(tmp_path / "five")
     assert same(load_file(tmp_path / "five/model.safetensors"), spelled(made(), "v5", "plain"))
