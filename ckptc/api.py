@@ -9,7 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 from . import library
 from .arguments import at_least_one, check_dtype, parse_size, stage_lists
-from .choose import as_source, check_config, choose, config_layout, found_in, route, said_by_files, sizes_of, with_indices
+from .choose import (
+    as_source,
+    check_config,
+    choose,
+    config_layout,
+    found_in,
+    route,
+    said_by_files,
+    sizes_of,
+    with_indices,
+)
 from .compiler.detect import fit_source
 from .compiler.explain import describe, explain
 from .compiler.pipeline import compile_sides

@@ -73,7 +73,7 @@ def name_artifacts(
 def say_absent(config: Mapping[str, Any], held: Iterable[SideFile], paths: tuple[ArtifactPath, ...] = PATHS) -> tuple[str, ...]:
     """A note for each path of the config that names a file that is not `held`, and for a tokenizer of HuggingFace that is
     only named. Files elsewhere are not gone for: a config may have come from anywhere."""
-    there = [each for each in held]
+    there = list(held)
     names = {each.name for each in there} | {plain_name(each.name) for each in there}
     said = [(".".join(path.keys), value_at(config, path.keys)) for path in paths]
     notes = [
