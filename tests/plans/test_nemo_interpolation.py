@@ -45,7 +45,7 @@ def test_interpolations_of_a_config_are_worked_out(hf: Path, tmp_path: Path) -> 
 
 
 def test_a_size_from_the_environment_is_refused_by_its_key(hf: Path, tmp_path: Path) -> None:
-    with pytest.raises(Fault, match="ffn_hidden_size.*environment") as error:
+    with pytest.raises(Fault, match=r"ffn_hidden_size.*environment") as error:
         ckptc.plan(said(hf, tmp_path / "odd", ffn_hidden_size="${oc.env:FFN}"), to="hf")
     assert error.value.code == "unresolved-setting"
 
