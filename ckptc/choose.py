@@ -31,7 +31,7 @@ from .runtime.indexed import by_index
 from .runtime.match import few
 from .runtime.megatron_file import ARGS
 from .runtime.nemo_archive import CONFIG, unwrap
-from .runtime.run_arguments import place_of_arguments, read_arguments, said_order, said_version
+from .runtime.run_arguments import place_of_arguments, said_order, said_version
 from .runtime.stacked import DISTRIBUTED
 from .settings import of_layout, of_model
 from .stage_text import Said
@@ -329,7 +329,7 @@ def said_by_run(checkpoint: Checkpoint, layout: FlatLayout, targets: Mapping[str
     """How the run that saved a checkpoint divided its layers, if the target has as many stages as that run."""
     if stages_of_layout(layout) is None or not (place := place_of_arguments(checkpoint)):
         return None
-    return stages_of_run(read_arguments(place) or {}, layout, targets)
+    return stages_of_run(dict(read_config(place)), layout, targets)
 
 
 def route(

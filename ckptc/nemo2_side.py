@@ -133,6 +133,8 @@ def _tokenizer(
             plain = plain_name(file.name)
             return SentencePieceFile(plain, legacy), (replace(file, name=plain),), ()
         case HubTokenizer(name):
+            if any(each.name in HF_MARKS for each in there):
+                return _of_huggingface(there)
             return found, (), (f"NeMo 2 fetches the tokenizer {name} from the hub when it loads the result",)
     # Where the config names none, what is beside it is meant.
     return _of_huggingface(there)

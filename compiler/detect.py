@@ -169,7 +169,7 @@ def _unmet(error: MappingError) -> bool:
 
 
 def _fits(
-    family: Family, layout: FlatLayout, sizes: Sizes, params: Mapping[str, Scalar], stages: tuple[tuple[int, ...], ...] | None, seen: Mapping[str, tuple[int, ...]]
+    family: Family, layout: FlatLayout, sizes: Sizes, params: Mapping[str, Scalar], stages: Given | None, seen: Mapping[str, tuple[int, ...]]
 ) -> bool:
     """Whether names and shapes are as found, whatever the layout requires."""
     try:

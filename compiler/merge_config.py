@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TypeVar
 
 from ..dsl.diagnostic import Diagnostic, Label, MappingError
 from ..dsl.tree import Bind, Config, ConfigItem, Expr, Fixed, Identity, LayoutItem, Only, Require, Unused
@@ -49,10 +48,7 @@ def _about(item: ConfigItem, at: int) -> tuple[str, object]:
     return "unused", at
 
 
-Keyed = TypeVar("Keyed", Config, Require)
-
-
-def keys_under(item: Keyed, prefix: tuple[str, ...]) -> Keyed:
+def keys_under(item: Config | Require, prefix: tuple[str, ...]) -> Config | Require:
     """The item with all its config keys below another key."""
     if not prefix:
         return item

@@ -123,7 +123,7 @@ class BuildExpressions:
         return tree.Pair(parts[0], parts[1], self.span(at))
 
     def negative_integer(self, at: Place, parts: list[Any]) -> tree.Literal:
-        return tree.Literal(-int(self.integer(at, parts).value or 0), self.span(at))  # type: ignore[arg-type]
+        return tree.Literal(-int(self.integer(at, parts).value or 0), self.span(at))
 
     def string(self, at: Place, parts: list[Any]) -> tree.Literal:
         return tree.Literal(self.text(parts[0]), self.span(at))

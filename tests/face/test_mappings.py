@@ -114,7 +114,7 @@ def test_list_of_a_shipped_layout_and_of_a_family(ckptc):
     assert done.out.count("layout nxdt of") == 1  # layouts of the same parameters are one
     family = ckptc("list", "llama")
     assert family.out.startswith("family llama  (mappings/llama.ckmap)\n")
-    assert "  hf                no parameters\n" in family.out
+    assert "  hf                class\n" in family.out
     wrong = ckptc("list", "nxd")
     assert wrong.code == 1
     assert "did you mean `nxdt`?" in wrong.err

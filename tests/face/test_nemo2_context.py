@@ -145,7 +145,12 @@ def test_other_families_and_settings() -> None:
 
 def test_scaled_rotary_frequencies_take_the_class_that_scales_them() -> None:
     scaled = {**LLAMA, "scale_positional_embedding": True}
-    assert read(context_files("llama", scaled, None))[0][1]["model"][1]["config"] == (f"{CONFIGS}.llama.Llama31Config", BECOMES)
+    assert read(context_files("llama", scaled, None))[0][1]["model"][1]["config"] == (
+        f"{CONFIGS}.llama.Llama31Config", {**BECOMES, "scale_factor": 8, "low_freq_factor": 1, "high_freq_factor": 4, "old_context_len": 8192},
+    )  # fmt: skip
+    other = {**scaled, "scale_factor": 32, "old_context_len": 4096}
+    config = read(context_files("llama", other, None))[0][1]["model"][1]["config"][1]
+    assert (config["scale_factor"], config["low_freq_factor"], config["old_context_len"]) == (32, 1, 4096)
     sizes = MODELS["meta-llama/Meta-Llama-3-8B"].sizes
     with pytest.raises(Fault, match=r"Llama 3\.1 does, which meta-llama/Meta-Llama-3-8B does not"):
         context_files("meta-llama/Meta-Llama-3-8B", {**scaled, **sizes}, None)

@@ -279,7 +279,7 @@ def test_mixtral_cannot_say_that_experts_are_weighted_otherwise(tmp_path: Path) 
     ckptc.convert(saved(tmp_path / "hf", "mixtral", make(shapes), keys), tmp_path / "nemo", to="nemo")
     with (tmp_path / "nemo/model_config.yaml").open("a") as file:
         file.write("moe_router_pre_softmax: true\n")
-    with pytest.raises(ckptc.MappingError, match="moe_router_pre_softmax"):
+    with pytest.raises(ckptc.MappingError, match="cannot say that router_normed is false"):
         ckptc.plan(tmp_path / "nemo", to="hf", family="mixtral", settings={"vocab": VOCAB})
 
 
@@ -314,6 +314,6 @@ def test_no_family_restates_what_the_frameworks_share() -> None:
     DeepSeek has in the place of query, key and value."""
     own = re.compile(r"linear_(qkv|proj|fc1|fc2)|embedding\.word_embeddings|final_layernorm|local_experts\.|output_layer")
     folder = Path(ckptc.__file__).parent / "mappings"
-    families = [path for path in folder.glob("*.ckmap") if path.stem not in ("decoder", "vit", "neva", "dbrx")]
+    families = [path for path in folder.glob("*.ckmap") if path.stem not in ("decoder", "huggingface", "megatron_settings", "vit", "neva", "dbrx")]
     assert len(families) >= 10
     assert [path.name for path in families if own.search(path.read_text())] == []
