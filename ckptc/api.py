@@ -251,10 +251,10 @@ def plan(
     target = resolve(family_, to, sizes, targets, stages=owned, format=format, **_between(source, to))
     side = side_files(checkpoint, source, target, family_, keys_layout, config_path, dtype, wanted, repository(src, revision))
     compiled = compile_sides(source, target, found=found, compare_all=compare_all, dtype=dtype, files=side.texts)
-    if to != source.layout:
-        check_said(target, family_, side.texts, accepted)
+    given_config = config is not None and keys_layout is not None and keys_layout.name == to
+    unsaid = check_said(target, family_, side.texts, accepted, given_config) if to != source.layout else ()
     extra = side.carried
-    notes = (*checkpoint.notes, *said_notes, *_unknown(sizes, config_path, to != source.layout), *((known[1],) if known else ()), *side.notes)
+    notes = (*checkpoint.notes, *said_notes, *unsaid, *_unknown(sizes, config_path, to != source.layout), *((known[1],) if known else ()), *side.notes)
     asked = str(src) if revision is None and not isinstance(src, Checkpoint) else None
     if not optimizer:
         return Plan(compiled.plan, checkpoint, extra, asked, notes=(*notes, *_left_out(checkpoint, target, dp)), values=sizes.values)

@@ -121,6 +121,7 @@ def fit_source(
     seen = _shapes(found)
     first: Side | None = None
     error: MappingError | None = None
+    unmet: MappingError | None = None  # the files are these, and the layout does not take such
     best: tuple[int, Side] | None = None
     for values in _combinations(free, fixed, padded_to(layout, found, forms[0] if forms else {})):
         try:
@@ -128,14 +129,16 @@ def fit_source(
             wrong = _disagreements(side, lower(side), seen)
         except MappingError as e:
             error = error or e
-            if _unmet(e) and _fits(family, layout, sizes, fixed | values, stages, seen):
-                raise  # the files are these: what is to be said is why such files are not taken
+            if unmet is None and _unmet(e) and _fits(family, layout, sizes, fixed | values, stages, seen):
+                unmet = e
             continue
         first = first or side
         if wrong == 0:
             return _by_files(family, layout, side, fixed | values, len({*bare, *(f.file for f in found)}), stages, format)
         if best is None or wrong < best[0]:
             best = (wrong, side)
+    if unmet is not None:
+        raise unmet
     if best is not None:
         return best[1]  # binding reports what does not fit, against the nearest settings
     assert error is not None

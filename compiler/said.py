@@ -19,16 +19,19 @@ from .sizes import Sizes, bind_sizes, config_of
 from .write_config import config_values, set_keys
 
 
-def check_said(target: Side, family: Family, texts: Iterable[tuple[str, str]], accepted: frozenset[str] = frozenset()) -> None:
+def check_said(
+    target: Side, family: Family, texts: Iterable[tuple[str, str]], accepted: frozenset[str] = frozenset(), given: bool = False
+) -> tuple[str, ...]:
     """Raises `MappingError` for each setting, size, parameter or tensor that the target's config does not say.
 
     `texts` are the files that are written; where the config is not one of them, it is solved from its block. A layout
-    without a block, or with one that says a part alone, has nothing to be held to.
+    without a block, or with one that says a part alone, has nothing to be held to. A config that was `given`, and is
+    written as it is, is the user's own word: what it does not say is returned as notes.
     """
     layout = family.layout(target.layout)
     block = config_of(layout)
     if block is None or block.partial:
-        return
+        return ()
     text = dict(texts).get(block.file)
     keys: dict[str, Any] = {}
     if text is None:
@@ -40,7 +43,7 @@ def check_said(target: Side, family: Family, texts: Iterable[tuple[str, str]], a
     try:
         back = bind_sizes(
             family, layout, keys, {}, lambda name: False, block.file,
-            infer=lambda axis, _: (known[axis], "") if isinstance(known.get(axis), int) else None, accepted=accepted, lacks=lambda name: name not in exists,
+            infer=lambda axis, _: (known[axis], "") if isinstance(known.get(axis), int) else None, accepted=accepted, lacks=lambda name: name not in target.sizes.tensors,
         )  # fmt: skip
     except MappingError as error:
         raise MappingError(*(_cannot(target, d.title, d.notes) for d in error.diagnostics)) from None
@@ -57,8 +60,9 @@ def check_said(target: Side, family: Family, texts: Iterable[tuple[str, str]], a
         here, there = target.sizes.tensors.get(name), back.tensors.get(name)
         if here is not None and there is not None and here.picked != there.picked:
             faults.append(_cannot(target, f"the config of layout `{target.layout}` cannot say which layers have `{name}`", (), name))
-    if faults:
+    if faults and not given:
         raise MappingError(*faults)
+    return tuple(fault.title for fault in faults)
 
 
 def _settings(target: Side, family: Family, back: Sizes, accepted: frozenset[str]) -> Iterator[Diagnostic]:
