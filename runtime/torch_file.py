@@ -13,7 +13,7 @@ from .read_window import read_at, span
 from .torch_globals import Malformed, Reference, Stray, TensorRef, unsafe
 from .torch_pickle import PICKLE_BYTES, read_pickle
 from .torch_zip import Record, read_directory
-from .window import ITEM_BYTES, Entry, Window
+from .window import ITEM_BYTES, Entry, Window, is_text
 
 WRAPPERS = ("model", "state_dict", "module")
 # What stands before the names in a dict of weights, the dict, and whether dicts within it hold weights too.
@@ -163,8 +163,6 @@ def entry_of(path: str, file: str, name: str, tensor: TensorRef, records: dict[s
     if elements and (tensor.offset + elements) * item > storage.nbytes:
         raise Malformed(f"`{name}` reaches beyond its storage of {storage.nbytes:,} bytes")
     at = record.at + (tensor.offset * item if elements else 0)
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        raise Malformed(f"{name!r} is not a text") from None
+    if not is_text(name):
+        raise Malformed(f"{name!r} is not a text")
     return Entry(name, file, Window(path, at, tensor.shape, tensor.strides, tensor.dtype))
