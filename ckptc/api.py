@@ -20,6 +20,7 @@ from .hub import open_source
 from .nemo2_side import LAYOUT as NEMO_2
 from .nemo2_side import Wanted, family_of
 from .optimizer_state import add_state, state_folder
+from .recognise import refuse_said_encoded
 from .runtime.checkpoint import Checkpoint
 from .runtime.fault import Fault
 from .runtime.plan import Plan as PlanData
@@ -204,6 +205,8 @@ def plan(
     checkpoint = with_indices(checkpoint, mapping)
     found = found_in(checkpoint)
     family_, layout, keys_layout, config_path = choose(checkpoint, found, to, from_, mapping, family, config, settings)
+    if mapping is None:
+        refuse_said_encoded(checkpoint, config)
     targets, sources, model = route(settings, family_, layout, family_.layout(to), to)
     sources = said_by_files(checkpoint, layout) | sources | dict(source_settings or {})
     sizes = sizes_of(family_, keys_layout, config_path, model, found, layout)

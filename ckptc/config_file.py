@@ -15,6 +15,7 @@ from .runtime.megatron_file import ARGS
 from .runtime.nemo_archive import CONFIG, SUFFIX, open_archive
 from .runtime.read_window import read_at
 from .runtime.run_arguments import read_arguments
+from .runtime.situations import refuse_start
 from .runtime.torch_dist import COMMON
 from .runtime.training_run import RUN_SUFFIX, read_settings
 
@@ -78,6 +79,7 @@ def parse_config(text: str, path: Path) -> Mapping[str, Any]:
         else:
             data = json.loads(text)
     except Exception as e:
+        refuse_start(str(path), str(path))
         raise Fault("bad-config", f"{path} cannot be read: {str(e).splitlines()[0]}") from None
     if not isinstance(data, Mapping):
         raise Fault("bad-config", f"{path} holds no settings: a mapping of keys to values is needed")
