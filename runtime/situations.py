@@ -62,8 +62,8 @@ def refuse_place(path: str, stretches: Iterable[tuple[str, int, int]] = ()) -> N
             refuse_start(os.path.join(path, *name.split("/")), name, codes=IN_PLACE)
 
 
-def names_in(path: str, deep: int = 2) -> list[str]:
-    """The files directly in the folder at `path`, and in those within it: hidden ones are left out, but for `.metadata`."""
+def names_in(path: str, deep: int = 3) -> list[str]:
+    """The files in the folder at `path`, and in folders within it, `deep` of them: hidden ones are left out, but for `.metadata`."""
     found: list[str] = []
     try:
         inside = sorted(os.scandir(path), key=lambda each: each.name) if os.path.isdir(path) else []

@@ -22,7 +22,7 @@ from .read_window import read_at
 from .torch_file import read_torch_file, read_value
 from .torch_globals import Malformed, Stray, Token
 from .torch_pickle import read_pickle
-from .torch_zip import LOCAL, read_directory
+from .torch_zip import LOCAL
 from .window import ITEM_BYTES, Entry, Tile, Window, are_extents, is_text, row_major, tiled
 
 METADATA, BLOBS = ".metadata", ".distcp"
@@ -140,8 +140,7 @@ class _Payloads:
                 "bad-metadata", f"`{name}` is said to have a part of {dtype} {list(shape)} in `{file}`, and there is {has}",
                 help="the files are not of one checkpoint: copy it again",
             )  # fmt: skip
-        records = read_directory(path, file, start, blob.nbytes)
-        pickled, held = records["data.pkl"], next((r for r in records.values() if r.at <= window.at < r.at + r.nbytes), None)
+        pickled, held = content.records["data.pkl"], next((r for r in content.records.values() if r.at <= window.at < r.at + r.nbytes), None)
         if held is None or held.header_at < pickled.at + pickled.nbytes or held.header_at - start > _HEAD_BYTES:
             return _Known(b"", 0, 0, window.at - start, window.strides)  # no other blob is taken to be as this one
         head = bytes(read_at(path, start, held.header_at - start))

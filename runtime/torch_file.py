@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -22,11 +22,13 @@ _Weights: TypeAlias = tuple[str, dict[Any, Any], bool]
 
 @dataclass
 class TorchFile:
-    """`references`: names of tensors that lie in other files, each with its number there, in the order of the file."""
+    """`references`: names of tensors that lie in other files, each with its number there, in the order of the file.
+    `records`: what the zip consists of."""
 
     entries: list[Entry] = field(default_factory=list)
     references: dict[str, int] = field(default_factory=dict)
     others: list[str] = field(default_factory=list)
+    records: Mapping[str, Record] = field(default_factory=dict)
 
 
 def read_torch_file(path: str, file: str, at: int = 0, nbytes: int | None = None) -> TorchFile:
@@ -36,7 +38,7 @@ def read_torch_file(path: str, file: str, at: int = 0, nbytes: int | None = None
     """
     strays: list[str] = []
     records, top = read_value(path, file, at, nbytes, strays)
-    found = TorchFile()
+    found = TorchFile(records=records)
     try:
         weights = _weights_of(top) if isinstance(top, dict) else []
         _refuse_strays(file, top, weights, strays)
