@@ -36,6 +36,7 @@ from .known_config import known_config
 from .nemo2_side import LAYOUT as NEMO_2
 from .nemo2_side import Wanted, family_of
 from .optimizer_state import add_state, state_folder
+from .recognise import refuse_said_encoded
 from .runtime.checkpoint import Checkpoint
 from .runtime.fault import Fault
 from .runtime.plan import Plan as PlanData
@@ -232,6 +233,8 @@ def plan(
     if known is not None:
         chosen = choose(checkpoint, found, to, from_, mapping, family, known[0], given, accepted)
     family_, layout, keys_layout, config_path = chosen
+    if mapping is None:
+        refuse_said_encoded(checkpoint, config)
     targets, sources, model = route(given, family_, layout, family_.layout(to), to)
     sources |= of_layout(source_settings or {}, layout)
     said, said_notes = said_by_files(checkpoint, layout, sources)

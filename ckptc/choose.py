@@ -25,6 +25,7 @@ from .dsl.nearest import nearest
 from .dsl.tree import Formats, Literal, Omit, Ref
 from .identity import Said as SaidModel
 from .identity import families_of, said_by
+from .recognise import refuse_encoded, refuse_unknown
 from .runtime.checkpoint import Checkpoint
 from .runtime.fault import Fault
 from .runtime.indexed import by_index
@@ -72,6 +73,8 @@ def choose(
     `given` are settings of which some may be the model's.
     """
     config = follow_config(config)
+    if mapping is None:  # whose layouts are for plain weights
+        refuse_encoded(checkpoint, config)
     known = library.families(mapping)
     configured = [f for f in known if any(own_config_of(x) for x in f.layouts)]
     choices = [f for f in known if f.name == family] if family is not None else configured or list(known)
@@ -101,6 +104,8 @@ def choose(
             "extra-file", f"{checkpoint.path} holds files that layout `{strays[0].name}` does not have",
             notes=few(strays[1]), help="move them out of the checkpoint's folder",
         )  # fmt: skip
+    if not fits or fits[0].missing:
+        refuse_unknown(checkpoint, config)
     if not fits:
         which = f"layout `{from_}`" if from_ else "any layout"
         raise Fault(

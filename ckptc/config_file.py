@@ -18,6 +18,7 @@ from .runtime.read_window import read_at
 from .runtime.run_arguments import read_arguments
 from .runtime.run_config import FILE as RUN_CONFIG
 from .runtime.run_config import arguments_of_run
+from .runtime.situations import refuse_start
 from .runtime.torch_dist import COMMON
 from .runtime.training_run import RUN_SUFFIX, read_settings
 
@@ -89,6 +90,7 @@ def parse_config(text: str, path: Path) -> dict[str, Any]:
         else:
             data = json.loads(text)
     except Exception as e:
+        refuse_start(str(path), str(path))
         raise Fault("bad-config", f"{path} cannot be read: {str(e).splitlines()[0]}") from None
     if not isinstance(data, dict):
         raise Fault("bad-config", f"{path} holds no settings: a mapping of keys to values is needed")

@@ -18,6 +18,7 @@ from typing import Any
 from .runtime.checkpoint import Checkpoint, open_checkpoint
 from .runtime.fault import Fault
 from .runtime.path_names import did_you_mean, refuse_remote_source
+from .runtime.situations import refuse_names
 from .runtime.training_run import rank_files
 
 SCHEME = "hf://"
@@ -114,6 +115,7 @@ def _fetch(hub_id: HubId, progress: bool) -> str:
         return str(folder)
     weights = _weights(names)
     if weights is None:
+        refuse_names(str(hub_id), sorted(names))
         looked = f"looked for: {', '.join(WEIGHTS)}"
         raise Fault("no-checkpoint", f"{hub_id} holds no weights that are known here", notes=(looked,))
     fetch(commit, weights)

@@ -15,7 +15,7 @@ Settings = Mapping[str, Scalar]
 
 
 # The keywords that may stand beside `settings`: no argument has, or will have, one of these names.
-DEGREES = ("tp", "pp", "vpp", "ep")
+DEGREES = ("tp", "pp", "vpp", "ep", "etp")
 
 
 def joined(settings: Settings | None, degrees: Mapping[str, Any]) -> dict[str, Scalar]:

@@ -10,6 +10,7 @@ from fnmatch import fnmatch
 from .nemo_archive import CONFIG, plain_name
 from .plan import Plan
 from .read_window import read_at
+from .situations import IN_PLACE, refuse_start
 from .stacked import DISTRIBUTED
 from .window import SideFile
 
@@ -18,6 +19,8 @@ def carried(plan: Plan, beside: Sequence[SideFile], extra: Sequence[SideFile]) -
     """Of what stands beside a source's tensors, and the `extra` files that were chosen before; the source's go first."""
     written = {name for name, _ in plan.files}
     chosen = choose(named(beside, as_in_archives(plan.target.format, written)), plan.target.carry)
+    for each in chosen:
+        refuse_start(each.path, each.name, each.at, each.nbytes, IN_PLACE)
     taken = {(os.path.abspath(each.path), each.at) for each in extra}
     found = {**{each.name: each for each in extra}, **{each.name: each for each in chosen if (os.path.abspath(each.path), each.at) not in taken}}
     return tuple(each for name, each in found.items() if name not in written)

@@ -17,6 +17,7 @@ from .nemo_archive import CONFIG, plain_name, unwrap
 from .path_names import refuse_remote_source
 from .read_window import read_at, read_window
 from .safetensors_file import read_safetensors
+from .situations import refuse_place
 from .stacked import DISTRIBUTED
 from .tags import choose_tag
 from .torch_dist import COMMON
@@ -35,6 +36,10 @@ from .xser import read_references
 
 if TYPE_CHECKING:
     import torch
+
+
+# What is said of files that are not what they are called.
+_UNREADABLE = ("bad-safetensors", "bad-torch-zip", "truncated-file", "bad-metadata", "bad-pickle", "unsafe-pickle")
 
 
 @dataclass(frozen=True)
@@ -183,12 +188,32 @@ class Checkpoint:
 
 
 def open_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
-    """The checkpoint at `path`: a file, or a folder of shards or rank files. Reads headers only."""
+    """The checkpoint at `path`: a file, or a folder of shards or rank files. Reads headers only.
+
+    Raises `Fault`, which says what is there instead where that is known.
+    """
     if not os.path.lexists(path):
         refuse_remote_source(path)
     place = around(os.fspath(path))
     tag = choose_tag(place)
-    found = find(os.path.join(place, tag) if tag else place)
+    inner = os.path.join(place, tag) if tag else place
+    try:
+        found = find(inner)
+    except Fault:
+        refuse_place(inner)
+        raise
+    try:
+        return _read(place, tag, found)
+    except Fault as fault:
+        if fault.code not in _UNREADABLE:
+            raise
+        held = found.archive
+        refuse_place(held.path if held else inner, [(m.name, m.at, m.nbytes) for m in held.members.values()] if held else [])
+        raise
+
+
+def _read(place: str, tag: str, found: Found) -> Checkpoint:
+    """The checkpoint in the files that were found."""
     entries: list[Entry] = []
     others: list[tuple[str, str]] = []
     container = found.container

@@ -13,6 +13,7 @@ from .fault import Fault
 from .megatron_file import RANK_FOLDER, STATE_FILES
 from .nemo_archive import CONFIG, SUFFIX, Archive, open_archive, weights_of
 from .path_names import did_you_mean
+from .situations import PARTS, names_in, refuse_names, refuse_start
 from .torch_dist import COMMON
 from .training_run import RUN_SUFFIX, rank_files, refuse_several
 
@@ -70,11 +71,15 @@ def find(path: str) -> Found:
             return found
         files = weights_of(path, archive.members)
         if not files:
+            refuse_names(path, archive.members)
             raise Fault("no-checkpoint", f"`{path}` holds no `model_weights.ckpt`", notes=few_names(archive.members))
         return Found(path, "nemo", files, flat=False, archive=archive)
     folder, name = os.path.split(path)
+    refuse_names(path, [name], PARTS)
     container = "pt" if _OLD_RANK.fullmatch(name) else CONTAINER_OF.get(os.path.splitext(name)[1])
     if container is None:
+        refuse_start(path, name)
+        refuse_names(path, [name])
         raise _nothing(path)
     return Found(folder, container, (name,), flat=True, one=True)
 
@@ -113,7 +118,9 @@ def _in_folder(root: str) -> Found:
     ranks = _rank_files(root, "model", 2) if "model" in names else []
     ranks = ranks or _rank_files(root, "", 1)
     if not ranks:
+        refuse_names(root, names_in(root))
         raise _nothing(root)
+    refuse_names(root, ranks, PARTS)
     refuse_several(root, ranks)
     return Found(root, "pt", tuple(ranks), flat=False)
 
@@ -183,7 +190,12 @@ def _indexed(root: str, container: str, index: str) -> Found:
             raise Fault("bad-index", f"`{place}` names file {file!r}, which is not one beside it")
     missing = sorted(file for file in expected if not os.path.isfile(os.path.join(root, file)))
     if missing:
-        raise Fault("missing-file", f"`{place}` lists `{missing[0]}`, which is not there", notes=tuple(missing[1:6]))
+        beside = f"{len(missing):,} of the {len(expected):,} files that it lists are missing"
+        more = (f"... and {len(missing) - 6} more",) if len(missing) > 6 else ()
+        raise Fault(
+            "missing-file", f"`{place}` lists `{missing[0]}`, which is not there", notes=(beside, *missing[1:6], *more),
+            help="download or copy them too; they have all to be in the folder of the index",
+        )  # fmt: skip
     return Found(root, container, tuple(sorted(expected)), True, {k: frozenset(v) for k, v in expected.items()})
 
 

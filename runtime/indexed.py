@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from math import prod
 
+from .fault import Fault
 from .window import Entry, along
 
+MOST_PARTS = 1 << 20  # far beyond the layers and experts of any model
 INDEX = re.compile(r"\[(\d+)\]")
 _PLACE = re.compile(r"\[\{[^{}]*\}\]")
 
@@ -48,6 +51,11 @@ def _parts(entry: Entry, form: re.Pattern[str]) -> list[Entry]:
     axes = form.groups - 1
     if hit is None or len(entry.shape) < axes:
         return []
+    if prod(entry.shape[:axes]) > MOST_PARTS:  # which costs a file nothing to say: of a tensor without elements, or with a stride of 0
+        raise Fault(
+            "bad-shape", f"`{entry.name}` has the shape {list(entry.shape)}, whose first {axes} axes would be {prod(entry.shape[:axes]):,} tensors",
+            help="the file is damaged: copy or save it again",
+        )  # fmt: skip
     start, *rest = hit.groups()
     return [
         Entry(start + "".join(f"[{i}]{text}" for i, text in zip(index, rest, strict=True)), entry.file, part)

@@ -11,7 +11,7 @@ from typing import Any
 from .dtype_names import DTYPE_OF_CODE
 from .fault import Fault
 from .read_window import read_at
-from .window import ITEM_BYTES, Entry, Window, row_major
+from .window import ITEM_BYTES, Entry, Window, are_extents, is_text, row_major
 
 HEADER_BYTES = 100_000_000  # the format's own limit
 
@@ -66,11 +66,9 @@ def _record(file: str, name: str, record: Any) -> tuple[int, int, str, tuple[int
             notes=("known: " + ", ".join(DTYPE_OF_CODE),),
         )
     if not _naturals(extents) or not _naturals(offsets) or len(offsets) != 2:
-        raise _bad(file, f"the shape or data_offsets of `{name}` are not whole numbers")
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        raise _bad(file, f"{name!r} is not a text") from None
+        raise _bad(file, f"the shape or data_offsets of `{name}` are not a few whole numbers")
+    if not is_text(name):
+        raise _bad(file, f"{name!r} is not a text")
     dtype, shape, (begin, end) = DTYPE_OF_CODE[code], tuple(extents), offsets
     if end - begin != prod(shape) * ITEM_BYTES[dtype]:
         raise _bad(file, f"`{name}` is {code} of shape {list(shape)} but has {end - begin:,} bytes")
@@ -89,14 +87,14 @@ def _refuse_gaps(file: str, spans: list[tuple[int, int, str]], data_bytes: int) 
 
 
 def _naturals(value: Any) -> bool:
-    return isinstance(value, list) and all(type(item) is int and 0 <= item < 1 << 63 for item in value)
+    return isinstance(value, list) and are_extents(value)
 
 
 def _unique(file: str, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
+        seen: set[str] = set()
+        twice = next(name for name, _ in pairs if name in seen or seen.add(name))  # type: ignore[func-returns-value]
         raise Fault("duplicate-tensor", f"`{twice}` occurs twice in the header of `{file}`")
     return found
 

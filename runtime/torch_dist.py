@@ -14,7 +14,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from math import prod
 from typing import Any, TypeAlias
 
 from .cover import Block, check_cover
@@ -24,12 +23,14 @@ from .torch_file import read_torch_file, read_value
 from .torch_globals import Malformed, Stray, Token
 from .torch_pickle import read_pickle
 from .torch_zip import LOCAL
-from .window import ITEM_BYTES, Entry, Tile, Window, row_major, tiled
+from .window import ITEM_BYTES, Entry, Tile, Window, are_extents, is_text, row_major, tiled
 
 METADATA, BLOBS = ".metadata", ".distcp"
 COMMON, COMMON_ENTRY = "common.pt", "common_state/shard_0_1"
 # Of a training run, not of the model. Where several optimizers are chained, as for experts, each has a prefix.
 _NOT_WEIGHTS = re.compile(r"(chained_\d+\.)*optimizer\.|rng_state|rerun_state_machine_state|common_state")
+_MAKES = 8  # blobs of one size that are kept to compare with: tensors of one shape, laid out in several ways
+_HEAD_BYTES = 1 << 16  # what of a blob is compared at most
 Place: TypeAlias = Callable[[str], tuple[str, int, int]]  # a file's name: the path, the first byte and how many
 
 
@@ -84,15 +85,27 @@ def of_model(name: str) -> bool:
     return _NOT_WEIGHTS.match(name) is None
 
 
+@dataclass(frozen=True)
+class _Known:
+    """A blob that was read in full. `head`: its bytes before the header of the elements' record, its pickle among them, so
+    that a blob which begins with the same has the same `strides`, in elements. `at`: where its first element is."""
+
+    head: bytes
+    record_at: int
+    record_bytes: int
+    at: int
+    strides: tuple[int, ...]
+
+
 class _Payloads:
-    """Where in its blob a chunk's elements are. Blobs of one make are alike: the first is read in full, of others the
-    header before the elements is compared."""
+    """Where in its blob a chunk's elements are, and with which strides: torch saves views as they lie in memory.
+
+    Blobs of one make begin with the same bytes, so few are read in full; of the others the beginning is compared."""
 
     def __init__(self, place: Place, folder: str) -> None:
         self._place, self._folder = place, folder
         self._places: dict[str, tuple[str, int, int]] = {}
-        # Where the elements begin in a blob, and how long the header before them is.
-        self._known: dict[tuple[str, int, str, tuple[int, ...]], tuple[int, int]] = {}
+        self._known: dict[tuple[str, int, str, tuple[int, ...]], list[_Known]] = {}
 
     def window(self, name: str, dtype: str, shape: tuple[int, ...], blob: _Blob) -> Window:
         path, begin, nbytes = self._file(blob.file, name)
@@ -101,47 +114,53 @@ class _Payloads:
                 "truncated-file", f"`{self._folder}{blob.file}` has {nbytes:,} bytes, `{name}` in it ends at byte {blob.at + blob.nbytes:,}",
                 help="download or copy it again",
             )  # fmt: skip
-        form = (blob.file, blob.nbytes, dtype, shape)
-        known = self._known.get(form)
-        if known is None or not self._as_before(path, begin + blob.at, *known, prod(shape) * ITEM_BYTES[dtype]):
-            known = self._known[form] = self._find(name, dtype, shape, blob, path, begin)
-        return Window(path, begin + blob.at + known[0], shape, row_major(shape), dtype)
+        makes = self._known.setdefault((blob.file, blob.nbytes, dtype, shape), [])
+        known = next((each for each in makes if _begins_as(path, begin + blob.at, each)), None)
+        if known is None:
+            known = self._find(name, dtype, shape, blob, path, begin)
+            makes[_MAKES:] = []
+            makes.insert(0, known)
+        return Window(path, begin + blob.at + known.at, shape, known.strides, dtype)
 
     def _file(self, file: str, name: str) -> tuple[str, int, int]:
         if file not in self._places:
             try:
                 self._places[file] = self._place(self._folder + file)
-            except (KeyError, OSError):
+            except (KeyError, OSError, ValueError):
                 raise Fault("missing-file", f"`{self._folder}{file}` is not there, and holds a part of `{name}`", help="download or copy it again") from None
         return self._places[file]
 
-    def _as_before(self, path: str, begin: int, start: int, header: int, nbytes: int) -> bool:
-        """Whether the record of the elements begins where that of a like blob does."""
-        head = read_at(path, begin + start - header, header)
-        mark, _, flags, method, _, _, _, packed, size, named, extra = LOCAL.unpack_from(head)
-        return (
-            mark == b"PK\3\4" and not method and not flags & 0x2041 and LOCAL.size + named + extra == header
-            and head[LOCAL.size : LOCAL.size + named].endswith(b"/data/0")
-            and (flags & 8 != 0 or all(n in (nbytes, 0xFFFFFFFF) for n in (packed, size)))
-        )  # fmt: skip
-
-    def _find(self, name: str, dtype: str, shape: tuple[int, ...], blob: _Blob, path: str, begin: int) -> tuple[int, int]:
-        content = read_torch_file(path, f"{self._folder}{blob.file}", begin + blob.at, blob.nbytes)
+    def _find(self, name: str, dtype: str, shape: tuple[int, ...], blob: _Blob, path: str, begin: int) -> _Known:
+        file, start = f"{self._folder}{blob.file}", begin + blob.at
+        content = read_torch_file(path, file, start, blob.nbytes)
         window = content.entries[0].window if len(content.entries) == 1 else None
-        if window is None or (window.dtype, window.shape, window.strides) != (dtype, shape, row_major(shape)):
+        if window is None or (window.dtype, window.shape) != (dtype, shape):
             has = f"{window.dtype} {list(window.shape)}" if window is not None else "no single tensor"
             raise Fault(
-                "bad-metadata", f"`{name}` is said to have a part of {dtype} {list(shape)} in `{self._folder}{blob.file}`, and there is {has}",
+                "bad-metadata", f"`{name}` is said to have a part of {dtype} {list(shape)} in `{file}`, and there is {has}",
                 help="the files are not of one checkpoint: copy it again",
             )  # fmt: skip
-        return window.at - begin - blob.at, _header_bytes(path, begin + blob.at, window.at)
+        pickled, held = content.records["data.pkl"], next((r for r in content.records.values() if r.at <= window.at < r.at + r.nbytes), None)
+        if held is None or held.header_at < pickled.at + pickled.nbytes or held.header_at - start > _HEAD_BYTES:
+            return _Known(b"", 0, 0, window.at - start, window.strides)  # no other blob is taken to be as this one
+        head = bytes(read_at(path, start, held.header_at - start))
+        return _Known(head, held.at - start, held.nbytes, window.at - start, window.strides)
 
 
-def _header_bytes(path: str, begin: int, at: int) -> int:
-    """How long the local header is that ends at `at`: alignment fills it up, so it is searched backwards."""
-    back = min(at - begin, 4096)
-    head = bytes(read_at(path, at - back, back))
-    return back - head.rfind(b"PK\3\4")
+def _begins_as(path: str, start: int, known: _Known) -> bool:
+    """Whether the blob at `start` has the pickle of one that is known, and the record of its elements in the same place."""
+    if not known.head:
+        return False
+    begun = bytes(read_at(path, start, known.record_at))
+    header = begun[len(known.head) :]
+    if not begun.startswith(known.head):
+        return False
+    mark, _, flags, method, _, _, _, packed, size, named, extra = LOCAL.unpack_from(header)
+    return (
+        mark == b"PK\3\4" and not method and not flags & 0x2041 and LOCAL.size + named + extra == len(header)
+        and header[LOCAL.size : LOCAL.size + named].endswith(b"/data/0")
+        and (flags & 8 != 0 or all(n in (known.record_bytes, 0xFFFFFFFF) for n in (packed, size)))
+    )  # fmt: skip
 
 
 def _describe(data: bytes, file: str) -> _Described:
@@ -151,6 +170,8 @@ def _describe(data: bytes, file: str) -> _Described:
         tensors: dict[str, tuple[str, tuple[int, ...], tuple[Block, ...]]] = {}
         objects: list[str] = []
         for name, kind in said["state_dict_metadata"].items():
+            if not isinstance(name, str) or not is_text(name):
+                raise Malformed("a name that is no text")
             if _is(kind, "BytesStorageMetadata"):
                 objects.append(name)
             else:
@@ -188,7 +209,7 @@ def _located(key: Any, info: Any) -> tuple[tuple[str, tuple[int, ...] | None], _
     index, where = _state(key, "MetadataIndex"), _state(info, "_StorageInfo")
     offset = index.get("offset")
     file = where["relative_path"]
-    if not isinstance(file, str) or not isinstance(index["fqn"], str):
+    if not isinstance(file, str) or not is_text(file) or not isinstance(index["fqn"], str):
         raise Malformed("a part without a file")
     if file.startswith("/") or ".." in file.split("/") or "\0" in file or not file:
         raise Malformed(f"a part lies in {file!r}, which is not a file beside it")
@@ -199,8 +220,8 @@ def _located(key: Any, info: Any) -> tuple[tuple[str, tuple[int, ...] | None], _
 
 
 def _numbers(values: Any) -> tuple[int, ...]:
-    if not isinstance(values, tuple) or not all(type(n) is int and 0 <= n < 1 << 63 for n in values):
-        raise Malformed("a size or an offset that is no whole number")
+    if not isinstance(values, tuple) or not are_extents(values):
+        raise Malformed("sizes or offsets that are not a few whole numbers")
     return tuple(values)
 
 
@@ -218,7 +239,7 @@ def read_common(place: Place, folder: str) -> Any:
         if blob is None:
             return None
         path, at, _ = place(folder + blob.file)
-    except (KeyError, OSError):
+    except (KeyError, OSError, ValueError):
         return None
     held = read_value(path, folder + blob.file, at + blob.at, blob.nbytes, [])[1]
     return held[0] if isinstance(held, list) and len(held) == 1 else held

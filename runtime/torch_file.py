@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 from .fault import Fault
+from .inert import is_state
 from .megatron_file import chunks_of, prefix_of
 from .read_window import read_at, span
 from .torch_globals import Malformed, Reference, Stray, TensorRef, unsafe
 from .torch_pickle import PICKLE_BYTES, read_pickle
 from .torch_zip import Record, read_directory
-from .window import ITEM_BYTES, Entry, Window
+from .window import ITEM_BYTES, Entry, Window, is_text
 
 WRAPPERS = ("model", "state_dict", "module")
+# What stands before the names in a dict of weights, the dict, and whether dicts within it hold weights too.
+_Weights: TypeAlias = tuple[str, dict[Any, Any], bool]
 
 
 @dataclass
 class TorchFile:
-    """`references`: names of tensors that lie in other files, each with its number there, in the order of the file."""
+    """`references`: names of tensors that lie in other files, each with its number there, in the order of the file.
+    `records`: what the zip consists of."""
 
     entries: list[Entry] = field(default_factory=list)
     references: dict[str, int] = field(default_factory=dict)
     others: list[str] = field(default_factory=list)
+    records: Mapping[str, Record] = field(default_factory=dict)
 
 
 def read_torch_file(path: str, file: str, at: int = 0, nbytes: int | None = None) -> TorchFile:
@@ -32,50 +38,50 @@ def read_torch_file(path: str, file: str, at: int = 0, nbytes: int | None = None
     """
     strays: list[str] = []
     records, top = read_value(path, file, at, nbytes, strays)
-    if strays:
-        _refuse_strays(file, top, strays)
-    found = TorchFile()
+    found = TorchFile(records=records)
     try:
+        weights = _weights_of(top) if isinstance(top, dict) else []
+        _refuse_strays(file, top, weights, strays)
         if isinstance(top, TensorRef):
             found.entries.append(entry_of(path, file, "", top, records))
         elif isinstance(top, dict):
-            for name, tensor in _leaves(file, top, found.others).items():
+            for name, tensor in _leaves(file, weights, found.others).items():
                 if isinstance(tensor, Reference):
                     found.references[name] = tensor.tid
                 else:
                     found.entries.append(entry_of(path, file, name, tensor, records))
         else:
             raise Malformed("it holds neither a dict nor a tensor")
-    except Malformed as problem:
-        raise Fault("bad-pickle", f"`{file}` is damaged or not a file of tensors: {problem}") from None
+    except (Malformed, RecursionError) as problem:
+        reason = str(problem) if isinstance(problem, Malformed) else "dicts are nested too deeply"
+        raise Fault("bad-pickle", f"`{file}` is damaged or not a file of tensors: {reason}") from None
     return found
 
 
-def _refuse_strays(file: str, top: Any, strays: list[str]) -> None:
-    """Classes may stand in the state of modules that is no tensor, those of a training run also beside its weights, and
-    nowhere else. Without a `state_dict` all of a file is weights, and each class must be that of such a state."""
-    run: Any = chunks_of(top) or (top.get("state_dict") if isinstance(top, dict) else None)
-    weights = run or top
-    if not isinstance(weights, dict):
-        raise unsafe(strays[0], file)
-    states = {value.name for key, value in weights.items() if _is_state(key) and isinstance(value, Stray)}
-    for name in strays:
-        if weights is top and name not in states:
+def _refuse_strays(file: str, top: Any, weights: Sequence[_Weights | str], strays: Sequence[str]) -> None:
+    """Classes may stand where modules keep what is no tensor, and beside weights: inert ones in every file, all others in
+    those of a training run. Nothing else of theirs is read past."""
+    trained = isinstance(top, dict) and (chunks_of(top) or isinstance(top.get("state_dict"), dict))
+    expected = set() if trained or not strays else set(_names_of_strays(top)) - set(_names_of_strays(top, of_state=False))
+    if not trained and (odd := [name for name in strays if name not in expected]):
+        raise unsafe(odd[0], file)
+    for part in weights:
+        for name in () if isinstance(part, str) else _names_of_strays(part[1], of_state=False):
             raise unsafe(name, file)
+
+
+def _names_of_strays(value: Any, of_state: bool = True) -> Iterator[str]:
+    """The classes of all in `value`; without `of_state`, none of what modules keep beside their tensors."""
     seen: set[int] = set()
-    left: list[Any] = [weights]
+    left: list[Any] = [value]
     while left:
         value = left.pop()
         if isinstance(value, Stray):
-            raise unsafe(value.name, file)
+            yield value.name
+            value = [value.items, value.args, value.state]
         if isinstance(value, (dict, list, tuple)) and id(value) not in seen:
             seen.add(id(value))
-            left += (*value, *(v for k, v in value.items() if not _is_state(k))) if isinstance(value, dict) else value
-
-
-def _is_state(key: Any) -> bool:
-    """Whether a key is that of what Transformer Engine's modules keep beside their tensors."""
-    return isinstance(key, str) and key.endswith("_extra_state")
+            left += (*value, *(v for k, v in value.items() if of_state or not is_state(k))) if isinstance(value, dict) else value
 
 
 def read_value(
@@ -93,51 +99,56 @@ def read_value(
     return records, read_pickle(bytes(read_at(path, pickled.at, pickled.nbytes)), file, strays)
 
 
-def _leaves(file: str, top: dict[Any, Any], others: list[str]) -> dict[str, TensorRef | Reference]:
-    """Named tensors: those of `top` itself, else those in its wrappers, else those at any depth, joined with dots.
-
-    Of a rank file of Megatron-LM, those of its model; where it has virtual stages, after their key.
-    """
-    found: dict[str, TensorRef | Reference] = {}
+def _weights_of(top: dict[Any, Any]) -> list[_Weights | str]:
+    """The dicts that tensors stand in, and the keys beside them: those of a rank file's model or virtual stages, else `top`
+    itself if it has tensors, else its wrappers, else all of it at any depth."""
+    chunks = chunks_of(top)
+    if chunks:
+        return [(prefix_of(key), chunks[key], True) if key in chunks else str(key) for key in top]
+    found: list[_Weights | str] = []
     seen: set[int] = set()
+
+    def unwrap(node: dict[Any, Any]) -> None:
+        seen.add(id(node))
+        flat = any(isinstance(value, (TensorRef, Reference)) for value in node.values())
+        wrapped = [] if flat else [key for key in WRAPPERS if isinstance(node.get(key), dict)]
+        if not wrapped:
+            found.append(("", node, not flat))
+            return
+        for key, value in node.items():
+            if key not in wrapped:
+                found.append(str(key))
+            elif id(value) not in seen:
+                unwrap(value)
+
+    unwrap(top)
+    return found
+
+
+def _leaves(file: str, weights: Sequence[_Weights | str], others: list[str]) -> dict[str, TensorRef | Reference]:
+    """The tensors in `weights`, those in dicts within them called by all keys, joined with dots."""
+    found: dict[str, TensorRef | Reference] = {}
+    seen = {id(part[1]) for part in weights if not isinstance(part, str)}
 
     def take(name: str, value: Any, inside: bool) -> None:
         if isinstance(value, (TensorRef, Reference)):
             if name in found:
                 raise Fault("duplicate-tensor", f"`{name}` occurs twice in `{file}`")
             found[name] = value
-        elif inside and isinstance(value, dict) and value and id(value) not in seen:
+        elif inside and isinstance(value, dict) and value and id(value) not in seen and not is_state(name):
             seen.add(id(value))
             for key, item in value.items():
                 take(f"{name}.{key}", item, True)
         else:
             others.append(name)
 
-    def unwrap(node: dict[Any, Any]) -> None:
-        seen.add(id(node))
-        flat = any(isinstance(value, (TensorRef, Reference)) for value in node.values())
-        wrapped = [] if flat else [key for key in WRAPPERS if isinstance(node.get(key), dict)]
-        for key, value in node.items():
-            if key in wrapped:
-                if id(value) not in seen:
-                    unwrap(value)
-            else:
-                take(str(key), value, not flat and not wrapped)
-
-    def unwrap_chunks(chunks: dict[str, dict[Any, Any]]) -> None:
-        others.extend(str(key) for key in top if key not in chunks)
-        for chunk, weights in chunks.items():
-            for key, value in weights.items():
-                take(f"{prefix_of(chunk)}{key}", value, True)
-
-    try:
-        chunks = chunks_of(top)
-        if chunks:
-            unwrap_chunks(chunks)
+    for part in weights:
+        if isinstance(part, str):
+            others.append(part)
         else:
-            unwrap(top)
-    except RecursionError:
-        raise Malformed("dicts are nested too deeply") from None
+            prefix, held, inside = part
+            for key, value in held.items():
+                take(f"{prefix}{key}", value, inside)
     return found
 
 
@@ -154,8 +165,6 @@ def entry_of(path: str, file: str, name: str, tensor: TensorRef, records: dict[s
     if elements and (tensor.offset + elements) * item > storage.nbytes:
         raise Malformed(f"`{name}` reaches beyond its storage of {storage.nbytes:,} bytes")
     at = record.at + (tensor.offset * item if elements else 0)
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        raise Malformed(f"{name!r} is not a text") from None
+    if not is_text(name):
+        raise Malformed(f"{name!r} is not a text")
     return Entry(name, file, Window(path, at, tensor.shape, tensor.strides, tensor.dtype))

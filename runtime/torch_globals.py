@@ -12,7 +12,7 @@ from typing import Any
 
 from .dtype_names import DTYPE_OF_STORAGE
 from .fault import Fault
-from .window import ITEM_BYTES
+from .window import ITEM_BYTES, MOST_AXES
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,6 +243,6 @@ def _natural(value: Any) -> int:
 
 
 def _naturals(values: Any) -> tuple[int, ...]:
-    if not isinstance(values, (tuple, list)) or len(values) > 64:
+    if not isinstance(values, (tuple, list)) or len(values) > MOST_AXES:
         raise Malformed("sizes or strides that are not a short list")
     return tuple(_natural(value) for value in values)

@@ -10,9 +10,11 @@ import struct
 from typing import Any
 
 from .fault import Fault
+from .inert import INERT
 from .torch_globals import Malformed, Opaque, Reference, Stray, TensorRef, Token, call, put, storage, token, unsafe
 
 PICKLE_BYTES = 1 << 30
+INTEGER_BYTES = 255  # which Python still spells out
 _MARK = object()
 _CONSTANTS = {b"N": None, b"\x88": True, b"\x89": False, b")": ()}
 _FIXED = {b"K": "<B", b"M": "<H", b"J": "<i", b"G": ">d"}
@@ -28,8 +30,8 @@ _EXTENSIONS = {b"\x82": 1, b"\x83": 2, b"\x84": 4}
 def read_pickle(data: bytes, file: str, strays: list[str] | None = None) -> Any:
     """The object that `data` describes. `file` is the name that faults say.
 
-    A name off the allow-list is a fault. With a list `strays`, such names are added to it and stand as `Stray`, which the
-    caller refuses wherever it is of interest.
+    A name that is neither allowed nor `INERT` is a fault. With a list `strays`, such names are added to it and stand as
+    `Stray`, as inert ones always do; the caller refuses these wherever they are of interest.
     """
     if len(data) > PICKLE_BYTES:
         raise Fault("bad-pickle", f"the pickle in `{file}` has {len(data):,} bytes, more than is read here")
@@ -159,7 +161,7 @@ class _Machine:
 
     def named(self, module: str, name: str) -> Token | Stray:
         found = token(module, name)
-        if isinstance(found, Stray):
+        if isinstance(found, Stray) and found.name not in INERT:
             if self.strays is None:
                 raise unsafe(found.name, self.file)
             self.strays.append(found.name)
@@ -185,7 +187,10 @@ class _Machine:
     def scalar(self, op: bytes) -> Any:
         """Numbers and texts written as lines, and long integers."""
         if op in b"\x8a\x8b":
-            return int.from_bytes(self.take(self.number(1 if op == b"\x8a" else 4)), "little", signed=True)
+            width = self.number(1 if op == b"\x8a" else 4)
+            if width > INTEGER_BYTES:
+                raise Malformed("a number of more digits than any file has use for")
+            return int.from_bytes(self.take(width), "little", signed=True)
         text = self.line()
         match op:
             case b"F":

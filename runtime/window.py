@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
+from typing import Any
 
 # dtype name -> bytes per element. Names are torch's own, without `torch.`.
 ITEM_BYTES = {
@@ -13,6 +14,9 @@ ITEM_BYTES = {
     "int64": 8, "int32": 4, "int16": 2, "int8": 1, "uint64": 8, "uint32": 4, "uint16": 2, "uint8": 1,
     "bool": 1, "complex64": 8, "complex128": 16,
 }  # fmt: skip
+
+
+MOST_AXES = 64  # as torch and numpy have it
 
 
 @dataclass(frozen=True)
@@ -64,6 +68,20 @@ class Entry:
     @property
     def dtype(self) -> str:
         return self.window.dtype
+
+
+def are_extents(values: Sequence[Any]) -> bool:
+    """Whether what a file says are sizes, strides or offsets: a whole number from 0 for each axis, of at most `MOST_AXES`."""
+    return len(values) <= MOST_AXES and all(type(n) is int and 0 <= n < 1 << 63 for n in values)
+
+
+def is_text(name: str) -> bool:
+    """Whether a name can be written down, as half of a surrogate pair cannot."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def row_major(shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -17,7 +17,6 @@ import torch
 
 import ckptc
 from ckptc.runtime.fault import Fault
-
 from tests.asked import asked
 
 from .nxd_cases import ORACLE, Case, contents, digest

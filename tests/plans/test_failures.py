@@ -20,7 +20,6 @@ import torch
 
 import ckptc
 from ckptc import Fault, MappingError
-
 from tests.asked import asked
 
 from .llama import Llama, read, to_nxdt, write

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from torch.distributed.checkpoint.metadata import MetadataIndex
 
 import ckptc
 from ckptc.runtime.fault import Fault
+from ckptc.runtime.indexed import by_index
 
 pytestmark = pytest.mark.filterwarnings("ignore:torch.distributed is disabled")
 VALUES = {"decoder.layers.w": torch.arange(3 * 5 * 7.0).reshape(3, 5, 7), "norm": torch.arange(11.0), "optimizer.state.w": torch.ones(2)}
@@ -179,9 +182,76 @@ def test_state_and_objects_of_a_zarr_checkpoint_are_no_tensors(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("said", "code"),
     [
-        ({"compressor": {"id": "blosc"}}, "compressed-array"), ({"order": "F"}, "compressed-array"), ({"dtype": ">f4"}, "unknown-dtype"),
-        ({"zarr_format": 3}, "bad-metadata"), ({"chunks": [0]}, "bad-metadata"), ({"chunks": [2]}, "truncated-file"), ({"shape": [9]}, "missing-file"),
+        ({"compressor": {"id": "blosc"}}, "compressed-array"), ({"filters": [{"id": "delta"}]}, "compressed-array"), ({"compressor": []}, "compressed-array"),
+        ({"dtype": ">f4"}, "big-endian"), ({"dtype": ["<f4"]}, "unknown-dtype"), ({"dtype": [["a", "<f4"]]}, "unknown-dtype"), ({"dtype": {"a": 1}}, "unknown-dtype"),
+        ({"dtype": "<c8"}, "unknown-dtype"), ({"dtype": None}, "unknown-dtype"),
+        ({"zarr_format": 3}, "bad-metadata"), ({"zarr_format": [2]}, "bad-metadata"), ({"chunks": [0]}, "bad-metadata"), ({"chunks": {"a": 4}}, "bad-metadata"),
+        ({"shape": "7"}, "bad-metadata"), ({"shape": [[7]]}, "bad-metadata"), ({"shape": [7.0]}, "bad-metadata"), ({"shape": [True]}, "bad-metadata"),
+        ({"shape": [-7]}, "bad-metadata"), ({"shape": [7, 1]}, "bad-metadata"), ({"shape": [1 << 63]}, "bad-metadata"), ({"shape": [10**400]}, "bad-metadata"),
+        ({"shape": [1] * 65, "chunks": [1] * 65}, "bad-metadata"), ({"order": ["C"]}, "bad-metadata"), ({"order": "A"}, "bad-metadata"),
+        ({"dimension_separator": "-"}, "bad-metadata"), ({"dimension_separator": ["."]}, "bad-metadata"),
+        ({"chunks": [2]}, "truncated-file"), ({"chunks": [1 << 62]}, "truncated-file"), ({"shape": [9]}, "missing-file"),
+        ({"shape": [10**9]}, "missing-file"), ({"shape": [10**6, 10**6], "chunks": [1, 1]}, "missing-file"), ({"shape": [9], "fill_value": 0}, "missing-file"),
     ],
 )  # fmt: skip
 def test_arrays_that_are_not_plain_are_refused(tmp_path: Path, said: dict[str, Any], code: str) -> None:
-    assert fault(zarr(tmp_path / "z", **said)).code == code
+    found = fault(zarr(tmp_path / "z", **said))
+    assert found.code == code
+    assert "norm/" in found.title
+
+
+@pytest.mark.parametrize("text", [b"", b"[]", b"7", b"\xff", b"[" * 100_000, b'{"zarr_format": 2, "shape": [' + b"9" * 5000 + b"]}"])
+def test_descriptions_that_are_none_are_refused(tmp_path: Path, text: bytes) -> None:
+    folder = zarr(tmp_path / "z")
+    (folder / "norm/.zarray").write_bytes(text)
+    assert fault(folder).code == "bad-metadata"
+
+
+def test_zarr_version_3_is_named(tmp_path: Path) -> None:
+    folder = zarr(tmp_path / "z")
+    (folder / "norm/.zarray").rename(folder / "norm/zarr.json")
+    found = fault(folder)
+    assert found.code == "unknown-format"
+    assert "version 3" in found.title
+
+
+def test_numbers_that_a_description_says_take_no_memory(tmp_path: Path) -> None:
+    """Each is held against the files that are there before anything is listed."""
+    lies: list[dict[str, Any]] = [{"shape": [1 << 40], "chunks": [1]}, {"shape": [1 << 30, 1 << 30], "chunks": [3, 5]}, {"shape": [0, 1 << 60], "chunks": [1, 1]}]
+    for number, said in enumerate(lies):
+        folder = zarr(tmp_path / str(number), **said)
+        tracemalloc.start()
+        with suppress(Fault):
+            ckptc.open(folder)
+        most = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert most < 4 << 20
+
+
+def test_a_stack_of_no_elements_is_not_taken_apart(tmp_path: Path) -> None:
+    folder = zarr(tmp_path / "z", shape=[1 << 40, 0], chunks=[1, 1])
+    entries = ckptc.open(folder).entries
+    with pytest.raises(Fault, match="bad-shape"):
+        by_index(entries, ["norm[{layer}]"])
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        lambda m: m.state_dict_metadata.update({7: m.state_dict_metadata["norm"]}),
+        lambda m: m.state_dict_metadata.update({"norm\ud800": m.state_dict_metadata["norm"]}),
+        lambda m: setattr(m.state_dict_metadata["norm"], "size", (1,) * 5000),
+        lambda m: setattr(m.state_dict_metadata["norm"], "size", (1 << 90,)),
+        lambda m: setattr(m.state_dict_metadata["norm"], "size", [11]),
+        lambda m: setattr(m.state_dict_metadata["norm"], "chunks", 3),
+        lambda m: setattr(m, "storage_data", [1]),
+        lambda m: [setattr(info, "relative_path", "a\ud800") for info in m.storage_data.values()],
+        lambda m: [setattr(info, "offset", 1 << 62) for info in m.storage_data.values()],
+        lambda m: [setattr(info, "length", -1) for info in m.storage_data.values()],
+        lambda m: [setattr(info, "relative_path", "a" * 5000) for info in m.storage_data.values()],
+    ],
+    ids=range(11),
+)
+def test_metadata_that_lies_is_a_fault(saved: Path, edit: Callable[[Any], Any]) -> None:
+    change(saved, edit)
+    assert fault(saved).code in ("bad-metadata", "bad-pickle", "truncated-file", "missing-file")
