@@ -255,5 +255,5 @@ def test_a_mapping_of_ones_own_may_be_of_encoded_weights(model: Path, tmp_path: 
         'layout two of m { format safetensors "v.weight" = w [b, a] }\n'
     )
     save_file({"w.weight": torch.arange(15, dtype=torch.int8).reshape(3, 5)}, model / "model.safetensors")
-    ckptc.convert(model, tmp_path / "out", to="two", mapping=tmp_path / "m.ckmap", a=3, b=5)
+    ckptc.convert(model, tmp_path / "out", to="two", mapping=tmp_path / "m.ckmap", settings={"a": 3, "b": 5})
     assert torch.equal(load_file(tmp_path / "out/model.safetensors")["v.weight"], torch.arange(15, dtype=torch.int8).reshape(3, 5).t())

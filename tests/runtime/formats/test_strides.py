@@ -180,7 +180,7 @@ def zarr_by_columns(folder: Path) -> Path:
 @pytest.mark.parametrize("tp", [1, 2, 5])
 def test_stacks_that_lie_by_columns_are_converted(make: Callable[[Path], Path], tp: int, tmp_path: Path) -> None:
     (tmp_path / "m.ckmap").write_text(MAPPING)
-    ckptc.convert(make(tmp_path), tmp_path / "out", to="sharded", mapping=tmp_path / "m.ckmap", tp=tp, layer=3, hidden=4, ffn=10)
+    ckptc.convert(make(tmp_path), tmp_path / "out", to="sharded", mapping=tmp_path / "m.ckmap", tp=tp, settings={"layer": 3, "hidden": 4, "ffn": 10})
     wide = 10 // tp
     held = stacks()
     for r in range(tp):
