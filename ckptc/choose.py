@@ -21,7 +21,7 @@ from .config_file import called, read_config, within_archive
 from .dsl.diagnostic import Diagnostic, MappingError
 from .dsl.nearest import nearest
 from .dsl.tree import Formats, Literal, Omit, Stages
-from .identity import Said, families_of, said_by
+from .identity import Said, families_of, is_strange, said_by
 from .runtime.checkpoint import Checkpoint
 from .runtime.fault import Fault
 from .runtime.indexed import by_index
@@ -87,11 +87,13 @@ def choose(
             "extra-file", f"{checkpoint.path} holds files that layout `{strays[0].name}` does not have",
             notes=few(strays[1]), help="move them out of the checkpoint's folder",
         )  # fmt: skip
+    if not fits and said is not None and is_strange(said, known):
+        raise unknown_family(said, known, (), found, mapping)
     if not fits:
         which = f"layout `{from_}`" if from_ else "any layout"
         raise Fault(
             "unknown-layout", f"{checkpoint.path} does not look like {which} that ckptc knows",
-            notes=(f"it holds {', '.join(sorted({f.name for f in found})[:3])} ...", *([f"{said.file} says {said.key} {said.name}"] if said else [])),
+            notes=(f"it holds {', '.join(sorted({f.name for f in found})[:3])} ...", *([f"{said.file} says {said.name}"] if said else [])),
             help="name the layout with --from and the family with --family, or write a mapping and name it with --mapping",
         )  # fmt: skip
     whole = [f for f in fits if len(f.missing) == len(fits[0].missing)]

@@ -50,7 +50,7 @@ def is_of_turn(name: str) -> bool:
 def qkv_order(version: float) -> str | None:
     """How a file of this version has rows of query, key and value; None for a version that there is not. Version 2 is as 3,
     for models that it knows; below it are 0 and 1 alone (fix_query_key_value_ordering of megatron/training/checkpointing.py)."""
-    return "groups" if version >= 2 else {0: "blocks", 1: "triples"}.get(version)
+    return "groups" if version >= 2 else {0.0: "blocks", 1.0: "triples"}.get(version)
 
 
 def rank_file(names: Sequence[str], objects: Sequence[str], version: float = 3.0) -> dict[str, Any]:
