@@ -30,7 +30,7 @@ from .runtime.megatron_file import ARGS
 from .runtime.nemo_archive import CONFIG, unwrap
 from .runtime.run_arguments import place_of_arguments, said_order, said_version
 from .runtime.stacked import DISTRIBUTED
-from .unknown_family import other_family, unknown_family
+from .unknown_family import other_family, others_tensors, unknown_family
 
 _Choice: TypeAlias = tuple[Family, FlatLayout, FlatLayout | None, Path | None]
 
@@ -77,7 +77,9 @@ def choose(
             raise other_family(said, choices[0], known, fits, found)
         raise unknown_family(said, known, fits, found, mapping)
     choices = [each for each in choices if each in theirs]
-    fits = [fit for fit in fits if fit.family in choices]
+    best, fits = fits[:1], [fit for fit in fits if fit.family in choices]
+    if said is not None and best and not best[0].missing and (not fits or fits[0].missing):
+        raise others_tensors(said, best[0], fits, found)
     able = [f for f in fits if any(x.name == to for x in f.family.layouts)]
     if able and len(able[0].missing) == len(fits[0].missing):  # else the best fit has no such layout, which is what is said then
         fits = able
