@@ -56,7 +56,8 @@ def filled_in(args: dict[str, Any]) -> dict[str, Any]:
     fill("num_layers", out.get("encoder_num_layers"))
     if type(hidden) is int:
         fill("ffn_hidden_size", int((4 * hidden * 2 / 3) / 64) * 64 if out.get("swiglu") else 4 * hidden)
-    fill("moe_ffn_hidden_size", out.get("ffn_hidden_size"))
+    if out.get("num_experts") is not None:
+        fill("moe_ffn_hidden_size", out.get("ffn_hidden_size"))
     if out.get("use_rotary_position_embeddings"):
         out["position_embedding_type"] = "rope"
     if "disable_bias_linear" in out:
