@@ -24,7 +24,7 @@ from .dsl.diagnostic import Diagnostic, MappingError
 from .dsl.nearest import nearest
 from .dsl.tree import Formats, Literal, Omit, Ref
 from .identity import Said as SaidModel
-from .identity import families_of, said_by
+from .identity import families_of, is_strange, said_by
 from .recognise import refuse_encoded, refuse_unknown
 from .runtime.checkpoint import Checkpoint
 from .runtime.fault import Fault
@@ -37,7 +37,7 @@ from .runtime.stacked import DISTRIBUTED
 from .settings import of_layout, of_model
 from .stage_text import Said
 from .stages_asked import stages_of_layout, stages_of_run
-from .unknown_family import other_family, unknown_family
+from .unknown_family import other_family, others_tensors, unknown_family
 
 SAID = {"unmet-requirement", "other-family", "unsupported-setting", "unknown-value"}  # what a config says against a family
 _Choice: TypeAlias = tuple[Family, FlatLayout, FlatLayout | None, Path | None]
@@ -89,12 +89,9 @@ def choose(
             raise other_family(said, choices[0], known, fits, found)
         raise unknown_family(said, known, fits, found, mapping)
     choices = [each for each in choices if each in theirs]
-    others, fits = fits, [fit for fit in fits if fit.family in choices]
-    if said is not None and others and not others[0].missing and (not fits or fits[0].missing):
-        raise Fault(
-            "other-family", f"{said.file} says {said.name}, and the tensors have the names of {others[0].family.name} models",
-            notes=few(fits[0].missing) if fits else (), help="pass the config of this checkpoint with --config",
-        )  # fmt: skip
+    best, fits = fits[:1], [fit for fit in fits if fit.family in choices]
+    if said is not None and best and not best[0].missing and (not fits or fits[0].missing):
+        raise others_tensors(said, best[0], fits, found)
     able = [f for f in fits if any(x.name == to for x in f.family.layouts)]
     if able and len(able[0].missing) == len(fits[0].missing):  # else the best fit has no such layout, which is what is said then
         fits = able
@@ -106,11 +103,13 @@ def choose(
         )  # fmt: skip
     if not fits or fits[0].missing:
         refuse_unknown(checkpoint, config)
+    if not fits and said is not None and is_strange(said, known):
+        raise unknown_family(said, known, (), found, mapping)
     if not fits:
         which = f"layout `{from_}`" if from_ else "any layout"
         raise Fault(
             "unknown-layout", f"{checkpoint.path} does not look like {which} that ckptc knows",
-            notes=(f"it holds {', '.join(sorted({f.name for f in found})[:3])} ...", *([f"{said.file} says {said.key} {said.name}"] if said else [])),
+            notes=(f"it holds {', '.join(sorted({f.name for f in found})[:3])} ...", *([f"{said.file} says {said.name}"] if said else [])),
             help="name the layout with --from and the family with --family, or write a mapping and name it with --mapping",
         )  # fmt: skip
     whole = [f for f in fits if len(f.missing) == len(fits[0].missing)]

@@ -95,6 +95,11 @@ def families_of(families: Iterable[Family], said: Said | None) -> tuple[Family, 
     return tuple(family for family in theirs if _named(family, said)) or theirs  # rather than those of a like name
 
 
+def is_strange(said: Said, families: Iterable[Family]) -> bool:
+    """Whether a class of NeMo's is called as no family is, nor as the one that all decoders have: its MegatronT5Model."""
+    return said.key in (TARGET, NEMO_1) and said.value.startswith(NEMO) and not any(name in said.kind for name in (*ANY, *(_squashed(f.name) for f in families)))
+
+
 def _named(family: Family, said: Said) -> bool:
     """Whether a layout names the very value as the family's."""
     return any(said.value in identity[1] for layout in family.layouts if (identity := identity_of(family, layout)) and identity[0] == said.key)

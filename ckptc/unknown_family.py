@@ -73,6 +73,16 @@ def other_family(said: Said, family: Family, known: Sequence[Family], fits: Sequ
     return Fault("unknown-family", title, notes=(unknown, *describe(near, found)), help=help)
 
 
+def others_tensors(said: Said, best: Fit, fits: Sequence[Fit], found: Sequence[Found]) -> Fault:
+    """That the config is of one family, and all tensors have the names of `best`, which is another."""
+    values = _values(best.family, said)
+    name = f"`{best.family.name}`" + (f", which is for {values}" if values else "")
+    return Fault(
+        "other-family", f"{said.file} says {said.name}, and the tensors beside it are those of another family, {name}",
+        notes=describe(nearest_of(fits, found), found) if fits else (), help="pass the config that belongs to these tensors with --config",
+    )  # fmt: skip
+
+
 def describe(near: Near | None, found: Sequence[Found]) -> tuple[str, ...]:
     """How far the nearest family is. Nothing where no tensors are at hand."""
     if not found:

@@ -63,7 +63,7 @@ def arguments_of_run(content: Any, path: str) -> dict[str, Any]:
         out["group_query_attention"] = True
     if fields.get("ffn_hidden_size") is None and type(out.get("hidden_size")) is int:
         out["ffn_hidden_size"] = 4 * out["hidden_size"]
-    if fields.get("moe_ffn_hidden_size") is None:
+    if fields.get("num_moe_experts") is not None and fields.get("moe_ffn_hidden_size") is None:
         out["moe_ffn_hidden_size"] = out.get("ffn_hidden_size")
     if "share_embeddings_and_output_weights" in fields:
         out["untie_embeddings_and_output_weights"] = not fields["share_embeddings_and_output_weights"]

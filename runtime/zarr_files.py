@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -124,15 +125,16 @@ def _described(place: Place, file: str) -> _Array:
     path, at, nbytes = place(file)
     said: Any = None
     if nbytes <= _MOST_BYTES:
-        try:
+        with suppress(ValueError, RecursionError):
             said = json.loads(bytes(read_at(path, at, nbytes)))
-        except (ValueError, RecursionError):
-            pass
     if not isinstance(said, dict) or said.get("zarr_format") != 2:
         raise _undescribed(file, "it is not the JSON of zarr version 2")
     for key, (known, code, what) in _ONLY.items():
         if said.get(key) not in known:
             raise Fault(code, f"`{file}` says that the array {what}", notes=(f"its `{key}` is {said.get(key)!r:.200}",), help=_AGAIN)
+    dtype: Any
+    shape: Any
+    chunks: Any
     dtype, shape, chunks, order, separator = (said.get(key) for key in ("dtype", "shape", "chunks", "order", "dimension_separator"))
     if not all(isinstance(each, list) and are_extents(each) for each in (shape, chunks)) or len(shape) != len(chunks) or 0 in chunks:
         raise _undescribed(file, "its `shape` and `chunks` are not as many whole numbers")

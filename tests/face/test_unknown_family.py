@@ -237,7 +237,7 @@ def test_a_mapping_of_ones_own_says_which_model_it_is_for(tmp_path: Path) -> Non
         ckptc.plan(source, to="megatron", mapping=mapping)
     assert error.value.title == f'{mapping} has no family for model_type "cwm"'
     assert 'its family `cwm` is for model_type "llama"' in error.value.notes
-    mapping.write_text('use "llama.ckmap"\nmodel cwm extends llama { settings { hf_type = "cwm" } }\n')
+    mapping.write_text('use "llama.ckmap"\nmodel cwm extends llama {}\nlayout hf of cwm extends hf { config { is .model_type "cwm" } }\n')
     assert ckptc.plan(source, to="megatron", mapping=mapping).data.mapping == "cwm"
 
 
@@ -255,3 +255,15 @@ def test_a_class_of_nemo_2_that_no_family_is(tmp_path: Path) -> None:
     place.write_text(yaml.safe_dump({**config, "_target_": "nemo.collections.llm.gpt.model.gemma.GemmaModel"}))
     with pytest.raises(Fault, match=r"no mapping for `nemo\.collections\.llm\.gpt\.model\.gemma\.GemmaModel` yet"):
         ckptc.plan(tmp_path / "nemo2", to="hf")
+
+
+def test_a_class_of_nemo_1_whose_tensors_no_family_has(tmp_path: Path) -> None:
+    """nemo/collections/nlp/models/language_modeling/megatron_t5_model.py; MegatronGPTModel is what all decoders have."""
+    modules = "nemo.collections.nlp.models.language_modeling"
+    torch.save({"enc_dec_model.encoder_embedding.word_embeddings.weight": torch.ones(3, 2)}, tmp_path / "model_weights.ckpt")
+    for target, code in ((f"{modules}.megatron_t5_model.MegatronT5Model", "unknown-family"), (f"{modules}.megatron_gpt_model.MegatronGPTModel", "unknown-layout")):
+        (tmp_path / "model_config.yaml").write_text(yaml.safe_dump({"target": target, "num_layers": 2}))
+        with pytest.raises(Fault) as error:
+            ckptc.plan(tmp_path, to="hf")
+        assert error.value.code == code
+        assert target in f"{error.value.title} {error.value.notes}"
