@@ -62,8 +62,9 @@ def identity_of(family: Family, layout: FlatLayout) -> Identity | None:
     """The key by which this layout's config says which model it is, and its values that are the family's; None where a
     config of any model is read. So says the config's `is`."""
     block = config_of(layout)
+    asked = (MODEL_TYPE, TARGET) if layout.name in family.own else (MODEL_TYPE,)  # an inherited class is the other model's
     for item in block.items if block is not None else ():
-        if isinstance(item, tree.Identity) and item.key.dotted in (MODEL_TYPE, TARGET):
+        if isinstance(item, tree.Identity) and item.key.dotted in asked:
             return item.key.dotted, frozenset(str(value.value) for value in item.values if isinstance(value, Literal))
     return None
 
@@ -77,9 +78,9 @@ def reads(family: Family, said: Said) -> bool | None:
     if said.key == ARCHITECTURES:
         return said.kind in map(_squashed, types) if types else _reads_any(family, said)
     if said.key == TARGET and said.value.startswith(NEMO):
-        if all(key != TARGET for key, _ in known):
-            return None
-        return said.kind in ANY or _named(family, said) or (said.kind != "" and any(_squashed(each).startswith(said.kind) for each in types))
+        if said.kind in ANY or _named(family, said) or (said.kind != "" and any(_squashed(each).startswith(said.kind) for each in types)):
+            return True
+        return False if any(key == TARGET for key, _ in known) else None
     return None
 
 

@@ -224,7 +224,7 @@ def test_layers_that_differ_are_not_stacked_nor_cut(tmp_path: Path, settings: di
 @pytest.mark.parametrize(
     ("config", "said"),
     [
-        ({"quantization_config": {"quant_method": "fp8"}}, "quant_method"),
+        ({"quantization_config": {"quant_method": "fp8"}}, "FP8"),
         ({"attention_bias": True}, "attention_bias"), ({"rope_interleave": False}, "rope_interleave"),
         ({"num_key_value_heads": 1}, "share keys and values"), ({"model_type": "llama"}, "another family, `deepseek`"),
     ],
