@@ -30,16 +30,20 @@ from .runtime.megatron_file import ARGS
 from .runtime.nemo_archive import CONFIG, unwrap
 from .runtime.run_arguments import place_of_arguments, said_order
 from .runtime.stacked import DISTRIBUTED
+from .wrapped_names import without_wrappers
 
 _Choice: TypeAlias = tuple[Family, FlatLayout, FlatLayout | None, Path | None]
 
 
 def with_indices(checkpoint: Checkpoint, mapping: str | Path | None) -> Checkpoint:
-    """The checkpoint with the parts of stacked tensors as tensors, where a layout has names for them."""
+    """The checkpoint with the parts of stacked tensors as tensors, where a layout has names for them, and without names of
+    wrappers, where no layout has these."""
+    known = library.families(mapping)
     if checkpoint.format not in DISTRIBUTED:
-        return checkpoint
-    layouts = (layout for family in library.families(mapping) for layout in family.layouts)
+        return without_wrappers(checkpoint, known)
+    layouts = (layout for family in known for layout in family.layouts)
     patterns = dict.fromkeys(format_of(p) for layout in layouts for flat in layout.rules for p in flat.rule.names)
+    checkpoint = without_wrappers(checkpoint, known, patterns)
     return replace(checkpoint, entries=by_index(checkpoint.entries, patterns))
 
 
