@@ -38,6 +38,7 @@ from .settings import of_layout, of_model
 from .stage_text import Said
 from .stages_asked import stages_of_layout, stages_of_run
 from .unknown_family import other_family, others_tensors, unknown_family
+from .wrapped_names import without_wrappers
 
 SAID = {"unmet-requirement", "other-family", "unsupported-setting", "unknown-value"}  # what a config says against a family
 _Choice: TypeAlias = tuple[Family, FlatLayout, FlatLayout | None, Path | None]
@@ -45,11 +46,14 @@ _Rated: TypeAlias = tuple[tuple[bool, int, int], _Choice, Sizes]
 
 
 def with_indices(checkpoint: Checkpoint, mapping: str | Path | None) -> Checkpoint:
-    """The checkpoint with the parts of stacked tensors as tensors, where a layout has names for them."""
+    """The checkpoint with the parts of stacked tensors as tensors, where a layout has names for them, and without names of
+    wrappers, where no layout has these."""
+    known = library.families(mapping)
     if checkpoint.format not in DISTRIBUTED:
-        return checkpoint
-    layouts = (layout for family in library.families(mapping) for layout in family.layouts)
+        return without_wrappers(checkpoint, known)
+    layouts = (layout for family in known for layout in family.layouts)
     patterns = dict.fromkeys(format_of(p) for layout in layouts for flat in layout.rules for p in flat.rule.names)
+    checkpoint = without_wrappers(checkpoint, known, patterns)
     return replace(checkpoint, entries=by_index(checkpoint.entries, patterns))
 
 

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     import torch
 
 
+_MIXED = "the index and the files are of two checkpoints: download or copy both again, or remove the index to take the files as they are"
 # What is said of files that are not what they are called.
 _UNREADABLE = ("bad-safetensors", "bad-torch-zip", "truncated-file", "bad-metadata", "bad-pickle", "unsafe-pickle")
 
@@ -260,10 +261,10 @@ def _compare(path: str, file: str, expected: frozenset[str], held: list[Entry]) 
     absent, unlisted = sorted(expected - names), sorted(names - expected)
     if absent:
         title = f"the index of `{path}` places `{absent[0]}` in `{file}`, which does not have it"
-        raise Fault("index-mismatch", title, notes=tuple(absent[1:6]))
+        raise Fault("index-mismatch", title, notes=tuple(absent[1:6]), help=_MIXED)
     if unlisted:
         title = f"`{file}` of `{path}` has `{unlisted[0]}`, which the index does not place there"
-        raise Fault("index-mismatch", title, notes=tuple(unlisted[1:6]))
+        raise Fault("index-mismatch", title, notes=tuple(unlisted[1:6]), help=_MIXED)
 
 
 def _refuse_twice(path: str, entries: list[Entry]) -> None:

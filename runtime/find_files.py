@@ -72,7 +72,12 @@ def find(path: str) -> Found:
         files = weights_of(path, archive.members)
         if not files:
             refuse_names(path, archive.members)
-            raise Fault("no-checkpoint", f"`{path}` holds no `model_weights.ckpt`", notes=few_names(archive.members))
+            inner = {name.partition("/")[0] for name in archive.members if "/" in name}
+            packed = len(inner) == 1 and f"{min(inner)}/{CONFIG}" in archive.members
+            raise Fault(
+                "no-checkpoint", f"`{path}` holds no `model_weights.ckpt`", notes=few_names(archive.members),
+                help=f"its members lie in a folder `{min(inner)}`: unpack it, and name that folder" if packed else "",
+            )  # fmt: skip
         return Found(path, "nemo", files, flat=False, archive=archive)
     folder, name = os.path.split(path)
     refuse_names(path, [name], PARTS)

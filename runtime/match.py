@@ -209,7 +209,7 @@ def _missing_files(
     raise Fault(
         "missing-file",
         f"{path} lacks {count(len(missing), 'file')} of layout `{side.layout}`" + (f" with {said}" if said else ""),
-        notes=few(missing) + ((f"the files that are there fit {fits}",) if fits else ()),
+        notes=few(missing) + ((f"the files that are there fit {fits}",) if fits else ("there are " + ", ".join(sorted(files.there)[:SHOWN]),)),
         help=f"use {fits}" if fits and _differ(fits, side) else "check that every file is there",
     )
 

@@ -100,4 +100,4 @@ def _unique(file: str, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _bad(file: str, reason: str) -> Fault:
-    return Fault("bad-safetensors", f"`{file}` is not a whole safetensors file: {reason}")
+    return Fault("bad-safetensors", f"`{file}` is not a whole safetensors file: {reason}", help="download or copy it again")

@@ -27,8 +27,8 @@ from .window import ITEM_BYTES, Entry, Tile, Window, are_extents, is_text, row_m
 
 METADATA, BLOBS = ".metadata", ".distcp"
 COMMON, COMMON_ENTRY = "common.pt", "common_state/shard_0_1"
-# Of a training run, not of the model. Where several optimizers are chained, as for experts, each has a prefix.
-_NOT_WEIGHTS = re.compile(r"(chained_\d+\.)*optimizer\.|rng_state|rerun_state_machine_state|common_state")
+# Of a training run, not of the model. Where several optimizers are chained, as for experts, each has a prefix; `optim` is what torch's own examples of distributed checkpoints call theirs.
+_NOT_WEIGHTS = re.compile(r"(chained_\d+\.)*optimizer\.|optim\.|rng_state|rerun_state_machine_state|common_state")
 _MAKES = 8  # blobs of one size that are kept to compare with: tensors of one shape, laid out in several ways
 _HEAD_BYTES = 1 << 16  # what of a blob is compared at most
 Place: TypeAlias = Callable[[str], tuple[str, int, int]]  # a file's name: the path, the first byte and how many

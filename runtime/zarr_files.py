@@ -132,11 +132,9 @@ def _described(place: Place, file: str) -> _Array:
     for key, (known, code, what) in _ONLY.items():
         if said.get(key) not in known:
             raise Fault(code, f"`{file}` says that the array {what}", notes=(f"its `{key}` is {said.get(key)!r:.200}",), help=_AGAIN)
-    dtype: Any
-    shape: Any
-    chunks: Any
-    dtype, shape, chunks, order, separator = (said.get(key) for key in ("dtype", "shape", "chunks", "order", "dimension_separator"))
-    if not all(isinstance(each, list) and are_extents(each) for each in (shape, chunks)) or len(shape) != len(chunks) or 0 in chunks:
+    dtype, order, separator = (said.get(key) for key in ("dtype", "order", "dimension_separator"))
+    shape, chunks = _extents(said.get("shape")), _extents(said.get("chunks"))
+    if shape is None or chunks is None or len(shape) != len(chunks) or 0 in chunks:
         raise _undescribed(file, "its `shape` and `chunks` are not as many whole numbers")
     if order not in ("C", "F", None) or separator not in (".", "/", None):
         raise _undescribed(file, "its `order` or `dimension_separator` is none of zarr's")
@@ -144,8 +142,12 @@ def _described(place: Place, file: str) -> _Array:
         raise Fault("big-endian", f"`{file}` has dtype {dtype!r:.40}: its numbers are not in a little-endian machine's order", help=_AGAIN)
     if not isinstance(dtype, str) or dtype not in _DTYPES:
         raise Fault("unknown-dtype", f"`{file}` has dtype {dtype!r:.200}, which is not known here", notes=("known: " + ", ".join(_DTYPES),))
-    strides = row_major(tuple(chunks)) if order != "F" else row_major(tuple(reversed(chunks)))[::-1]
-    return _Array(_DTYPES[dtype], tuple(shape), tuple(chunks), strides, separator or ".", said.get("fill_value"))
+    strides = row_major(chunks) if order != "F" else row_major(chunks[::-1])[::-1]
+    return _Array(_DTYPES[dtype], shape, chunks, strides, separator or ".", said.get("fill_value"))
+
+
+def _extents(value: Any) -> tuple[int, ...] | None:
+    return tuple(value) if isinstance(value, list) and are_extents(value) else None
 
 
 def _undescribed(file: str, why: str) -> Fault:

@@ -113,7 +113,7 @@ def test_inert_values_may_stand_beside_a_wrapper(beside: Any, tmp_path: Path) ->
 
 def test_state_that_is_kept_whole_is_refused_by_name_where_it_would_be_lost(tmp_path: Path) -> None:
     torch.save({"exp_avg": VALUE, "args": argparse.Namespace(a=1)}, tmp_path / "x.pt")
-    with pytest.raises(Fault, match="odd-value.*`args`"):
+    with pytest.raises(Fault, match=r"odd-value.*`args`"):
         read_tree(str(tmp_path / "x.pt"), "x.pt")
 
 
