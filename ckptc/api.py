@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from . import library
 from .arguments import at_least_one, check_dtype, parse_size, stage_lists
+from .ask import ask_what_differs
 from .choose import as_source, choose, config_layout, found_in, route, said_by_files, sizes_of, with_indices
-from .compiler.detect import fit_source
+from .compiler.detect import also_fitting, fit_source
 from .compiler.explain import describe, explain
-from .compiler.pipeline import compile_sides
-from .compiler.resolve import Side, resolve
+from .compiler.pipeline import Compiled, compile_sides
+from .compiler.resolve import Side, differs, resolve
 from .compiler.sizes import Scalar
 from .dsl.nearest import nearest
 from .hub import open_source
@@ -209,12 +210,21 @@ def plan(
     sizes = sizes_of(family_, keys_layout, config_path, model, found, layout)
     source = fit_source(family_, layout, sizes, found, sources)
     owned = stage_lists(stages, family_.layout(to))
-    if to == source.layout:
-        targets, owned = as_source(source, layout, targets, owned)
-    target = resolve(family_, to, sizes, targets, stages=owned, format=format, makes=to != source.layout)
+
+    def target_of(source: Side) -> Side:
+        kept = as_source(source, layout, targets, owned) if to == source.layout else (targets, owned)
+        anew = differs(family_.layout(to), kept[0], source)
+        return resolve(family_, to, sizes, kept[0], stages=kept[1], format=format, makes=to != source.layout, written=anew)
+
+    def again(source: Side) -> Compiled:
+        return compile_sides(source, target_of(source), found=found)
+
+    target = target_of(source)
     side = side_files(checkpoint, source, target, family_, keys_layout, config_path, dtype, wanted)
     compiled = compile_sides(source, target, found=found, compare_all=compare_all, dtype=dtype, files=side.texts)
-    extra, notes = side.carried, (*checkpoint.notes, *side.notes)
+    if differs(family_.layout(to), {**target.ranks, **target.params}, source):  # else nothing moves, if the copies are as declared
+        ask_what_differs(compiled, also_fitting(family_, layout, sizes, found, sources, source), again)
+    extra, notes = side.carried, (*checkpoint.notes, *side.notes, *target.notes)
     asked = str(src) if revision is None and not isinstance(src, Checkpoint) else None
     if not optimizer:
         return Plan(compiled.plan, checkpoint, extra, asked, notes=(*notes, *_left_out(checkpoint, target, dp)))
@@ -261,10 +271,11 @@ def compile(
     keys_layout = config_layout(family_, left, right, config)
     sizes = sizes_of(family_, keys_layout, Path(config) if config else None, model, None, left)
     source = resolve(family_, from_, sizes, sources)
-    target = resolve(family_, to, sizes, targets, stages=stage_lists(stages, family_.layout(to)), format=format, makes=to != from_)
+    written = differs(right, targets, source)
+    target = resolve(family_, to, sizes, targets, stages=stage_lists(stages, right), format=format, makes=to != from_, written=written)
     place = Path(config) if config else None
     side = target_side(target, family_, keys_layout, place, dtype, wanted)
-    return Plan(compile_sides(source, target, dtype=dtype, files=side.texts).plan, notes=side.notes)
+    return Plan(compile_sides(source, target, dtype=dtype, files=side.texts).plan, notes=(*side.notes, *target.notes))
 
 
 def convert(src: str | Path, dst: str | Path, *, to: str, **options: Any) -> Report:

@@ -15,6 +15,7 @@ MODES = ("convert_from_full_state", "convert_to_full_state", "convert_from_xser"
 YES_OR_NO = ("qkv_linear", "fuse_qkv", "coalesce_qkv", "pad_attn_heads", "load_xser", "save_xser")
 DEGREES = ("tp_size", "pp_size", "ep_size", "virtual_pp_size", "kv_size_multiplier")
 # The kinds of fault by which files of the script's own trn2 order are told when they are read in the module's.
+NOT_TOLD = ("not-told",)
 IN_OWN_ORDER = ("copies-differ", "unmet-requirement")
 
 
@@ -229,13 +230,16 @@ def _backward(args: Namespace, source: str, common: list[str], keys: Mapping[str
     _say_order(args, keys, "--from-set", notes)
     megatron = args.model_style == "megatron"
 
-    def native(hw: str) -> tuple[str, ...]:
+    def native(hw: str, order: Sequence[str] = ()) -> tuple[str, ...]:
         out = ["convert", source, args.output_dir, "--from", _layout(args), "--to", "hf", *_degrees(args)]
         if args.qkv_linear and not megatron:
             out += _settings("--from-set", _heads(args, hw, keys, [])[1:])
+        out += _settings("--from-set", order)
         out += _settings("--from-set", _rounding(args, keys))
         return (*out, *common, "--format", "bin", "--single-file", "checkpoint.pt", "--merge")
 
+    if megatron:  # where the rows' order makes a difference and nothing tells it, it is the module's
+        return Work(native(args.hw_backend), tuple(notes), NOT_TOLD, Work(native(args.hw_backend, ["qkv_order=heads"])))
     return _in_either_order(args, native, notes)
 
 

@@ -128,6 +128,25 @@ def fit_source(
     raise error
 
 
+def also_fitting(
+    family: Family, layout: FlatLayout, sizes: Sizes, found: Sequence[Found], given: Mapping[str, Scalar], side: Side
+) -> Iterator[tuple[str, Side]]:
+    """Other values of `asked` parameters that are not `given` and under which names and shapes are as found, too: the
+    parameter, and the layout resolved with that value."""
+    seen = _shapes(found)
+    stages = side.stages.owned if side.stages is not None else None
+    for param in layout.params:
+        for choice in param.choices if param.asked and param.name not in given else ():
+            if choice == side.params[param.name]:
+                continue
+            try:
+                other = resolve(family, layout.name, sizes, {**side.ranks, **side.params, param.name: choice}, stages=stages, format=side.format)
+                if _disagreements(other, lower(other), seen) == 0:
+                    yield param.name, other
+            except MappingError:
+                continue
+
+
 def _fills(layout: FlatLayout) -> Iterator[str]:
     """How the layout fills up what it pads: names and shapes tell nothing of it."""
     for index in [*(x.value for x in layout.items if isinstance(x, Let)), *(d for flat in layout.rules for d in flat.rule.dims)]:

@@ -17,6 +17,7 @@ from ..dsl.tree import (
     Index,
     Let,
     Literal,
+    Note,
     Omit,
     Param,
     Pattern,
@@ -33,7 +34,7 @@ from .lets import check_lets
 from .link import Family, FlatLayout
 from .match import tensors_of
 from .refine import Part, refined_parts
-from .scope import Scope, evaluate, fault, holds, number_of, shown, whole_value
+from .scope import WRITTEN, Scope, evaluate, fault, holds, number_of, shown, whole_value
 from .sizes import Scalar, Sizes, Tensor, check_requirement, reads_keys
 from .stages import MOST, StageList, split_stages
 from .where import Picked, both, empty, pick
@@ -91,6 +92,7 @@ class Side:
     made: tuple[MadeTensor, ...] = ()  # tensors that the source lacks, and how they are calculated
     state: State | None = None  # where an optimizer's state is
     read_only: bool = False
+    notes: tuple[str, ...] = ()  # what there is to say where it is written
 
     @property
     def turns(self) -> dict[str, int]:
@@ -108,11 +110,13 @@ def resolve(
     stages: tuple[tuple[int, ...], ...] | None = None,
     format: str | None = None,
     makes: bool = False,
+    written: bool = False,
 ) -> Side:
     """Settle a layout's parameters, guards and stages. `stages` are explicit layer lists per pipeline stage.
 
     `makes`: the side is the target of another layout, and makes what the source lacks where rules say how. Within a
-    layout nothing is made: what a source leaves out stays out.
+    layout nothing is made: what a source leaves out stays out. `written`: the side is a target that is not just as its
+    source is (see `differs`), so that some module must be able to read it.
     """
     layout = family.layout(layout_name)
     params = bind_params(layout, given)
@@ -128,9 +132,10 @@ def resolve(
     made = tuple(_made(layout, sizes, scope, family)) if makes else ()
     kept = {n: t for n, t in sizes.tensors.items() if n not in omitted} | {m.tensor.name: m.tensor for m in made}
     sizes = replace(sizes, tensors=kept, absent=(sizes.absent | {*omitted}) - {m.tensor.name for m in made})
+    asking = replace(scope, names={WRITTEN: written} | scope.names)
     for item in items:
         if isinstance(item, Require) and not reads_keys(item.test):
-            check_requirement(item, scope)
+            check_requirement(item, asking)
     parts = refined_parts((*family.model.refinements, *(x for x in items if isinstance(x, Refine))), sizes, scope)
     scope.names.update({n: p.extent for n, p in parts.items()})
     lets: dict[str, Index] = {}
@@ -171,7 +176,13 @@ def resolve(
         made,
         next((x for x in reversed(items) if isinstance(x, State) and holds(x.when, scope)), None),
         containers.read_only,
+        tuple(x.text for x in items if written and isinstance(x, Note) and holds(x.when, asking)),
     )
+
+
+def differs(layout: FlatLayout, given: Mapping[str, Scalar], source: Side) -> bool:
+    """Whether a target is another than the source: of another layout, or with other degrees or parameters."""
+    return layout.name != source.layout or bind_params(layout, given) != {**source.ranks, **source.params}
 
 
 def bind_params(layout: FlatLayout, given: Mapping[str, Scalar]) -> dict[str, Scalar]:

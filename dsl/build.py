@@ -149,15 +149,21 @@ class Build(BuildExpressions):
 
     def rank_param(self, at: Place, parts: list[Any]) -> tree.Param:
         shared, name, default = parts
-        return tree.Param(str(name), default, True, (), shared is not None, self.span(at))
+        return tree.Param(str(name), default, True, (), shared is not None, span=self.span(at))
 
     def shared(self, at: Place, parts: list[Any]) -> bool:
         return True
 
     def choice_param(self, at: Place, parts: list[Any]) -> tree.Param:
-        name, *choices = parts
+        asked, name, *choices = parts
         default = tree.Ref(str(choices[0]), self.span(choices[0]))
-        return tree.Param(str(name), default, False, tuple(map(str, choices)), span=self.span(at))
+        return tree.Param(str(name), default, False, tuple(map(str, choices)), asked=asked is not None, span=self.span(at))
+
+    def asked(self, at: Place, parts: list[Any]) -> bool:
+        return True
+
+    def note(self, at: Place, parts: list[Any]) -> tree.Note:
+        return tree.Note(self.text(parts[0]), parts[1], self.span(at))
 
     def files(self, at: Place, parts: list[Any]) -> tree.Files:
         return tree.Files(parts[0], parts[1], self.span(at))

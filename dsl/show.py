@@ -23,6 +23,7 @@ Node: TypeAlias = (
     | tree.Prefix
     | tree.Text
     | tree.Omit
+    | tree.Note
     | tree.Formats
     | tree.Carry
     | tree.Stages
@@ -104,8 +105,10 @@ def show(node: Node) -> str:
             return f"require {show(test)} else {quote(message)}" + (f", {quote(help)}" if help else "") + _when(when)
         case tree.Setting(name, value):
             return f"{name} = {show(value)}"
-        case tree.Param(name, default, rank_param, choices, shared):
-            head = "shared " * shared + "rank " * rank_param
+        case tree.Note(text, when):
+            return f"note {quote(text)}" + _when(when)
+        case tree.Param(name, default, rank_param, choices, shared, asked):
+            head = "asked " * asked + "shared " * shared + "rank " * rank_param
             return f"{head}{name} = " + (" | ".join(choices) or show(default))
         case tree.Rename(label, tensor):
             return f"{label}: {tensor}"

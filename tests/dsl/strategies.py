@@ -122,11 +122,11 @@ models = st.builds(
 )
 
 
-def _choices(name: str, choices: tuple[str, ...]) -> tree.Param:
-    return tree.Param(name, tree.Ref(choices[0]), False, choices)
+def _choices(name: str, choices: tuple[str, ...], asked: bool) -> tree.Param:
+    return tree.Param(name, tree.Ref(choices[0]), False, choices, asked=asked)
 
 
-params = st.builds(tree.Param, names, exprs, st.booleans()) | st.builds(tree.Param, names, exprs, st.just(True), st.just(()), st.booleans()) | st.builds(_choices, names, _tuple(names, 2))
+params = st.builds(tree.Param, names, exprs, st.booleans()) | st.builds(tree.Param, names, exprs, st.just(True), st.just(()), st.booleans()) | st.builds(_choices, names, _tuple(names, 2), st.booleans())
 elementwise = st.builds(tree.Elementwise, st.sampled_from("+-*"), exprs)
 rules = st.builds(
     tree.Rule,
@@ -154,6 +154,7 @@ items = st.one_of(
     st.builds(tree.Files, _tuple(patterns, 1, 2), opt(exprs)),
     st.builds(tree.Omit, _tuple(names, 1), opt(exprs)),
     st.builds(tree.Text, strings, strings, opt(exprs)),
+    st.builds(tree.Note, strings, opt(exprs)),
     st.builds(tree.Formats, _tuple(names, 1), st.booleans()),
     st.builds(tree.Config, strings, _tuple(settings), opt(strings), st.booleans()),
     st.builds(tree.Carry, _tuple(strings, 1)),

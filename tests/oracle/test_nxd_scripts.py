@@ -77,11 +77,14 @@ SAME_AS = {
 # The script fails going forward; what comes out is tested where the reason is.
 FORWARD = [
     "a3_mha_hf_tp2pp2_doc_qkv_linear_False_string__fwd", "a6_mha_hf_qkvlinear_tp2pp2_trn1__fwd", "b2_gqa16x4_hf_tp2pp1m1_trn1__fwd",
-    "b_gqa_hf_tp1pp1m1_trn1__fwd", "h6_qbias_qkvlinear__fwd", "r3_gqa_coalesce__fwd", "r4_no_config",
+    "b_gqa_hf_tp1pp1m1_trn1__fwd", "h6_qbias_qkvlinear__fwd", "r4_no_config",
 ]  # fmt: skip
 REFUSED = {
     "b_gqa_hf_tp2pp1m2_trn1__back": "wrong-shape",  # the files have lost query heads
     "b_gqa_hf_tp4pp1m4_trn1__back": "wrong-shape",
+    "b_gqa_hf_tp4pp1m1_trn2__fwd": "unmet-requirement",
+    "b_gqa_hf_tp8pp1m1_trn2__fwd": "unmet-requirement",
+    "r3_gqa_coalesce__fwd": "unmet-requirement",  # no module joins them where query heads share key/value heads
     "b_gqa_hf_tp4pp1m1_trn1__fwd": "unmet-requirement",  # a part of a key/value head on a rank
     "b_gqa_hf_tp8pp1m1_trn1__fwd": "unmet-requirement",
     "b_gqa_hf_tp8pp1m2_trn1__fwd": "unmet-requirement",
