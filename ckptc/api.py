@@ -28,6 +28,7 @@ from .runtime.plan_file import load_plan as read_plan_file
 from .runtime.plan_file import save_plan
 from .runtime.window import SideFile
 from .side_files import side_files, target_side
+from .vocabulary import say_padding_stays
 
 if TYPE_CHECKING:
     import torch
@@ -224,7 +225,8 @@ def plan(
     compiled = compile_sides(source, target, found=found, compare_all=compare_all, dtype=dtype, files=side.texts)
     if differs(family_.layout(to), {**target.ranks, **target.params}, source):  # else nothing moves, if the copies are as declared
         ask_what_differs(compiled, also_fitting(family_, layout, sizes, found, sources, source), again)
-    extra, notes = side.carried, (*checkpoint.notes, *side.notes, *target.notes)
+    padding = say_padding_stays(source, target, side.carried)
+    extra, notes = side.carried, (*checkpoint.notes, *side.notes, *target.notes, *padding)
     asked = str(src) if revision is None and not isinstance(src, Checkpoint) else None
     if not optimizer:
         return Plan(compiled.plan, checkpoint, extra, asked, notes=(*notes, *_left_out(checkpoint, target, dp)))
