@@ -7,6 +7,7 @@ values under which names and shapes are all as found. Nothing is guessed from a 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import combinations, islice, product
 from math import prod
@@ -122,37 +123,30 @@ def fit_source(
             return side
         if best is None or wrong < best[0]:
             best = (wrong, side)
+    for param in (p for p in layout.params if p.name in given and not p.rank):
+        rest = {name: value for name, value in fixed.items() if name != param.name}
+        for values in islice(_combinations([param, *free], rest, {}), MOST_TRIES // 8):
+            with suppress(MappingError):
+                side = resolve(family, layout.name, sizes, rest | values, stages=stages, format=format)
+                if _disagreements(side, lower(side), seen) == 0:
+                    break
+        else:
+            continue
+        raise _disagreeing(layout, param.name, side.params[param.name], given[param.name])
     if best is not None:
-        _refuse_given(family, layout, sizes, found, given, fixed, free, best[1])
         return best[1]  # binding reports what does not fit, against the nearest settings
     assert error is not None
     raise error
 
 
-def _refuse_given(
-    family: Family, layout: FlatLayout, sizes: Sizes, found: Sequence[Found], given: Mapping[str, Scalar], fixed: Mapping[str, Scalar],
-    free: list[Param], side: Side,
-) -> None:  # fmt: skip
-    """Raise `MappingError` where names and shapes are as found under another value of one parameter that was given."""
-    seen = _shapes(found)
-    stages = side.stages.owned if side.stages is not None else None
-    for param in (p for p in layout.params if p.name in given and not p.rank):
-        rest = {name: value for name, value in fixed.items() if name != param.name}
-        for values in islice(_combinations([param, *free], rest, {}), MOST_TRIES // 8):
-            try:
-                other = resolve(family, layout.name, sizes, rest | values, stages=stages, format=side.format)
-                fits = _disagreements(other, lower(other), seen) == 0
-            except MappingError:
-                continue
-            if fits:
-                value, said = other.params[param.name], given[param.name]
-                raise MappingError(
-                    Diagnostic(
-                        "setting-disagrees", f"the files are of {param.name} = {value}, not {said}",
-                        notes=(f"with {param.name} = {value} all names and shapes are as layout `{layout.name}` says",),
-                        help=f"use {value} for {param.name}, or leave it out: names and shapes tell it",
-                    )
-                )  # fmt: skip
+def _disagreeing(layout: FlatLayout, name: str, value: Scalar, said: Scalar) -> MappingError:
+    return MappingError(
+        Diagnostic(
+            "setting-disagrees", f"the files are of {name} = {value}, not {said}",
+            notes=(f"with {name} = {value} all names and shapes are as layout `{layout.name}` says",),
+            help=f"use {value} for {name}, or leave it out: names and shapes tell it",
+        )
+    )  # fmt: skip
 
 
 def also_fitting(
