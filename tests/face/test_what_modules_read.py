@@ -135,7 +135,7 @@ def test_whose_order_heads_have_is_asked_and_the_answer_gives_all_back(hw: str, 
     assert question.code == "not-told"
     assert all(f"--from-set hw={value}" in question.help for value in ("trn1", "trn2", "trn2_converter"))
     ckptc.plan(out, to="hf", config=shared / "config.json", source_settings={"hw": hw}).run(tmp_path / "again")
-    before, after = (dict((t.name, t.read()) for t in ckptc.open(place)) for place in (shared, tmp_path / "again"))
+    before, after = ({t.name: t.read() for t in ckptc.open(place)} for place in (shared, tmp_path / "again"))
     assert all(torch.equal(after[name], before[name]) for name in before)
 
 
