@@ -217,10 +217,12 @@ def plan(
         anew = differs(family_.layout(to), kept[0], source)
         return resolve(family_, to, sizes, kept[0], stages=kept[1], format=format, makes=to != source.layout, written=anew)
 
-    def again(source: Side) -> Compiled:
-        return compile_sides(source, target_of(source), found=found)
-
     target = target_of(source)
+
+    def again(source: Side) -> Iterator[Compiled]:
+        for each in (target, target_of(source)) if to == source.layout else (target,):
+            yield compile_sides(source, each, found=found)
+
     side = side_files(checkpoint, source, target, family_, keys_layout, config_path, dtype, wanted)
     compiled = compile_sides(source, target, found=found, compare_all=compare_all, dtype=dtype, files=side.texts)
     if differs(family_.layout(to), {**target.ranks, **target.params}, source):  # else nothing moves, if the copies are as declared

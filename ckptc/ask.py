@@ -11,14 +11,15 @@ from .dsl.diagnostic import Diagnostic, MappingError
 from .runtime.plan import Coords, Over, Plan, Step
 
 
-def ask_what_differs(compiled: Compiled, others: Iterable[tuple[str, Side]], again: Callable[[Side], Compiled]) -> None:
+def ask_what_differs(compiled: Compiled, others: Iterable[tuple[str, Side]], again: Callable[[Side], Iterable[Compiled]]) -> None:
     """Raise `MappingError` where the source fits other values of a parameter as well, and the bytes that are written
-    would be others. `others` are the parameters and the source with each other value; `again` compiles for one."""
+    would be others. `others` are the parameters and the source with each other value; `again` compiles for one, to the same
+    target and to that which it would have: if either is the same, the value makes no difference."""
     source, moves = compiled.source, _moves(compiled.plan)
     fitting: dict[str, list[str]] = {}
     for name, other in others:
         try:
-            differ = _moves(again(other).plan) != moves
+            differ = all(_moves(each.plan) != moves for each in again(other))
         except MappingError:
             continue  # nothing can be written of it
         if differ:
