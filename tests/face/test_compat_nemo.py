@@ -373,6 +373,16 @@ def test_llama_back_to_huggingface(here, ckptc):
     assert all(torch.equal(there[name], here[name].bfloat16()) for name in here)
 
 
+def test_llama_back_to_huggingface_is_cast_to_the_configs_precision(here, ckptc):
+    """`precision = model.cfg.precision` without --precision (NeMo convert_llama_nemo_to_hf.py:132-142)."""
+    write_nemo(Path("two.nemo"), nemo(here, tp=2))
+    done = ckptc("compat", "convert_llama_nemo_to_hf", "--input_name_or_path", "two.nemo", "--output_path", "weights.bin", "--hf_input_path", "HF")
+    assert done.code == 0, done.err
+    assert "tensors are cast to bfloat16, as the script does without --precision: the config's precision is bf16" in done.err
+    there = torch.load("weights.bin", weights_only=True)
+    assert all(torch.equal(there[name], here[name].bfloat16()) for name in here)
+
+
 def test_the_tokenizer_goes_along_to_huggingface(here, ckptc):
     """The archive's own, or one that is named; settings that are there stay."""
     words = "--input_name_or_path source.nemo --output_path out/weights.bin --hf_input_path HF --hf_output_path whole --hf_output_tokenizer whole/tokenizer"

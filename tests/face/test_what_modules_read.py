@@ -20,12 +20,12 @@ from ckptc.runtime.fault import Fault
 HIDDEN, HEADS, FFN, VOCAB, LAYERS = 48, 8, 72, 104, 2
 
 
-def llama(folder: Path, groups: int, dim: int = HIDDEN // HEADS, **more: object) -> Path:
+def llama(folder: Path, groups: int, dim: int = HIDDEN // HEADS, vocab: int = VOCAB, **more: object) -> Path:
     """A made Llama checkpoint; sizes pairwise distinct."""
     def rows(*shape: int) -> torch.Tensor:
         return torch.rand(*shape, generator=torch.Generator().manual_seed(sum(shape)))
 
-    tensors = {"model.embed_tokens.weight": rows(VOCAB, HIDDEN), "model.norm.weight": rows(HIDDEN), "lm_head.weight": rows(VOCAB, HIDDEN)}
+    tensors = {"model.embed_tokens.weight": rows(vocab, HIDDEN), "model.norm.weight": rows(HIDDEN), "lm_head.weight": rows(vocab, HIDDEN)}
     for layer in range(LAYERS):
         attention, mlp = f"model.layers.{layer}.self_attn.", f"model.layers.{layer}.mlp."
         tensors |= {
@@ -38,7 +38,7 @@ def llama(folder: Path, groups: int, dim: int = HIDDEN // HEADS, **more: object)
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     config = {
         "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": HIDDEN, "num_hidden_layers": LAYERS, "num_attention_heads": HEADS,
-        "num_key_value_heads": groups, "intermediate_size": FFN, "vocab_size": VOCAB, "tie_word_embeddings": False, "torch_dtype": "float32", **more,
+        "num_key_value_heads": groups, "intermediate_size": FFN, "vocab_size": vocab, "tie_word_embeddings": False, "torch_dtype": "float32", **more,
     }  # fmt: skip
     (folder / "config.json").write_text(json.dumps(config))
     return folder
@@ -212,3 +212,20 @@ def test_shared_experts_need_no_gate(tmp_path: Path) -> None:
     assert not [name for name in stored if "gate_weight" in name]
     with pytest.raises((MappingError, Fault)):  # no family of HuggingFace's here has them so
         ckptc.plan(tmp_path / "run", to="hf")
+
+
+# --- padding rows ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("tokens", "said"), [(None, "how many tokens there are is not known"), (130, "tokenizer.json has 130 tokens (--set vocab=130 drops the rows above)")])
+def test_padding_rows_that_stay_are_said(tokens: int | None, said: str, tmp_path: Path) -> None:
+    """130 tokens are 132 rows on two ranks of a multiple of 2, and NeMo makes 130 of them on one."""
+    source = llama(tmp_path / "hf", groups=4, vocab=130)
+    if tokens is not None:
+        words = {"model": {"type": "BPE", "vocab": {f"t{i}": i for i in range(tokens)}}, "added_tokens": []}
+        (source / "tokenizer.json").write_text(json.dumps(words))
+    ckptc.plan(source, to="nemo", tp=2).run(tmp_path / "two")
+    plan = ckptc.plan(tmp_path / "two", to="nemo", tp=1)
+    assert [note for note in plan.notes if "all 132 rows of the vocabulary are kept" in note and said in note]
+    assert ckptc.plan(tmp_path / "two", to="nemo", tp=4).notes == ()  # 132 rows or 136, whatever the tokens are
+    assert ckptc.plan(tmp_path / "two", to="nemo", tp=1, vocab=130).notes == ()
