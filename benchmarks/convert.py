@@ -82,7 +82,7 @@ def to_nxdt(root: Path, layers: int) -> Commands:
     plain = [sys.executable, str(HERE / "plain_torch.py")]
     numbers = [str(n) for n in (TP, PP, KV_MULTIPLIER, layers)]
     there = ["--to", "nxdt", "--tp", str(TP), "--pp", str(PP), "--set", f"kv_multiplier={KV_MULTIPLIER}"]
-    back = ["--to", "hf", "--config", str(hf / "config.json"), "--from-set", f"kv_multiplier={KV_MULTIPLIER}"]
+    back = ["--to", "hf", "--config", str(hf / "config.json"), "--from-set", f"kv_multiplier={KV_MULTIPLIER}", "--from-set", "hw=trn1"]
     return {
         "ckptc to ranks": (ranks, [*own, str(hf), str(ranks), *there]),
         "torch to ranks": (root / "torch-ranks", [*plain, "to-ranks", str(hf), str(root / "torch-ranks"), *numbers]),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from . import library
 from .arguments import at_least_one, check_dtype, parse_size
+from .ask import ask_what_differs
 from .choose import (
     as_source,
     check_config,
@@ -23,10 +24,10 @@ from .choose import (
     stages_kept,
     with_indices,
 )
-from .compiler.detect import fit_source
+from .compiler.detect import also_fitting, fit_source
 from .compiler.explain import describe, explain
-from .compiler.pipeline import compile_sides
-from .compiler.resolve import Side, resolve
+from .compiler.pipeline import Compiled, compile_sides
+from .compiler.resolve import Side, differs, resolve
 from .compiler.said import check_said
 from .compiler.sizes import Scalar, Sizes
 from .compiler.stages import Given
@@ -47,6 +48,7 @@ from .settings import joined, of_layout
 from .side_files import side_files, target_side
 from .stage_text import Said
 from .stages_asked import stages_asked
+from .vocabulary import say_padding_stays
 
 if TYPE_CHECKING:
     import torch
@@ -246,18 +248,30 @@ def plan(
     source = fit_source(family_, layout, sizes, found, sources, stages=held, bare=checkpoint.bare)
     if stages is None and to != source.layout:
         stages = said_by_run(checkpoint, family_.layout(to), targets)
-    kept = stages_kept(source, targets) if to == source.layout else None
-    if to == source.layout:
-        targets = as_source(source, targets)
-    owned, targets = stages_asked(stages, family_.layout(to), targets, sizes)
-    owned = kept if owned is None else owned
-    target = resolve(family_, to, sizes, targets, stages=owned, format=format, **_between(source, to))
+
+    def target_of(source: Side) -> Side:
+        kept = as_source(source, targets) if to == source.layout else targets
+        owned, settled = stages_asked(stages, family_.layout(to), kept, sizes)
+        if owned is None and to == source.layout:
+            owned = stages_kept(source, targets)
+        anew = differs(family_.layout(to), settled, source)
+        return resolve(family_, to, sizes, settled, stages=owned, format=format, written=anew, **_between(source, to))
+
+    target = target_of(source)
+
+    def again(source: Side) -> Iterator[Compiled]:
+        for each in (target, target_of(source)) if to == source.layout else (target,):
+            yield compile_sides(source, each, found=found)
+
     side = side_files(checkpoint, source, target, family_, keys_layout, config_path, dtype, wanted, repository(src, revision))
     compiled = compile_sides(source, target, found=found, compare_all=compare_all, dtype=dtype, files=side.texts)
     given_config = config is not None and keys_layout is not None and keys_layout.name == to
+    if differs(family_.layout(to), {**target.ranks, **target.params}, source):  # else nothing moves, if the copies are as declared
+        ask_what_differs(compiled, also_fitting(family_, layout, sizes, found, sources, source), again)
     unsaid = check_said(target, family_, side.texts, accepted, given_config) if to != source.layout else ()
     extra = side.carried
     notes = (*checkpoint.notes, *said_notes, *unsaid, *_unknown(sizes, config_path, to != source.layout), *((known[1],) if known else ()), *side.notes)
+    notes += (*target.notes, *say_padding_stays(source, target, extra))
     asked = str(src) if revision is None and not isinstance(src, Checkpoint) else None
     if not optimizer:
         return Plan(compiled.plan, checkpoint, extra, asked, notes=(*notes, *_left_out(checkpoint, target, dp)), values=sizes.values)
@@ -323,12 +337,13 @@ def compile(
     held, sources = stages_asked(from_stages, left, sources, sizes, "--from-stages")
     owned, targets = stages_asked(stages, right, targets, sizes)
     source = resolve(family_, from_, sizes, sources, stages=held)
-    target = resolve(family_, to, sizes, targets, stages=owned, format=format, **_between(source, to))
+    written = differs(right, targets, source)
+    target = resolve(family_, to, sizes, targets, stages=owned, format=format, written=written, **_between(source, to))
     place = Path(config) if config else None
     side = target_side(target, family_, keys_layout, place, dtype, wanted)
     if to != from_:
         check_said(target, family_, side.texts, frozenset(accept))
-    return Plan(compile_sides(source, target, dtype=dtype, files=side.texts).plan, notes=side.notes, values=sizes.values)
+    return Plan(compile_sides(source, target, dtype=dtype, files=side.texts).plan, notes=(*side.notes, *target.notes), values=sizes.values)
 
 
 def convert(src: str | Path, dst: str | Path, *, to: str, **options: Any) -> Report:

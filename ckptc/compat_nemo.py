@@ -17,7 +17,6 @@ from .compat_nemo_work import (
     dtype_of,
     plan_alike,
     say_degrees,
-    say_shared_heads,
     say_unneeded,
     script_parser,
     tokens_of,
@@ -64,8 +63,8 @@ def change_num_partitions(arguments: Sequence[str], script: str) -> Work:
     blocks = {"qkv_order": "blocks"} if args.megatron_legacy else {}
     said: dict[str, Any] = {**blocks}
     plan = plan_alike(source, source_settings=blocks, settings=said, **options)
-    if (tokens := tokens_of(plan, args.tokenizer_model_path)) is not None:
-        notes.append(f"the tokenizer has {tokens} pieces, and padded they are the rows that {source} has: what is above is padding")
+    if (tokens := tokens_of(plan, [file for file in (args.tokenizer_model_path, args.tokenizer_vocab_file) if file])) is not None:
+        notes.append(f"the tokenizer has {tokens} tokens, and padded they are the rows that {source} has: what is above is padding")
         said["vocab"] = tokens
         plan = plan_alike(source, source_settings=blocks, settings=said, **options)
     notes += say_degrees(plan, source, tp, pp) if tp > 0 else []
@@ -125,7 +124,6 @@ def hf_to_nemo(arguments: Sequence[str], script: str) -> Work:
         plan = nemo_edit.onto(plan, base)
         notes.append(f"what the HuggingFace config does not say is as {args.hparams_file} says")
         notes += nemo_edit.say_not_taken(plan, base, args.hparams_file)
-    notes += say_shared_heads(plan)
     if family == "qwen2":
         plan = nemo_edit.edit(plan, {"override_vocab_size": plan.values["vocab"]}, notes)
     if family == "qwen2" or not nemo_edit.holds_tokenizer(plan):

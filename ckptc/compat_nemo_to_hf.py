@@ -12,7 +12,9 @@ from .compat import Work
 from .compat_nemo_work import dtype_of, say_unneeded, script_parser, work_of
 from .failure import UsageError
 from .hf_tokenizer import named_model, sentencepiece_of, write_tokenizer
+from .nemo_config import DTYPES
 from .runtime.checkpoint import Checkpoint, open_checkpoint
+from .runtime.nemo_archive import CONFIG, unwrap
 from .runtime.window import SideFile
 
 
@@ -25,7 +27,7 @@ def nemo_to_hf(arguments: Sequence[str], script: str) -> Work:
     add("--hf_output_path", "--hf-out-path", dest="hf_target", help="the HuggingFace folder to write, too")
     add("--input_tokenizer", help="the SentencePiece model for --hf_output_tokenizer; default: that of the .nemo file")
     add("--hf_output_tokenizer", help="the folder to write tokenizer.model to")
-    add("--precision", help="default: as the tensors are")
+    add("--precision", help=f"one of {', '.join(DTYPES)}; default: the config's, as in the script")
     add("--cpu-only", action="store_true", help="not needed")
     args, notes = parser.parse_args(list(arguments)), list[str]()
     say_unneeded(args, ("cpu-only",), notes)
@@ -35,11 +37,12 @@ def nemo_to_hf(arguments: Sequence[str], script: str) -> Work:
     from .single_file import into_single_file
 
     config = args.hf_source and (os.path.join(args.hf_source, "config.json") if os.path.isdir(args.hf_source) else args.hf_source)
-    options: dict[str, Any] = {"dtype": dtype_of(args.precision) if args.precision else None, "config": config, "family": "llama"}
     folder, name = os.path.split(args.target)
     if not name or os.path.isdir(args.target):
         raise UsageError(f"--output_path is a file to write, such as pytorch_model.bin, not the folder `{args.target}`")
     source = open_checkpoint(args.source)
+    dtype = dtype_of(args.precision) if args.precision else _dtype_of_config(source, notes)
+    options: dict[str, Any] = {"dtype": dtype, "config": config, "family": "llama"}
     one = into_single_file(api.plan(source, to="hf", format="bin", **options), name)
     model = _tokenizer_model(args, source, notes)
     work = work_of(args.source, folder or ".", one, notes, name, merge=True, format="bin", **options)
@@ -47,6 +50,17 @@ def nemo_to_hf(arguments: Sequence[str], script: str) -> Work:
         return _and_tokenizer(work, model, args.hf_output_tokenizer)
     whole = work_of(args.source, args.hf_target, api.plan(source, to="hf", **options), (), **options)
     return replace(work, then=_and_tokenizer(whole, model, args.hf_output_tokenizer))
+
+
+def _dtype_of_config(source: Checkpoint, notes: list[str]) -> str | None:
+    """What the script casts to without --precision: the dtype that the config's `precision` says, float32 where it is another word."""
+    said = unwrap(dict(source.config(CONFIG) or {})).get("precision")
+    if said is None:
+        return None
+    dtype = DTYPES.get(str(said), "float32")
+    known = "" if str(said) in DTYPES else ", which is not known"
+    notes.append(f"tensors are cast to {dtype}, as the script does without --precision: the config's precision is {said}{known}")
+    return dtype
 
 
 def _tokenizer_model(args: Namespace, source: Checkpoint, notes: list[str]) -> SideFile | None:

@@ -19,6 +19,8 @@ from .runtime.nemo_archive import SUFFIX
 from .runtime.read_window import read_at
 from .runtime.sentencepiece_model import count_pieces
 from .runtime.window import SideFile
+from .tokenizer_size import count_tokens
+from .vocabulary import padded
 
 if TYPE_CHECKING:
     from .api import Plan
@@ -76,12 +78,6 @@ def say_unneeded(args: Namespace, names: Sequence[str], notes: list[str]) -> Non
     notes += [f"--{name} is not needed" for name in names if getattr(args, name.replace("-", "_")) not in (None, False)]
 
 
-def say_shared_heads(plan: Plan) -> list[str]:
-    if plan.data.target.layout != LEGACY or plan.values.get("share", 1) == 1:
-        return []
-    return ["NeMo's own modules have no shared key/value heads: NeMo will not load the result (mcore_gpt: true has them)"]
-
-
 def say_degrees(plan: Plan, path: str, tp: int, pp: int) -> list[str]:
     """A note for each degree that was given and that the files do not have."""
     there = dict(plan.data.source.ranks)
@@ -111,19 +107,15 @@ def plan_alike(path: str, config: str | None, **options: Any) -> Plan:
     return api.plan(checkpoint, to=LEGACY if legacy else "nemo", from_=LEGACY if legacy else "nemo", config=config, **options)
 
 
-def tokens_of(plan: Plan, tokenizer: str | None) -> int | None:
-    """The pieces of the SentencePiece model at `tokenizer` or in the archive, where there are rows above them and
+def tokens_of(plan: Plan, tokenizer: Sequence[str]) -> int | None:
+    """The tokens of the tokenizer whose files are named, or else lie in the archive, where there are rows above them and
     padding them as NeMo does gives just the rows of the source; None where files and tokenizer do not prove it."""
-    models = [SideFile("", tokenizer, 0, os.path.getsize(tokenizer))] if tokenizer and os.path.isfile(tokenizer) else [
-        each for each in plan.extra if each.name.endswith(".model")
-    ]  # fmt: skip
-    if len(models) != 1:
-        return None
-    pieces = pieces_of(models[0])
-    if pieces is None:
+    named = [SideFile(os.path.basename(file), file, 0, os.path.getsize(file)) for file in tokenizer if os.path.isfile(file)]
+    counted = count_tokens(named or plan.extra)
+    if counted is None:
         return None
     unit = plan.values.get("vocab_multiple", 1) * dict(plan.data.source.ranks).get("tp", 1)
-    return pieces if pieces < plan.values.get("vocab", 0) == -(-pieces // unit) * unit else None
+    return counted[0] if counted[0] < plan.values.get("vocab", 0) == padded(counted[0], unit) else None
 
 
 def pieces_of(model: SideFile) -> int | None:

@@ -13,7 +13,6 @@ from .compat_nemo_work import (
     archive,
     dtype_of,
     pieces_of,
-    say_shared_heads,
     say_unneeded,
     script_parser,
     work_of,
@@ -92,7 +91,6 @@ def _to_neva(
     if rows is not None:
         said = {**said, "padded_vocab": rows}
         plan = _with_tokenizer(api.plan(source, to=layout, settings=said, **options), source, tokenizer, [])
-    notes += say_shared_heads(plan)
     if plan.source is not None and any("vision_tower." in tensor.name for tensor in plan.source):
         notes.append("the vision tower's tensors are left out: NeMo takes the tower from HuggingFace by the name in mm_cfg.vision_encoder")
     if base is not None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from .compat import ScriptParser, Work, truth
+from .compiler.scope import either
 from .failure import UsageError
 from .runtime.fault import Fault
 
@@ -15,6 +16,7 @@ MODES = ("convert_from_full_state", "convert_to_full_state", "convert_from_xser"
 YES_OR_NO = ("qkv_linear", "fuse_qkv", "coalesce_qkv", "pad_attn_heads", "load_xser", "save_xser")
 DEGREES = ("tp_size", "pp_size", "ep_size", "virtual_pp_size", "kv_size_multiplier")
 # The kinds of fault by which files of the script's own trn2 order are told when they are read in the module's.
+NOT_TOLD = ("not-told",)
 IN_OWN_ORDER = ("copies-differ", "unmet-requirement")
 
 
@@ -198,7 +200,24 @@ def _say_order(args: Namespace, keys: Mapping[str, Any], option: str, notes: lis
         )
 
 
+def _refuse_multiplier(args: Namespace, keys: Mapping[str, Any]) -> None:
+    """A number of copies with which no rank would have whole key/value heads and the query heads that attend to them."""
+    heads, groups = keys.get("num_attention_heads"), keys.get("num_key_value_heads")
+    if args.model_style == "megatron" or not args.qkv_linear or type(heads) is not int or type(groups) is not int:
+        return
+    tp, share = args.tp_size, heads // max(groups, 1)
+    able = [m for m in range(1, tp + 1) if tp % m == 0 and groups % (tp // m) == 0 and (args.pad_attn_heads or share % m == 0)]
+    if args.kv_size_multiplier not in able:
+        may = f"it may be {either(able)}" if able else "and with this --tp_size no number will do"
+        raise Fault(
+            "unmet-requirement", f"--kv_size_multiplier is {args.kv_size_multiplier}; with --tp_size {tp}, {heads} heads and {groups} key/value heads {may}",
+            notes=("each rank has whole key/value heads and the query heads that attend to them",),
+            help=f"use --kv_size_multiplier {able[0]}" if able else "use a --tp_size that divides the heads",
+        )  # fmt: skip
+
+
 def _forward(args: Namespace, source: str, common: list[str], keys: Mapping[str, Any], notes: list[str]) -> Work:
+    _refuse_multiplier(args, keys)
     native = ["convert", source, args.output_dir, "--from", "hf", "--to", _layout(args), *_degrees(args)]
     if args.virtual_pp_size != 1:
         native += ["--vpp", str(args.virtual_pp_size)]
@@ -229,13 +248,16 @@ def _backward(args: Namespace, source: str, common: list[str], keys: Mapping[str
     _say_order(args, keys, "--from-set", notes)
     megatron = args.model_style == "megatron"
 
-    def native(hw: str) -> tuple[str, ...]:
+    def native(hw: str, order: Sequence[str] = ()) -> tuple[str, ...]:
         out = ["convert", source, args.output_dir, "--from", _layout(args), "--to", "hf", *_degrees(args)]
         if args.qkv_linear and not megatron:
             out += _settings("--from-set", _heads(args, hw, keys, [])[1:])
+        out += _settings("--from-set", order)
         out += _settings("--from-set", _rounding(args, keys))
         return (*out, *common, "--format", "bin", "--single-file", "checkpoint.pt", "--merge")
 
+    if megatron:  # where the rows' order makes a difference and nothing tells it, it is the module's
+        return Work(native(args.hw_backend), tuple(notes), NOT_TOLD, Work(native(args.hw_backend, ["qkv_order=heads"])))
     return _in_either_order(args, native, notes)
 
 

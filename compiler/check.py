@@ -19,6 +19,7 @@ from ..dsl.tree import (
     Hole,
     Index,
     Let,
+    Note,
     Omit,
     Only,
     Refine,
@@ -35,7 +36,7 @@ from .check_names import OF_TENSORS, Names, check_expr, check_hole, check_index,
 from .lets import labels, mentions
 from .link import Family, FlatLayout
 from .match import tensors_of
-from .scope import Scope, evaluate
+from .scope import WRITTEN, Scope, evaluate
 from .sizes import config_of, reads_keys
 from .where import empty, pick
 
@@ -105,11 +106,14 @@ def _refinements(refinements: Iterable[Refine], names: Names) -> Iterator[Diagno
 
 def _layout(family: Family, layout: FlatLayout) -> Iterator[Diagnostic]:
     model_names, names = Names.of_model(family.model), Names.of_layout(family.model, layout)
+    asking = replace(names, words=names.words | {WRITTEN})
     yield from _params(layout, model_names)
     for item in layout.items:
         match item:
             case Require():
-                yield from _require(item, replace(model_names, keys=True) if reads_keys(item.test) else names)
+                yield from _require(item, replace(model_names, keys=True) if reads_keys(item.test) else asking)
+            case Note(_, when):
+                yield from check_expr(when, asking) if when is not None else ()
             case Refine():
                 yield from _refinements([item], names)
             case Let(_, value, when):

@@ -7,6 +7,7 @@ values under which names and shapes are all as found. Nothing is guessed from a 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import combinations, islice, product
 from math import prod
@@ -139,6 +140,16 @@ def fit_source(
             best = (wrong, side)
     if unmet is not None:
         raise unmet
+    for param in (p for p in layout.params if p.name in given and not p.rank):
+        rest = {name: value for name, value in fixed.items() if name != param.name}
+        for values in islice(_combinations([param, *free], rest, {}), MOST_TRIES // 8):
+            with suppress(MappingError):
+                side = resolve(family, layout.name, sizes, rest | values, stages=stages, format=format)
+                if _disagreements(side, lower(side), seen) == 0:
+                    break
+        else:
+            continue
+        raise _disagreeing(layout, param.name, side.params[param.name], given[param.name])
     if best is not None:
         return best[1]  # binding reports what does not fit, against the nearest settings
     assert error is not None
@@ -180,6 +191,35 @@ def _fits(
         return _disagreements(side, lower(side), seen) == 0
     except MappingError:
         return False
+
+
+def _disagreeing(layout: FlatLayout, name: str, value: Scalar, said: Scalar) -> MappingError:
+    return MappingError(
+        Diagnostic(
+            "setting-disagrees", f"the files are of {name} = {value}, not {said}",
+            notes=(f"with {name} = {value} all names and shapes are as layout `{layout.name}` says",),
+            help=f"use {value} for {name}, or leave it out: names and shapes tell it",
+        )
+    )  # fmt: skip
+
+
+def also_fitting(
+    family: Family, layout: FlatLayout, sizes: Sizes, found: Sequence[Found], given: Mapping[str, Scalar], side: Side
+) -> Iterator[tuple[str, Side]]:
+    """Other values of `asked` parameters that are not `given` and under which names and shapes are as found, too: the
+    parameter, and the layout resolved with that value."""
+    seen = _shapes(found)
+    stages = side.stages.whole if side.stages is not None else None
+    for param in layout.params:
+        for choice in param.choices if param.asked and param.name not in given else ():
+            if choice == side.params[param.name]:
+                continue
+            try:
+                other = resolve(family, layout.name, sizes, {**side.ranks, **side.params, param.name: choice}, stages=stages, format=side.format)
+                if _disagreements(other, lower(other), seen) == 0:
+                    yield param.name, other
+            except MappingError:
+                continue
 
 
 def _fills(layout: FlatLayout) -> Iterator[str]:

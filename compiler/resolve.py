@@ -17,6 +17,7 @@ from ..dsl.tree import (
     Index,
     Let,
     Literal,
+    Note,
     Omit,
     Param,
     Pattern,
@@ -37,7 +38,7 @@ from .link import Family, FlatLayout
 from .match import tensors_of
 from .rank_digits import Digits, plain, rank_digits
 from .refine import Part, refined_parts
-from .scope import Scope, evaluate, fault, holds, number_of, shown, whole_value
+from .scope import WRITTEN, Scope, evaluate, fault, holds, number_of, shown, whole_value
 from .sizes import Scalar, Sizes, Tensor, check_requirement, reads_keys
 from .stages import MOST, Given, StageList, split_stages
 from .where import Picked, both, empty, pick
@@ -97,6 +98,7 @@ class Side:
     state: State | None = None  # where an optimizer's state is
     read_only: bool = False
     buffers: frozenset[str] = frozenset()  # tensors that are no weights: those that the model calls optional, or rules make
+    notes: tuple[str, ...] = ()  # what there is to say where it is written
 
     @property
     def calculated(self) -> frozenset[str]:
@@ -125,13 +127,15 @@ def resolve(
     makes: bool = False,
     calculated: frozenset[str] = frozenset(),
     required: bool = True,
+    written: bool = False,
 ) -> Side:
     """Settle a layout's parameters, guards and stages. `stages` are explicit lists of layers per pipeline stage, or per stage and turn.
 
     `makes`: the side is the target of another layout, and makes what the source lacks where rules say how. Within a
     layout nothing is made: what a source leaves out stays out. `calculated`: what another layout's source stores though it
     can be calculated; a target that need not have it, and would not make it, leaves it out. Without `required`, what the
-    layout requires is not asked.
+    layout requires is not asked. `written`: the side is a target that is not just as its source is (see `differs`), so that
+    some module must be able to read it.
     """
     layout = family.layout(layout_name)
     if wrong := (*check_files(layout), *check_formats(layout)):
@@ -153,9 +157,10 @@ def resolve(
     made = tuple(_made(layout, sizes, scope, family)) if makes else ()
     kept = {n: t for n, t in sizes.tensors.items() if n not in omitted} | {m.tensor.name: m.tensor for m in made}
     sizes = replace(sizes, tensors=kept, absent=(sizes.absent | {*omitted}) - {m.tensor.name for m in made})
+    asking = replace(scope, names={WRITTEN: written} | scope.names)
     for item in items:
         if required and isinstance(item, Require) and not reads_keys(item.test):
-            check_requirement(item, scope)
+            check_requirement(item, asking)
     ranks = {p.name: _rank_size(p, params[p.name]) for p in layout.params if p.rank}
     refinements = (*family.model.refinements, *(x for x in items if isinstance(x, Refine)))
     parts = refined_parts(tuple(x for x in refinements if x.axis not in ranks), sizes, scope)
@@ -202,7 +207,13 @@ def resolve(
         next((x for x in reversed(items) if isinstance(x, State) and holds(x.when, scope)), None),
         containers.read_only,
         optional | {x.rule.tensor for x in layout.rules if x.rule.made is not None and x.rule.tensor is not None},
+        tuple(x.text for x in items if written and isinstance(x, Note) and holds(x.when, asking)),
     )
+
+
+def differs(layout: FlatLayout, given: Mapping[str, Scalar], source: Side) -> bool:
+    """Whether a target is another than the source: of another layout, or with other degrees or parameters."""
+    return layout.name != source.layout or bind_params(layout, given, source.sizes.values) != {**source.ranks, **source.params}
 
 
 def bind_params(layout: FlatLayout, given: Mapping[str, Scalar], of_model: Mapping[str, Any]) -> dict[str, Scalar]:

@@ -67,7 +67,8 @@ def check_said(
 
 def _settings(target: Side, family: Family, back: Sizes, accepted: frozenset[str]) -> Iterator[Diagnostic]:
     """Settings and sizes that come out otherwise."""
-    used = {axis for tensor in target.sizes.tensors.values() for axis in tensor.axes}
+    optional = {t.name for t in family.model.tensors if t.optional}  # they tell their own sizes, where they are
+    used = {axis for name, tensor in target.sizes.tensors.items() if name not in optional for axis in tensor.axes}
     names = [s.name for s in family.model.settings if not s.hint] + [a.name for a in family.model.axes if a.name in used]
     for name in names:
         value, read = target.sizes.values.get(name), back.values.get(name)

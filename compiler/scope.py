@@ -17,6 +17,7 @@ from ..dsl.tree import Binary, Call, Conditional, Expr, Key, Literal, Match, Ref
 from .reads import keys, refs
 
 Known = bool | int | float | str | None
+WRITTEN = "written"  # the name by which requirements and notes of a layout ask whether they are of a conversion's target
 DEEPEST = 32  # names that are defined by names
 LARGEST = 2**62  # what a size, an offset or a number of elements may be
 

@@ -157,7 +157,7 @@ class Build(BuildExpressions):
 
     def rank_param(self, at: Place, parts: list[Any]) -> tree.Param:
         shared, name, default = parts
-        return tree.Param(str(name), default, True, (), shared is not None, self.span(at))
+        return tree.Param(str(name), default, True, (), shared is not None, span=self.span(at))
 
     def shared(self, at: Place, parts: list[Any]) -> bool:
         return True
@@ -166,9 +166,15 @@ class Build(BuildExpressions):
         return cast(tree.Expr, parts[0])
 
     def choice_param(self, at: Place, parts: list[Any]) -> tree.Param:
-        name, *choices, by = parts
+        asked, name, *choices, by = parts
         default = by if by is not None else tree.Ref(str(choices[0]), self.span(choices[0]))
-        return tree.Param(str(name), default, False, tuple(map(str, choices)), span=self.span(at))
+        return tree.Param(str(name), default, False, tuple(map(str, choices)), asked=asked is not None, span=self.span(at))
+
+    def asked(self, at: Place, parts: list[Any]) -> bool:
+        return True
+
+    def note(self, at: Place, parts: list[Any]) -> tree.Note:
+        return tree.Note(self.text(parts[0]), parts[1], self.span(at))
 
     def files(self, at: Place, parts: list[Any]) -> tree.Files:
         return tree.Files(parts[0], parts[1], self.span(at))

@@ -23,6 +23,7 @@ Node: TypeAlias = (
     | tree.Prefix
     | tree.Text
     | tree.Omit
+    | tree.Note
     | tree.Formats
     | tree.Carry
     | tree.Stages
@@ -119,8 +120,10 @@ def show(node: Node) -> str:
             return f"is {show(key)} {_one_of(values)}"
         case tree.Pair(value, result):
             return f"{show(value)}: {show(result)}"
-        case tree.Param(name, default, rank_param, choices, shared):
-            head = "shared " * shared + "rank " * rank_param
+        case tree.Note(text, when):
+            return f"note {quote(text)}" + _when(when)
+        case tree.Param(name, default, rank_param, choices, shared, asked):
+            head = "asked " * asked + "shared " * shared + "rank " * rank_param
             by = f" default {show(default)}" if choices and default != tree.Ref(choices[0]) else ""
             return f"{head}{name} = " + (" | ".join(choices) + by or show(default))
         case tree.Rename(label, tensor):

@@ -28,7 +28,7 @@ _SETS = (
     ({"NAME", "INT", "LPAR", "PAD"}, "an axis", {"NAME", "INT", "LPAR", "PAD", "COPIES"}),
     ({"NAME", "INT", "LPAR"}, "a number or a name", {"NAME", "INT", "FLOAT", "LPAR"}),
     ({"AXES", "SETTINGS"}, "a declaration", {"AXES", "SETTINGS", "HINTS", "SELECT", "AXIS", "REQUIRE", "NAME"}),
-    ({"IGNORE", "UNDER"}, "a rule", {"OBJECT", "FILES", "FORMAT", "CONFIG", "CARRY", "STAGES", "STATE", "AXIS", "LET", "REQUIRE", "IGNORE", "UNDER", "COPY", "STRING"}),
+    ({"IGNORE", "UNDER"}, "a rule", {"NOTE", "OBJECT", "FILES", "FORMAT", "CONFIG", "CARRY", "STAGES", "STATE", "AXIS", "LET", "REQUIRE", "IGNORE", "UNDER", "COPY", "STRING"}),
     ({"USE", "MODEL", "LAYOUT"}, "a `use`, `model` or `layout`", {"USE", "MODEL", "LAYOUT"}),
     ({"AS", "ON", "WITH"}, "a modifier", {"AS", "ON", "WITH", "OPTIONAL", "WHEN", "PLUS", "MINUS", "STAR"}),
 )  # fmt: skip

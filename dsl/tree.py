@@ -316,7 +316,8 @@ class Param:
 
     `form = stacked | indexed default if alike then stacked else indexed`: the default is not the first choice.
 
-    `shared rank ep = 1`: tensors that this rank does not slice may stand on its rank 0 alone.
+    `shared rank ep = 1`: tensors that this rank does not slice may stand on its rank 0 alone. `asked hw = trn1 | trn2`:
+    where a source fits several of the choices and they make a difference, it must be said which.
     """
 
     name: str
@@ -324,6 +325,7 @@ class Param:
     rank: bool = False
     choices: tuple[str, ...] = ()
     shared: bool = False
+    asked: bool = False
     span: Span = _span()
 
 
@@ -344,6 +346,15 @@ class Omit:
     """`omit (rope_freq)`: model tensors that this layout has no place for, and that are lost on purpose when written."""
 
     tensors: tuple[str, ...]
+    when: Expr | None = None
+    span: Span = _span()
+
+
+@dataclass(frozen=True)
+class Note:
+    """`note "only the converter reads this" when order == blocks`: what is said when a checkpoint of this layout is written."""
+
+    text: str
     when: Expr | None = None
     span: Span = _span()
 
@@ -559,7 +570,7 @@ class Under:
 
 
 LayoutItem: TypeAlias = (
-    Files | Text | Omit | Formats | Config | Carry | Stages | State | Refine | Let | Require | Rule | Ignore | Under
+    Files | Text | Omit | Note | Formats | Config | Carry | Stages | State | Refine | Let | Require | Rule | Ignore | Under
 )
 
 

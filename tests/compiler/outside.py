@@ -82,6 +82,14 @@ def _degrees(_: Path) -> tuple[Diagnostic, ...]:
     return raised(lambda: fit_source(family, family.layout("one"), side().sizes, found, {"tp": 4}))
 
 
+def _copies_said_wrong(_: Path) -> tuple[Diagnostic, ...]:
+    text = 'model m { axes { a b }  x [a, b] }  layout one of m (rank tp = 1, times = 1) { files "rank_{tp}.pt"  "x" = x [(copies(times) a)/tp, b] }'
+    (family,) = link([parse(text, "x.ckmap")])
+    sizes = bind_sizes(family, None, None, {"a": 4, "b": 3}, lambda _: True)
+    found = [Found(f"rank_{tp}.pt", "x", "f32", (4, 3)) for tp in range(2)]
+    return raised(lambda: fit_source(family, family.layout("one"), sizes, found, {"times": 1}))
+
+
 def _either_rank(_: Path) -> tuple[Diagnostic, ...]:
     """Files whose numbers may be of either rank, and hold nothing that stands on one stage alone."""
     text = '''model m { axes { layer a }  x [layer, a]  y [a] }
@@ -122,6 +130,7 @@ OUTSIDE: dict[str, Callable[[Path], tuple[Diagnostic, ...]]] = {
     "bad-template": lambda _: _template("{{ nothing }}"),
     "bad-template-text": lambda _: _template("[1, 2"),
     "degree-disagrees": _degrees,
+    "setting-disagrees": _copies_said_wrong,
     "ambiguous-ranks": _either_rank,
     "stored-outside": lambda _: broken(lambda pieces: (at(pieces[0], AT, 1), *pieces[1:])),
     "copy-overlaps": lambda _: broken(lambda pieces: _overlapping_copy(pieces[0])),

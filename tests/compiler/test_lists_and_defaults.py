@@ -26,7 +26,7 @@ model m {
   y [layer, a]  where not listed
 }
 layout hf of m {
-  config "config.json" { layer = layers  a = width  some = few }
+  config "config.json" { layer = .layers  a = .width  some = .few }
   "{layer}.w" = w [a]
   "{layer}.x" = x [a]
   "{layer}.y" = y [a]
@@ -82,7 +82,7 @@ def test_a_default_follows_from_the_model_and_from_parameters_before() -> None:
     assert names(side) == {"w", "y"}
     family, sizes = of([2])
     assert resolve(family, "whole", sizes, {"rows": 7}).params == {"form": "apart", "rows": 7, "more": 14}
-    assert resolve(family, "whole", sizes, {"rows": 7}).changed == ("rows", "more")
+    assert resolve(family, "whole", sizes, {"rows": 7}).changed == ("rows",)  # more follows from rows
 
 
 def test_what_is_given_is_kept_and_must_be_one_of_the_choices() -> None:

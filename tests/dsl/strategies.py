@@ -133,15 +133,15 @@ models = st.builds(
 )
 
 
-def _choices(name: str, choices: tuple[str, ...]) -> tree.Param:
-    return tree.Param(name, tree.Ref(choices[0]), False, choices)
+def _choices(name: str, choices: tuple[str, ...], asked: bool) -> tree.Param:
+    return tree.Param(name, tree.Ref(choices[0]), False, choices, asked=asked)
 
 
 def _choices_by(name: str, choices: tuple[str, ...], default: tree.Expr) -> tree.Param:
     return tree.Param(name, default, False, choices)
 
 
-params = st.builds(tree.Param, names, exprs, st.booleans()) | st.builds(tree.Param, names, exprs, st.just(True), st.just(()), st.booleans()) | st.builds(_choices, names, _tuple(names, 2)) | st.builds(_choices_by, names, _tuple(names, 2), exprs)
+params = st.builds(tree.Param, names, exprs, st.booleans()) | st.builds(tree.Param, names, exprs, st.just(True), st.just(()), st.booleans()) | st.builds(_choices, names, _tuple(names, 2), st.booleans()) | st.builds(_choices_by, names, _tuple(names, 2), exprs)
 elementwise = st.builds(tree.Elementwise, st.sampled_from("+-*"), exprs)
 rules = st.builds(
     tree.Rule,
@@ -178,6 +178,7 @@ items = st.one_of(
     st.builds(tree.Files, _tuple(patterns, 1, 2), opt(exprs)),
     st.builds(tree.Omit, _tuple(names, 1), opt(exprs)),
     st.builds(tree.Text, strings, strings, opt(exprs)),
+    st.builds(tree.Note, strings, opt(exprs)),
     st.builds(tree.Formats, _tuple(names, 1), st.booleans()),
     st.builds(tree.Config, strings.filter(bool) | st.just(""), _tuple(config_items), opt(strings), st.booleans(), st.booleans()),
     st.builds(tree.Carry, _tuple(strings, 1)),

@@ -359,7 +359,7 @@ def test_what_cannot_be_is_refused_in_a_sentence(words, sentence, here, ckptc):
 
 def test_llama_back_to_huggingface(here, ckptc):
     write_nemo(Path("two.nemo"), nemo(here, tp=2))
-    words = "--input_name_or_path two.nemo --output_path out/weights.bin --hf_input_path HF --hf_output_path whole --cpu-only"
+    words = "--input_name_or_path two.nemo --output_path out/weights.bin --hf_input_path HF --hf_output_path whole --cpu-only --precision 32"
     done = ckptc("compat", "convert_llama_nemo_to_hf", *words.split())
     assert done.code == 0, done.err
     for there in (torch.load("out/weights.bin", weights_only=True), load_file("whole/model.safetensors")):
@@ -371,6 +371,16 @@ def test_llama_back_to_huggingface(here, ckptc):
     done = ckptc("compat", "convert_llama_nemo_to_hf.py", *words.split())
     assert done.code == 0, done.err
     there = torch.load("more.bin", weights_only=True)
+    assert all(torch.equal(there[name], here[name].bfloat16()) for name in here)
+
+
+def test_llama_back_to_huggingface_is_cast_to_the_configs_precision(here, ckptc):
+    """`precision = model.cfg.precision` without --precision (NeMo convert_llama_nemo_to_hf.py:132-142)."""
+    write_nemo(Path("two.nemo"), nemo(here, tp=2))
+    done = ckptc("compat", "convert_llama_nemo_to_hf", "--input_name_or_path", "two.nemo", "--output_path", "weights.bin", "--hf_input_path", "HF")
+    assert done.code == 0, done.err
+    assert "tensors are cast to bfloat16, as the script does without --precision: the config's precision is bf16" in done.err
+    there = torch.load("weights.bin", weights_only=True)
     assert all(torch.equal(there[name], here[name].bfloat16()) for name in here)
 
 

@@ -24,7 +24,7 @@ def test_there_and_back_is_bit_for_bit(llama, ckptc):
     there = ckptc("convert", llama, "nxdt", "--to", "nxdt", "--tp", 4, "--pp", 2, "--set", "kv_multiplier=2")
     assert there.code == 0, there.err
     assert len(tree(Path("nxdt"))) == 8
-    back = ckptc("convert", "nxdt", "back", "--to", "hf", "--config", llama / "config.json")
+    back = ckptc("convert", "nxdt", "back", "--to", "hf", "--config", llama / "config.json", "--from-set", "hw=trn1")
     assert back.code == 0, back.err
     assert differences(llama, Path("back")) == []
 

@@ -35,9 +35,11 @@ def test_state_moves_with_its_parameters(
 ) -> None:
     write(tmp_path / "tag", make(style, *source), dp, xser)
     settings = {"kv_multiplier": target[2]} if style is HF else {}
+    told = {"hw": "trn1"} if style is HF else {"qkv_order": "heads"}
     plan = face.plan(
-        tmp_path / "tag", to=style.to, tp=target[0], pp=target[1], optimizer=True, dp=to, format="xser" if xser else "pt", **asked(**settings)
-    )
+        tmp_path / "tag", to=style.to, tp=target[0], pp=target[1], optimizer=True, dp=to, format="xser" if xser else "pt", source_settings=told,
+        **asked(**settings),
+    )  # fmt: skip
     plan.run(tmp_path / "out", memory="8MiB")
     check(tmp_path / "out", make(style, *target), to or dp or 0)
     assert bool(list((tmp_path / "out").rglob("*.tensors"))) == xser

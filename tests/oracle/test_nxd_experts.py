@@ -110,8 +110,10 @@ def test_what_was_written_goes_back(name: str, tmp_path: Path) -> None:
     case = ALL[name]
     forward(case, tmp_path / "out")
     told = {"expert_round_to": case.number("i_tp_round_factor")} if "i_tp_round_factor" in case.args else {}
-    if case.args["hw_backend"] == "trn2":  # names and shapes do not tell; the copies would
-        told["hw"] = "trn2"
+    if not megatron(case):  # names and shapes do not tell
+        told["hw"] = case.args["hw_backend"]
+    elif case.spec["config"]["num_key_value_heads"] > case.number("tp_size"):
+        told["qkv_order"] = "heads"
     assert back(tmp_path / "out", case, tmp_path / "again", **told) == originals(case)
 
 
@@ -131,10 +133,10 @@ def test_what_the_converters_made_goes_back(name: str, tmp_path: Path) -> None:
     """Also where every expert parallel rank has all experts, and where `moe.` stands in the names."""
     case = ALL[name]
     told: dict[str, object] = {"expert_round_to": case.number("i_tp_round_factor")} if "i_tp_round_factor" in case.args else {}
-    if case.args["hw_backend"] == "trn2":
-        told["hw"] = "trn2_converter"
     if megatron(case):
         told["qkv_order"] = "blocks"
+    else:
+        told["hw"] = {"trn2": "trn2_converter"}.get(case.args["hw_backend"], "trn1")
     assert back(case.folder / "in/model", case, tmp_path / "out", **told) == originals(case)
 
 

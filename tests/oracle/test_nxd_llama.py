@@ -37,8 +37,10 @@ TRN2_MULTIPLIED = {n for n, c in ALL.items() if c.args.get("hw_backend") == "trn
 LOSES_HEADS = {n for n in ALL if n.startswith(("b_gqa_hf_tp2pp1m2_trn1", "b_gqa_hf_tp4pp1m4_trn1"))}
 THIRDS = {"c_gqa_hf_fuse_tp2pp1m1_trn1__back", "c_gqa_hf_fuse_tp2pp1m1_trn2__back"}
 HEAD_DIM = {"h7_explicit_head_dim16_tp2__fwd", "h7_explicit_head_dim16_tp2__back"}
+# trn2 without copies: it writes files of which each rank has a part of a key/value head.
+PARTS_OF_HEADS = {"b_gqa_hf_tp4pp1m1_trn2__fwd", "b_gqa_hf_tp8pp1m1_trn2__fwd"}
 FAILS = {n for n, c in ALL.items() if c.spec["error"]}
-RIGHT = sorted(set(ALL) - TRN2_MULTIPLIED - LOSES_HEADS - THIRDS - HEAD_DIM - FAILS)
+RIGHT = sorted(set(ALL) - TRN2_MULTIPLIED - LOSES_HEADS - THIRDS - HEAD_DIM - PARTS_OF_HEADS - FAILS)
 
 
 def settings(case: Case, hw: str | None = None) -> dict[str, object]:
@@ -101,9 +103,30 @@ def test_safetensors_input_gives_the_same_result(name: str, tmp_path: Path) -> N
 @pytest.mark.parametrize("name", [n for n in RIGHT if not ALL[n].forward])
 def test_degrees_and_settings_are_read_from_the_files(name: str, tmp_path: Path) -> None:
     case = ALL[name]
-    plan = ckptc.plan(case.folder / "in", to="hf", config=case.folder / "in/config.json")
+    asked = {"hw": "trn1"} if case.number("kv_size_multiplier") > 1 else {}  # all but this
+    plan = ckptc.plan(case.folder / "in", to="hf", config=case.folder / "in/config.json", source_settings=asked)
     plan.run(tmp_path / "out")
     assert {n: held for (_, n), held in contents(tmp_path / "out").items()} == expected(case)
+
+
+@pytest.mark.parametrize("name", [n for n in RIGHT if not ALL[n].forward and ALL[n].number("kv_size_multiplier") > 1])
+def test_where_heads_are_copied_it_is_asked_whose_order_they_have(name: str) -> None:
+    """Names and shapes are one for both kinds of hardware, and for what the converter writes; the heads' order is not."""
+    case = ALL[name]
+    with pytest.raises(MappingError) as caught:
+        ckptc.plan(case.folder / "in", to="hf", config=case.folder / "in/config.json")
+    (question,) = caught.value.diagnostics
+    assert question.code == "not-told"
+    assert "`hw`" in question.title
+    assert "--from-set hw=trn1" in question.help
+    assert "--from-set hw=trn2_converter" in question.help
+
+
+@pytest.mark.parametrize("name", sorted(PARTS_OF_HEADS))
+def test_what_would_put_a_part_of_a_head_on_a_rank_is_refused(name: str, tmp_path: Path) -> None:
+    """LlamaAttention divides key/value heads * multiplier by tp (NxDT modeling_llama.py:359, NxD's modeling_llama_nxd.py:362)."""
+    with pytest.raises(MappingError, match="a part of a key/value head"):
+        forward(ALL[name], tmp_path / "out")
 
 
 # --- trn2 with a multiplier -----------------------------------------------------------------------

@@ -77,11 +77,14 @@ SAME_AS = {
 # The script fails going forward; what comes out is tested where the reason is.
 FORWARD = [
     "a3_mha_hf_tp2pp2_doc_qkv_linear_False_string__fwd", "a6_mha_hf_qkvlinear_tp2pp2_trn1__fwd", "b2_gqa16x4_hf_tp2pp1m1_trn1__fwd",
-    "b_gqa_hf_tp1pp1m1_trn1__fwd", "h6_qbias_qkvlinear__fwd", "r3_gqa_coalesce__fwd", "r4_no_config",
+    "b_gqa_hf_tp1pp1m1_trn1__fwd", "h6_qbias_qkvlinear__fwd", "r4_no_config",
 ]  # fmt: skip
 REFUSED = {
     "b_gqa_hf_tp2pp1m2_trn1__back": "wrong-shape",  # the files have lost query heads
     "b_gqa_hf_tp4pp1m4_trn1__back": "wrong-shape",
+    "b_gqa_hf_tp4pp1m1_trn2__fwd": "unmet-requirement",
+    "b_gqa_hf_tp8pp1m1_trn2__fwd": "unmet-requirement",
+    "r3_gqa_coalesce__fwd": "unmet-requirement",  # no module joins them where query heads share key/value heads
     "b_gqa_hf_tp4pp1m1_trn1__fwd": "unmet-requirement",  # a part of a key/value head on a rank
     "b_gqa_hf_tp8pp1m1_trn1__fwd": "unmet-requirement",
     "b_gqa_hf_tp8pp1m2_trn1__fwd": "unmet-requirement",
@@ -110,7 +113,7 @@ REFUSED = {
     "r6_missing_shard": "missing-file",
     "r6_pp_too_small": "degree-disagrees",  # the script drops layers
     "r6_tp_too_small": "degree-disagrees",
-    "r7_trn1_m4_ckpt_read_with_m1": "missing-tensor",
+    "r7_trn1_m4_ckpt_read_with_m1": "setting-disagrees",
     "t4_true_trn2_kv_byrow_tp8m4__back": "copies-differ",  # rows repeated one by one: no rank has a whole head
 }
 REFUSED = {name: code for name, code in REFUSED.items() if code}

@@ -119,7 +119,7 @@ def test_resharding_hf_gives_equal_tensors(hf: Path, tmp_path: Path) -> None:
 DEGREES: list[dict[str, Any]] = [
     {"tp": 1}, {"tp": 3, "pp": 2}, {"tp": 3, "pp": 2, "vpp": 2}, {"tp": 2, "kv_multiplier": 2, "pp": 4},
     {"tp": 6, "kv_multiplier": 2}, {"tp": 6, "kv_multiplier": 2, "hw": "trn2"}, {"tp": 6, "kv_multiplier": 2, "qkv": "fused", "pp": 3},
-    {"tp": 3, "qkv": "split"}, {"tp": 3, "qkv": "coalesced", "pp": 2},
+    {"tp": 3, "qkv": "split"}, {"tp": 3, "qkv": "fused", "pp": 2},
 ]  # fmt: skip
 
 
@@ -127,7 +127,7 @@ DEGREES: list[dict[str, Any]] = [
 def test_degrees_change_directly_as_through_hf(number: int, hf: Path, tmp_path: Path) -> None:
     one, two = DEGREES[number], DEGREES[(number + 4) % len(DEGREES)]
     to_nxdt(hf, tmp_path / "one", **one)
-    options = {"source_settings": {"hw": "trn2"}} if one.get("hw") else {}
+    options = {"source_settings": {"hw": one.get("hw", "trn1")}}
     plan = ckptc.plan(tmp_path / "one", to="nxdt", from_="nxdt", config=hf, **asked(**{"tp": 1, "pp": 1, "vpp": 1, "kv_multiplier": 1, "hw": "trn1", "qkv": "linear", **two}, **options))
     plan.run(tmp_path / "direct")
     to_nxdt(hf, tmp_path / "through", **two)

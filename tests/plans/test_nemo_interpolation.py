@@ -36,7 +36,7 @@ def test_interpolations_of_a_config_are_worked_out(hf: Path, tmp_path: Path) -> 
     assert half * 2 == config["ffn_hidden_size"]
     odd = said(
         hf, tmp_path / "odd", half=half, ffn_hidden_size="${multiply:2, ${.half}}", encoder_seq_length=places,
-        max_position_embeddings="${.encoder_seq_length}", num_layers="${model.layers}", layers=config["num_layers"], name="${oc.env:NOT_READ}",
+        max_position_embeddings="${.encoder_seq_length}", num_layers="${model.layers}", layers=config["num_layers"], log_dir="${oc.env:NOT_READ}",
     )  # fmt: skip
     for name in ("plain", "odd"):
         ckptc.convert(tmp_path / name, tmp_path / f"{name}-hf", to="hf")

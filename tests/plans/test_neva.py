@@ -126,7 +126,7 @@ def test_names_of_each_release_are_read_and_written(hf: Path, tmp_path: Path, di
     save_file(spelled(made(), dialect, tower_names), source / "model.safetensors")
     (source / "config.json").write_text(json.dumps(CONFIG))
     plan = ckptc.plan(source, to="nemo", settings={"tower": True})
-    assert dict(plan.data.source.params) == {"dialect": dialect, "tower_names": tower_names}
+    assert dict(plan.data.source.params) == {"class": "lm", "dialect": dialect, "tower_names": tower_names}
     plan.run(tmp_path / "nemo")
     ckptc.plan(tmp_path / "nemo", to="hf", settings={"vocab": VOCAB}).run(tmp_path / "back")
     assert same(load_file(tmp_path / "back/model.safetensors"), made())
