@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ..dsl.diagnostic import MappingError
 from ..dsl.tree import Bind, Config, Fixed, Identity, Literal, Only
+from .reads import refs
 from .resolve import Side
 from .scope import Scope, evaluate, fault, holds
 from .solve import solve
@@ -16,8 +17,9 @@ from .solve import solve
 def config_values(block: Config, side: Side) -> dict[tuple[str, ...], Any]:
     """The keys of the block, by path, such that reading them gives the sizes, settings and parameters of `side`."""
     known = dict(side.params) | dict(side.ranks) | dict(side.sizes.values)
+    unsized = dict.fromkeys(name for item in block.items if isinstance(item, Fixed) for name in _names(item) if name not in known and name not in side.scope.words)
     nothing = {"stored": lambda name: False, "lacks": lambda name: False}  # what is written is read without a checkpoint
-    scope = Scope(names=known, words=side.scope.words, functions=nothing)
+    scope = Scope(names=unsized | known, words=side.scope.words, functions=nothing)
     values: dict[tuple[str, ...], Any] = {}
     for item in block.items:
         match item:
@@ -32,6 +34,13 @@ def config_values(block: Config, side: Side) -> dict[tuple[str, ...], Any]:
             case Identity(key, (first, *_)) if isinstance(first, Literal):
                 values.setdefault(key.path, first.value)
     return values
+
+
+def _names(item: Fixed) -> Iterator[str]:
+    """Names that a fixed key's value reads. Those that the model knows and that have no value here are axes of tensors
+    that it lacks: they are null."""
+    for value in item.value if isinstance(item.value, tuple) else (item.value,):
+        yield from refs(value)
 
 
 def config_text(block: Config, side: Side, template: str | None) -> str:

@@ -161,7 +161,7 @@ def computed(kind: Kind, config: dict[str, Any]) -> tuple[Any, ...]:
     """All that decides what the model computes, and the keys that get a note."""
     family = FAMILIES[kind.family]
     seldom = ("q_norm", "k_norm", "position", "further_embed", "further_head", "further_freq", "join_both", "router_bias")
-    stored = {t.name for t in family.model.tensors if not t.optional and not t.name.endswith("_bias") and t.name not in seldom}
+    stored = {t.name for t in family.model.tensors if not t.optional and not t.name.endswith("_bias") and t.name not in seldom and not t.name.startswith("shared_")}
     given = {} if kind.layout in ("hf", "megatron") else {"vocab": 50}
     sizes = bind_sizes(family, family.layout(kind.layout), config, given, stored.__contains__, "config", lacks=lambda name: name not in stored)
     values = {s.name: sizes.values.get(s.name) for s in family.model.settings if not s.hint}
