@@ -173,23 +173,29 @@ def _the_one(good: list[_Rated], to: str) -> _Choice:
     the others extend. Raises `Fault` where others are as good and mean other files."""
     best = max(rank for rank, _, _ in good)
     equal = [(choice, sizes) for rank, choice, sizes in good if rank == best]
-    if len(equal) > 1:
-        equal = [x for x in equal if _says(x[0][0], to, x[1])] or equal
+    unsaid = {choice[0].name: _unsaid(choice[0], to, sizes) for choice, sizes in equal} if len(equal) > 1 else {}
+    equal = [x for x in equal if not unsaid.get(x[0][0].name)] or equal
     general = [x for x in equal if all(x is y or x[0][0].name in y[0][0].ancestors for y in equal)]
     choices = [choice for choice, _ in (general or equal)]
     if len({family.layout(to).span for family, *_ in choices}) > 1:
+        if all(unsaid.get(family.name) for family, *_ in choices):
+            raise Fault(
+                "no-family-says", f"no family can say in layout `{to}` all that this model is",
+                notes=tuple(f"{name}: {why}" for name, why in sorted(unsaid.items())),
+                help="name the family that is nearest with --family, and with --accept what makes no difference to this model",
+            )  # fmt: skip
         names = ", ".join(sorted(family.name for family, *_ in choices))
         raise Fault("several-families", f"the checkpoint may be of several families: {names}", help=f"name it: --family {choices[0][0].name}")
     return choices[0]
 
 
-def _says(family: Family, to: str, sizes: Sizes) -> bool:
-    """Whether the target's config can say all that these sizes and settings say."""
+def _unsaid(family: Family, to: str, sizes: Sizes) -> str:
+    """What the target's config cannot say of these sizes and settings, in words; empty where it says all."""
     try:
         check_said(resolve(family, to, sizes, {}), family, ())
-    except MappingError:
-        return False
-    return True
+    except MappingError as error:
+        return error.diagnostics[0].title
+    return ""
 
 
 def follow_config(config: str | Path | None) -> str | Path | None:

@@ -13,6 +13,7 @@ import torch
 import ckptc
 from ckptc import settings_page
 from ckptc.dsl.diagnostic import MappingError
+from ckptc.runtime.fault import Fault
 from tests.plans.llama import Llama, read, write
 from tests.plans.test_megatron_ranks import MODEL, account
 
@@ -36,6 +37,9 @@ def saved_run(folder: Path, weights: dict[str, torch.Tensor], **args: Any) -> Pa
     place.mkdir(parents=True)
     (folder / "latest_checkpointed_iteration.txt").write_text("3")
     model = account(weights, 0, 1, list(range(8)), True, True)
+    if args.get("normalization") == "LayerNorm":
+        model |= {name.removesuffix("weight") + "bias": torch.zeros(48) for name in model if name.endswith("norm.weight")}
+        model |= {name.removesuffix("weight") + "bias": torch.zeros(48) for name in model if name.endswith("layer_norm_weight")}
     torch.save({"args": argparse.Namespace(**(SHAPE | args)), "model": model, "checkpoint_version": 3.0, "iteration": 3}, place / "model_optim_rng.pt")
     return folder
 
@@ -79,6 +83,14 @@ def test_what_a_family_of_huggingface_cannot_say_is_refused_before_a_byte_is_wri
         to_hf(run, family="llama")
     assert "--accept" in str(error.value.diagnostics[0].help)
     assert not (tmp_path / "hf").exists()
+
+
+def test_where_no_family_can_say_it_each_one_s_reason_is_given(weights: dict[str, torch.Tensor], tmp_path: Path) -> None:
+    with pytest.raises(Fault) as fault:
+        to_hf(saved_run(tmp_path / "run", weights, normalization="LayerNorm", apply_layernorm_1p=True))
+    assert fault.value.code == "no-family-says"
+    assert "llama: layout `hf` cannot say that normalization is 'layernorm1p'" in fault.value.notes
+    assert "nemotron: layout `hf` cannot say that activation is 'swiglu'" in fault.value.notes
 
 
 def test_what_is_accepted_is_left_out(weights: dict[str, torch.Tensor], tmp_path: Path) -> None:
