@@ -11,8 +11,8 @@ help:  ## list the targets
 demo: $(READY)  ## convert a small Llama to NxD Training and back, and compare every bit
 	$(BIN)/python -m ckptc.demo demo
 
-test: $(READY)  ## run the tests
-	$(BIN)/python -m pytest
+test: $(READY)  ## run the tests, on all cores
+	$(BIN)/python -m pytest -n auto --dist worksteal
 
 lint: $(READY)  ## ruff and mypy
 	$(BIN)/ruff check .

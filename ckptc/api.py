@@ -24,8 +24,8 @@ from .choose import (
     stages_kept,
     with_indices,
 )
-from .compiler.detect import also_fitting, fit_source
 from .compiler.explain import describe, explain
+from .compiler.fit import also_fitting, fit_source
 from .compiler.pipeline import Compiled, compile_sides
 from .compiler.resolve import Side, differs, resolve
 from .compiler.said import check_said

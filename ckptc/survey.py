@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from . import library
 from .choose import config_layout, config_path, found_in, said_by_files, said_of, sizes_of, with_indices
-from .compiler.detect import Fit, find_layouts, fit_source
+from .compiler.detect import Fit, find_layouts
+from .compiler.fit import fit_source
 from .compiler.match import ranks_of
 from .compiler.sizes import own_config_of
 from .dsl.diagnostic import MappingError

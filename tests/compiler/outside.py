@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ckptc import library
-from ckptc.compiler.detect import fit_source
+from ckptc.compiler.fit import fit_source
 from ckptc.compiler.link import link
 from ckptc.compiler.lower import Lowered, lower
 from ckptc.compiler.match import Found

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from ckptc import library
 from ckptc.compiler.check import check
-from ckptc.compiler.detect import find_layouts, fit_source
+from ckptc.compiler.detect import find_layouts
 from ckptc.compiler.emit import emit_python
+from ckptc.compiler.fit import fit_source
 from ckptc.compiler.link import link
 from ckptc.compiler.match import Found, may_be_absent
 from ckptc.compiler.pipeline import compile_sides

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from ckptc.compiler.detect import fit_source
+from ckptc.compiler.fit import fit_source
 from ckptc.compiler.link import Family, link
 from ckptc.compiler.match import Found
 from ckptc.compiler.resolve import Side, resolve

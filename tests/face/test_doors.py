@@ -198,7 +198,7 @@ def test_a_url_that_is_not_of_the_hub_is_no_source(place, what_to_do, ckptc):
 
 
 def test_a_path_that_is_not_there_is_told_from_one_that_is_nearly_called_so(llama, ckptc, monkeypatch):
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     Path("demo").mkdir()
     Path("demo/llama-hf").symlink_to(Path(llama).resolve())
     done = ckptc("inspect", "demo/lama-hf")
