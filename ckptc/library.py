@@ -58,9 +58,9 @@ def files_in(names: Iterable[str]) -> list[str]:
 
 def display_name(path: Path) -> str:
     """How a mapping file is called in messages: shipped ones from the project's root, others from the working directory."""
-    whole, here = path.resolve(), Path.cwd()
-    if whole.parent == SHIPPED.resolve():
+    if path.parent == SHIPPED or (whole := path.resolve()).parent == SHIPPED:
         return f"mappings/{path.name}"
+    here = Path.cwd()
     return str(whole.relative_to(here)) if whole.is_relative_to(here) else str(path)
 
 

@@ -139,12 +139,14 @@ def rank_forms(layout: FlatLayout, found: Iterable[Found]) -> list[dict[str, int
         names.setdefault(item.file, []).append(item.name)
     fits: dict[tuple[str, ...], tuple[Pattern, dict[str, int]]] = {}
     for pattern in files_pattern(layout):
-        hits = [match_file(pattern, f) for f in names]
-        if hits and all(h is not None for h in hits):
-            ranks: dict[str, int] = {}
-            for hit in hits:
-                for rank, value in (hit or {}).items():
-                    ranks[rank] = max(ranks.get(rank, 0), value + 1)
+        ranks: dict[str, int] = {}
+        for file in names:
+            hit = match_file(pattern, file)
+            if hit is None:
+                break
+            for rank, value in hit.items():
+                ranks[rank] = max(ranks.get(rank, 0), value + 1)
+        else:
             fits.setdefault(tuple(sorted(ranks)), (pattern, ranks))
     several = list(fits.values())
     if len(several) > 1:

@@ -120,8 +120,9 @@ def bind_sizes(
     if faults is not None:
         raise faults
     for axis in model.axes:  # sizes that no tensor here needs are known where the config tells them
-        with suppress(MappingError):
-            scope.lookup(Ref(axis.name, axis.span))
+        if axis.name in scope.lazy:
+            with suppress(MappingError):
+                scope.lookup(Ref(axis.name, axis.span))
     said = {name: scope.lookup(Ref(name, bind.span)) for name, bind in bound.items() if name in params} if keys is not None else {}
     scope.functions = {}
     values = {n: scope.names[n] for n in names if n in scope.names}
