@@ -15,7 +15,7 @@ from .dsl.tree import Config, Mapping, Span
 from .runtime.inside import why_outside
 from .runtime.path_names import did_you_mean
 
-SHIPPED = Path(__file__).resolve().parent / "mappings"
+SHIPPED = (Path(__file__).resolve().parent / "mappings").resolve()
 
 
 def shipped_names() -> list[str]:
