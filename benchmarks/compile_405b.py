@@ -21,7 +21,7 @@ def measure(case: str, folder: Path) -> dict[str, float]:
     """Runs in the child. Making the fake checkpoint is not counted."""
     sys.path.insert(0, str(ROOT))
     import ckptc
-    from ckptc.runtime.plan_file import dump_plan
+    from ckptc.runtime.plan.plan_file import dump_plan
     from tests.plans import large
 
     config = large.write_config(folder / "config")

@@ -21,7 +21,7 @@ import numpy as np
 from llama import layers_for, nbytes, shapes_of, write_llama
 
 import ckptc
-from ckptc.runtime.window import Window, at_index
+from ckptc.runtime.files.window import Window, at_index
 
 TP, PP, KV_MULTIPLIER = 4, 2, 2
 HERE = Path(__file__).resolve().parent

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from ckptc.runtime import jit, kernels
+from ckptc.runtime.kernels import jit, kernels
 
 SIZE = 64 << 20  # bytes written per call
 

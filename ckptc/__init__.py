@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from .hub import open_source as open
     from .reshard_zero1 import zero1
     from .runtime.fault import Fault
-    from .runtime.sentencepiece_model import add_special_tokens
+    from .runtime.tokenizer.sentencepiece_model import add_special_tokens
     from .survey import survey as inspect
 
 __version__ = "0.1.0"
@@ -23,7 +23,7 @@ _HOMES = {
     "Fault": ("runtime.fault", "Fault"),
     "MappingError": ("dsl.diagnostic", "MappingError"),
     "Plan": ("api", "Plan"),
-    "add_special_tokens": ("runtime.sentencepiece_model", "add_special_tokens"),
+    "add_special_tokens": ("runtime.tokenizer.sentencepiece_model", "add_special_tokens"),
     "compile": ("api", "compile"),
     "convert": ("api", "convert"),
     "inspect": ("survey", "survey"),

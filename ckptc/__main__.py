@@ -1,6 +1,6 @@
 """`python -m ckptc`: the command line."""
 
-from .cli import main
+from .main import main
 
 if __name__ == "__main__":
     main()

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from .compiler.explain import describe
+from .compiler.say.explain import describe
 from .meter import size
 
 if TYPE_CHECKING:
-    from .runtime.bind import Bound
-    from .runtime.plan import Plan, Side
+    from .runtime.binding.bind import Bound
+    from .runtime.plan.plan import Plan, Side
 
 
 @dataclass(frozen=True)
@@ -36,8 +36,10 @@ class Totals:
 
 def totals(bound: Bound, memory: int, workers: int) -> Totals:
     """Of a plan that is bound to its checkpoint."""
+    from .runtime.engine.schedule import peak_buffer_bytes
+
     return Totals(
-        bound.bytes_read, bound.bytes_written, len(bound.names), bound.disk_need, bound.peak_buffer_bytes(memory, workers)
+        bound.bytes_read, bound.bytes_written, len(bound.names), bound.disk_need, peak_buffer_bytes(bound, memory, workers)
     )
 
 

@@ -7,10 +7,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from . import library
-from .arguments import at_least_one, check_dtype, parse_size
-from .ask import ask_what_differs
-from .choose import (
+from .choices.arguments import at_least_one, check_dtype, parse_size
+from .choices.settings import joined, of_layout
+from .choices.stage_text import Said
+from .choices.stages import stages_asked
+from .compiler.fit import also_fitting, fit_source
+from .compiler.pipeline import Compiled, compile_sides
+from .compiler.say.explain import describe, explain
+from .compiler.settle.resolve import Side, differs, resolve
+from .compiler.settle.said import check_said
+from .compiler.settle.sizes import Scalar, Sizes
+from .compiler.values.stages import Given
+from .dsl.nearest import nearest
+from .hub import open_source, repository
+from .identify.choose import (
     as_source,
     check_config,
     choose,
@@ -24,38 +34,28 @@ from .choose import (
     stages_kept,
     with_indices,
 )
-from .compiler.explain import describe, explain
-from .compiler.fit import also_fitting, fit_source
-from .compiler.pipeline import Compiled, compile_sides
-from .compiler.resolve import Side, differs, resolve
-from .compiler.said import check_said
-from .compiler.sizes import Scalar, Sizes
-from .compiler.stages import Given
-from .dsl.nearest import nearest
-from .hub import open_source, repository
-from .known_config import known_config
-from .nemo2_side import LAYOUT as NEMO_2
-from .nemo2_side import Wanted, family_of
-from .optimizer_state import add_state, state_folder
-from .recognise import refuse_said_encoded
-from .runtime.checkpoint import Checkpoint
+from .identify.known_config import known_config
+from .identify.recognise import refuse_said_encoded
+from .library import mapping_files as library
+from .nemo.nemo2_side import LAYOUT as NEMO_2
+from .nemo.nemo2_side import Wanted, family_of
+from .optimizer.state import add_state, state_folder
+from .planning.ask import ask_what_differs
+from .planning.side_files import side_files, target_side
+from .planning.vocabulary import say_padding_stays
+from .runtime.checkpoint.checkpoint import Checkpoint
 from .runtime.fault import Fault
-from .runtime.plan import Plan as PlanData
-from .runtime.plan_file import load_plan as read_plan_file
-from .runtime.plan_file import save_plan, write_text
-from .runtime.window import SideFile
-from .settings import joined, of_layout
-from .side_files import side_files, target_side
-from .stage_text import Said
-from .stages_asked import stages_asked
-from .vocabulary import say_padding_stays
+from .runtime.files.window import SideFile
+from .runtime.plan.plan import Plan as PlanData
+from .runtime.plan.plan_file import load_plan as read_plan_file
+from .runtime.plan.plan_file import save_plan, write_text
 
 if TYPE_CHECKING:
     import torch
 
     from .account import Totals
-    from .runtime.bind import Bound
-    from .runtime.engine import Report
+    from .runtime.binding.bind import Bound
+    from .runtime.engine.engine import Report
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ class Plan:
 
     def emit(self, path: str | Path | None = None) -> str:
         """The plan as a self-contained Python module; also written to `path` if given, in place of what is there."""
-        from .compiler.emit import emit_python
+        from .compiler.say.emit import emit_python
 
         self._refuse_trees()
         text = emit_python(self.data)
@@ -110,7 +110,7 @@ class Plan:
         return text
 
     def _bound(self, source: str | Path | Checkpoint | None, **options: Any) -> Bound:
-        from .runtime.bind import bind
+        from .runtime.binding.bind import bind
 
         own = self.source
         if own is not None and isinstance(source, str | Path) and str(source) in (own.path, self.asked):
@@ -138,7 +138,7 @@ class Plan:
     ) -> Totals:
         """Bytes read and written, files, disk and buffer need, before anything runs. `dst` tells whether it is one archive."""
         from .account import totals
-        from .runtime.nemo_write import bound_for
+        from .runtime.binding.archive import bound_for
 
         bound = bound_for(self._bound(source, max_shard_bytes=parse_size(max_shard_size)), dst)
         return totals(bound, parse_size(memory), at_least_one(workers))
@@ -157,7 +157,7 @@ class Plan:
         progress: Any = None,
     ) -> Report:
         """Convert to `dst`, which appears only when it is whole. Sizes are bytes, or texts such as "512MiB"."""
-        from .runtime.engine import run
+        from .runtime.engine.engine import run
 
         bound = self._bound(source, max_shard_bytes=parse_size(max_shard_size))
         return run(

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .runtime.checkpoint import Tensor
+    from .runtime.checkpoint.checkpoint import Tensor
 
 VOCAB, LAYERS, HIDDEN, FFN, HEADS, GROUPS = 320, 5, 96, 160, 12, 2
 DIM = HIDDEN // HEADS

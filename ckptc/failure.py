@@ -27,7 +27,7 @@ def diagnostics(error: MappingError | Fault) -> tuple[Diagnostic, ...]:
 def text(error: MappingError | Fault, color: bool = False) -> str:
     """What a person reads, with the lines of the mapping files that the diagnostics point at."""
     from .dsl.render import render
-    from .library import sources
+    from .library.mapping_files import sources
 
     found = diagnostics(error)
     return render(found, sources(found), color)

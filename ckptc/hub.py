@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .runtime.checkpoint import Checkpoint, open_checkpoint
+from .runtime.checkpoint.checkpoint import Checkpoint, open_checkpoint
 from .runtime.fault import Fault
+from .runtime.files.situations import refuse_names
+from .runtime.formats.nemo.training_run import rank_files
 from .runtime.path_names import did_you_mean, refuse_remote_source
-from .runtime.situations import refuse_names
-from .runtime.training_run import rank_files
 
 SCHEME = "hf://"
 CONFIG = "config.json"
@@ -131,7 +131,7 @@ def _weights(names: Container[str]) -> str | None:
 def _carried() -> list[str]:
     """The side files that any layout takes along."""
     from .dsl.tree import Carry
-    from .library import families
+    from .library.mapping_files import families
 
     items = (item for family in families(None) for layout in family.layouts for item in layout.items)
     return sorted({pattern for item in items if isinstance(item, Carry) for pattern in item.globs})

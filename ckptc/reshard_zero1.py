@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .api import Plan
-from .compiler.link import link
+from .compiler.link.link import link
 from .compiler.pipeline import compile_sides
-from .compiler.resolve import resolve
-from .compiler.sizes import bind_sizes
+from .compiler.settle.resolve import resolve
+from .compiler.settle.sizes import bind_sizes
 from .dsl.tree import (
     AxisDecl,
     AxisRef,
@@ -38,11 +38,11 @@ from .dsl.tree import (
     Span,
     TensorDecl,
 )
+from .optimizer.zero1_files import Group, Held, Key, ZeroState, file_of, keys_of, open_zero_state
 from .runtime.fault import Fault
-from .zero1_files import Group, Held, Key, ZeroState, file_of, keys_of, open_zero_state
 
 if TYPE_CHECKING:
-    from .runtime.engine import Report
+    from .runtime.engine.engine import Report
 
 FORMATS = ("pt", "xser")
 RANKS = ("ep", "tp", "pp")  # the axes that tell groups apart

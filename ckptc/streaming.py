@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from .runtime import engine
-from .runtime.bind import Bound
+from .runtime.binding.bind import Bound
+from .runtime.engine import engine
 from .runtime.fault import Fault
-from .runtime.plan import Side
+from .runtime.plan.plan import Side
 
 if TYPE_CHECKING:
     import torch

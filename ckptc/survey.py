@@ -7,23 +7,23 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import library
-from .choose import config_layout, config_path, found_in, said_by_files, said_of, sizes_of, with_indices
-from .compiler.detect import Fit, find_layouts
 from .compiler.fit import fit_source
-from .compiler.match import ranks_of
-from .compiler.sizes import own_config_of
+from .compiler.identify.detect import Fit, find_layouts
+from .compiler.identify.match import ranks_of
+from .compiler.link.config import own_config_of
 from .dsl.diagnostic import MappingError
 from .hub import open_source
-from .identity import Said, families_of
+from .identify.choose import config_layout, config_path, found_in, said_by_files, said_of, sizes_of, with_indices
+from .identify.identity import Said, families_of
+from .identify.unknown_family import unknown_family
+from .library import mapping_files as library
 from .meter import size
-from .runtime.checkpoint import Checkpoint
+from .runtime.checkpoint.checkpoint import Checkpoint
 from .runtime.fault import Fault
-from .runtime.window import ITEM_BYTES
-from .unknown_family import unknown_family
+from .runtime.files.window import ITEM_BYTES
 
 if TYPE_CHECKING:
-    from .compiler.match import Found
+    from .compiler.identify.match import Found
 
 
 def survey(

@@ -11,16 +11,16 @@ from typing import Any, TypeAlias
 
 from ..dsl.diagnostic import Diagnostic, MappingError
 from ..dsl.tree import Hole, Let, Literal, Param, Ref, Refine, Stages
-from .clash import coordinates
-from .infer import padded_to
-from .lets import fills
-from .link import Family, FlatLayout
-from .lower import Lowered, lower
-from .match import Found, rank_forms, regex, skeleton, stages_of, turns_of, unmatched
-from .reads import refs
-from .resolve import Side, resolve
-from .sizes import Scalar, Sizes
-from .stages import Dealt, Given
+from .algebra.clash import coordinates
+from .algebra.lower import Lowered, lower
+from .identify.infer import padded_to
+from .identify.match import Found, rank_forms, regex, skeleton, stages_of, turns_of, unmatched
+from .link.link import Family, FlatLayout
+from .settle.resolve import Side, resolve
+from .settle.sizes import Scalar, Sizes
+from .values.lets import fills
+from .values.stages import Dealt, Given
+from .values.walk_expr import refs
 
 MOST_TRIES = 512  # settings of a layout that are compared with a checkpoint, beyond those that lead nearer
 MOST_SPARE = 10_000  # tensors that a rule may expect beyond those that are there, before they are only counted
@@ -294,7 +294,7 @@ def _disagreements(side: Side, lowered: tuple[Lowered, ...], seen: Mapping[str, 
 
 def _without_ranks(boxes: Any, named: list[int]) -> list[Any]:
     """Boxes with the loops that move no spelled coordinate left out."""
-    from ..runtime.plan import Box
+    from ..runtime.plan.plan import Box
 
     return [Box(b.first, tuple((n, m) for n, m in b.loops if any(m[i] for i in named))) for b in boxes]
 

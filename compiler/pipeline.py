@@ -8,17 +8,17 @@ from itertools import product
 
 from ..dsl.diagnostic import Diagnostic, Label, MappingError
 from ..dsl.tree import Hole, Pattern
-from ..runtime.plan import Made, Plan, Proof, made_name
-from ..runtime.plan import Side as PlanSide
-from .compose import compare, compose
-from .lower import Lowered, MeanTensor, lower, lower_made, lower_whole, means
-from .match import Found, regex, representatives
-from .names import check_spelled, format_of
-from .optimise import optimise
-from .prove import prove
-from .resolve import Side
-from .scope import LARGEST, whole_number, whole_value
-from .where import Picked, runs
+from ..runtime.plan.plan import Made, Plan, Proof, made_name
+from ..runtime.plan.plan import Side as PlanSide
+from .algebra.compose import compare, compose
+from .algebra.lower import Lowered, MeanTensor, lower, lower_made, lower_whole, means
+from .algebra.optimise import optimise
+from .algebra.prove import prove
+from .algebra.spell import check_spelled, format_of
+from .identify.match import Found, regex, representatives
+from .settle.resolve import Side
+from .values.pick import Picked, runs
+from .values.scope import LARGEST, whole_number, whole_value
 
 
 @dataclass(frozen=True)

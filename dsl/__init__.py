@@ -5,11 +5,11 @@ node; `render` words diagnostics for a person. lark is imported by the first par
 """
 
 from .diagnostic import Diagnostic, Label, MappingError
-from .format import format_mapping, format_text
+from .formatting.format import format_mapping, format_text
+from .formatting.show import show
 from .nearest import nearest
-from .parse import parse, parse_expr
+from .parsing.parse import parse, parse_expr
 from .render import render, to_record
-from .show import show
 from .tree import Mapping, Span
 
 __all__ = [

@@ -44,8 +44,55 @@ def imports(room: str, path: Path) -> set[str]:
 
 
 def ours(names: set[str]) -> set[str]:
-    """`room.module` of what is imported from this project."""
-    return {".".join(name.split(".")[1:3]) for name in names if name.startswith("ckptc.")}
+    """What is imported from this project, without `ckptc.`."""
+    return {name.removeprefix("ckptc.") for name in names if name.startswith("ckptc.")}
+
+
+def spot(room: str, path: Path) -> str:
+    """A module's name without `ckptc.`."""
+    parts = path.relative_to(folder_of(room)).with_suffix("").parts
+    return ".".join([*([] if room == FACE else [room]), *(parts[:-1] if parts[-1] == "__init__" else parts)])
+
+
+def box_of(module: str, doors: set[str]) -> str:
+    """The sub-room that a module is in. A module that lies directly in a room, or in one of its `doors`, is a box of its own."""
+    inside = module.rpartition(".")[0]
+    return module if inside in doors else inside
+
+
+def arrows(box: bool) -> dict[str, set[str]]:
+    """Which module, or which box, imports which; only what is imported from this project."""
+    names = {spot(room, path): (room, path) for room, path in modules()}
+    doors = {"", *ROOMS, "runtime.formats"}
+    found: dict[str, set[str]] = {}
+    for name, (room, path) in names.items():
+        if path.stem == "__init__":
+            continue
+        for target in ours(imports(room, path)):
+            module = target if target in names else target.rpartition(".")[0]
+            if module in names and names[module][1].stem != "__init__":
+                one, other = (box_of(name, doors), box_of(module, doors)) if box else (name, module)
+                if one != other:
+                    found.setdefault(one, set()).add(other)
+    return found
+
+
+def circle(graph: dict[str, set[str]]) -> list[str]:
+    """A circle of arrows, if there is one."""
+    done: set[str] = set()
+
+    def walk(at: str, way: list[str]) -> list[str]:
+        if at in way:
+            return [*way[way.index(at) :], at]
+        if at in done:
+            return []
+        for other in sorted(graph.get(at, ())):
+            if found := walk(other, [*way, at]):
+                return found
+        done.add(at)
+        return []
+
+    return next((found for at in sorted(graph) if (found := walk(at, []))), [])
 
 
 def importers(package: str) -> set[str]:
@@ -61,7 +108,7 @@ def importers(package: str) -> set[str]:
     ("room", "allowed"),
     [
         ("dsl", {"dsl"}),
-        ("compiler", {"dsl", "compiler", "runtime.plan", "runtime.fault", "runtime.inside"}),
+        ("compiler", {"dsl", "compiler", "runtime.plan", "runtime.fault", "runtime.inside", "runtime.formats.registry"}),
         ("runtime", {"runtime"}),
         ("mappings", set()),
     ],
@@ -69,8 +116,45 @@ def importers(package: str) -> set[str]:
 def test_arrows_between_rooms_point_one_way(room: str, allowed: set[str]) -> None:
     for where, path in modules():
         if where == room:
-            wrong = {n for n in ours(imports(room, path)) if n not in allowed and n.split(".")[0] not in allowed}
+            wrong = {name for name in ours(imports(room, path)) if not any(f"{name}.".startswith(f"{each}.") for each in allowed)}
             assert not wrong, f"{path.relative_to(ROOT)} imports {', '.join(sorted(wrong))}"
+
+
+@pytest.mark.parametrize("box", [False, True], ids=["modules", "sub-rooms"])
+def test_imports_go_in_no_circle(box: bool) -> None:
+    assert " -> ".join(circle(arrows(box))) == ""
+
+
+def test_a_circle_is_found() -> None:
+    assert circle({"a": {"b"}, "b": {"c"}, "c": {"b"}}) == ["b", "c", "b"]
+    assert circle({"a": {"b", "c"}, "b": {"c"}}) == []
+
+
+def test_no_folder_has_more_modules_than_one_can_keep_in_mind() -> None:
+    folders: dict[Path, int] = {}
+    for _, path in modules():
+        folders[path.parent] = folders.get(path.parent, 0) + (path.stem != "__init__")
+    assert {folder: number for folder, number in folders.items() if number > 14} == {}
+
+
+def test_every_doorway_says_what_is_behind_it() -> None:
+    """One paragraph: what comes in, what goes out, and in which order to read it."""
+    for room, path in modules():
+        if path.stem == "__init__" and room != "mappings":
+            said = ast.get_docstring(ast.parse(path.read_text()))
+            assert said, path
+            assert len(said.split()) >= 12, path
+
+
+def test_only_their_folders_name_the_formats() -> None:
+    """Whoever needs a format asks the registry; nobody else compares names of formats."""
+    named = {"safetensors", "xser", "torch_dist", "zarr", "megatron"}
+    for room, path in modules():
+        if room in ("dsl", "compiler", "runtime") and "formats" not in path.parts:
+            for node in ast.walk(ast.parse(path.read_text())):
+                if isinstance(node, ast.Compare):
+                    words = {each.value for each in ast.walk(node) if isinstance(each, ast.Constant) and isinstance(each.value, str)}
+                    assert not words & named, f"{path.relative_to(ROOT)}:{node.lineno}"
 
 
 def test_each_outside_package_is_known_to_its_room_alone() -> None:

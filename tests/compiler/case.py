@@ -19,16 +19,17 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from ckptc import library
-from ckptc.compiler.check import check
-from ckptc.compiler.link import link
-from ckptc.compiler.match import may_be_absent
+from ckptc.compiler.check.check import check
+from ckptc.compiler.identify.match import may_be_absent
+from ckptc.compiler.link.config import config_of
+from ckptc.compiler.link.link import link
 from ckptc.compiler.pipeline import Compiled, compile_sides
-from ckptc.compiler.resolve import resolve
-from ckptc.compiler.said import check_said
-from ckptc.compiler.sizes import bind_sizes, config_of
+from ckptc.compiler.settle.resolve import resolve
+from ckptc.compiler.settle.said import check_said
+from ckptc.compiler.settle.sizes import bind_sizes
 from ckptc.dsl.diagnostic import Diagnostic, MappingError
-from ckptc.dsl.parse import parse
+from ckptc.dsl.parsing.parse import parse
+from ckptc.library import mapping_files as library
 
 FILE = "x.ckmap"
 

@@ -7,7 +7,7 @@ from collections import defaultdict
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-SOURCES = [*sorted((ROOT / "compiler").glob("*.py")), ROOT / "ckptc/library.py", ROOT / "ckptc/choose.py"]
+SOURCES = [*sorted((ROOT / "compiler").rglob("*.py")), ROOT / "ckptc/library/mapping_files.py", ROOT / "ckptc/identify/choose.py"]
 MAKERS = {"fault", "_fault", "Diagnostic", "unknown"}
 
 

@@ -6,18 +6,19 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from ckptc import library
+from ckptc.compiler.algebra.lower import Lowered, lower
+from ckptc.compiler.algebra.pieces import AT, COPY, Loop, Piece
+from ckptc.compiler.algebra.prove import prove
 from ckptc.compiler.fit import fit_source
-from ckptc.compiler.link import link
-from ckptc.compiler.lower import Lowered, lower
-from ckptc.compiler.match import Found
-from ckptc.compiler.pieces import AT, COPY, Loop, Piece
-from ckptc.compiler.prove import prove
-from ckptc.compiler.resolve import Side, resolve
-from ckptc.compiler.sizes import bind_sizes, config_of
-from ckptc.compiler.write_config import config_text
+from ckptc.compiler.identify.match import Found
+from ckptc.compiler.link.config import config_of
+from ckptc.compiler.link.link import link
+from ckptc.compiler.settle.resolve import Side, resolve
+from ckptc.compiler.settle.sizes import bind_sizes
+from ckptc.compiler.settle.write_config import config_text
 from ckptc.dsl.diagnostic import Diagnostic, MappingError
-from ckptc.dsl.parse import parse
+from ckptc.dsl.parsing.parse import parse
+from ckptc.library import mapping_files as library
 
 TEXT = """model m { axes { layer a b }  x [layer, a, b] }
 layout one of m (rank tp = 1) {

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from itertools import product
 
-from ckptc.compiler.resolve import LiveRule, Side
-from ckptc.compiler.scope import evaluate
+from ckptc.compiler.settle.resolve import LiveRule, Side
+from ckptc.compiler.values.scope import evaluate
 from ckptc.dsl.tree import AxisRef, Copies, Hole, Index, One, Pad, Slice, Sum
 
 # what one position holds: (label, {axis: index}) with label "" if unlabelled; None for a zero

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import product
 
-from ckptc.runtime.plan import Plan, Side
+from ckptc.runtime.plan.plan import Plan, Side
 
 UNWRITTEN = object()
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from hypothesis import given, settings
 
-from ckptc.compiler.link import link
-from ckptc.compiler.lower import lower
+from ckptc.compiler.algebra.lower import lower
+from ckptc.compiler.algebra.prove import prove
+from ckptc.compiler.link.link import link
 from ckptc.compiler.pipeline import compile_sides
-from ckptc.compiler.prove import prove
-from ckptc.compiler.resolve import Side, resolve
-from ckptc.compiler.sizes import Sizes, Tensor
-from ckptc.dsl.parse import parse
+from ckptc.compiler.settle.resolve import Side, resolve
+from ckptc.compiler.settle.sizes import Sizes, Tensor
+from ckptc.dsl.parsing.parse import parse
 
 from .made import SIZES, Made, mappings
 from .reference import contents

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from ckptc import library
-from ckptc.compiler.check import check
-from ckptc.compiler.link import link
-from ckptc.dsl.parse import parse
+from ckptc.compiler.check.check import check
+from ckptc.compiler.link.link import link
+from ckptc.dsl.parsing.parse import parse
+from ckptc.library import mapping_files as library
 
 
 def codes(text: str) -> list[tuple[str, str]]:

@@ -11,20 +11,21 @@ from random import Random
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ckptc import library
-from ckptc.compiler.check import check
-from ckptc.compiler.detect import find_layouts
-from ckptc.compiler.emit import emit_python
+from ckptc.compiler.check.check import check
 from ckptc.compiler.fit import fit_source
-from ckptc.compiler.link import link
-from ckptc.compiler.match import Found, may_be_absent
+from ckptc.compiler.identify.detect import find_layouts
+from ckptc.compiler.identify.match import Found, may_be_absent
+from ckptc.compiler.link.config import config_of
+from ckptc.compiler.link.link import link
 from ckptc.compiler.pipeline import compile_sides
-from ckptc.compiler.resolve import resolve
-from ckptc.compiler.sizes import bind_sizes, config_of
-from ckptc.compiler.write_config import config_text
+from ckptc.compiler.say.emit import emit_python
+from ckptc.compiler.settle.resolve import resolve
+from ckptc.compiler.settle.sizes import bind_sizes
+from ckptc.compiler.settle.write_config import config_text
 from ckptc.dsl.diagnostic import MappingError
-from ckptc.dsl.parse import parse
+from ckptc.dsl.parsing.parse import parse
 from ckptc.dsl.render import render
+from ckptc.library import mapping_files as library
 
 from .case import cases
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from ckptc.compiler.emit import emit_python
-from ckptc.compiler.explain import describe
-from ckptc.compiler.lower import lower
+from ckptc.compiler.algebra.lower import lower
 from ckptc.compiler.pipeline import Compiled
+from ckptc.compiler.say.emit import emit_python
+from ckptc.compiler.say.explain import describe
 
 from .case import Case, compile_case
 from .reference import contents

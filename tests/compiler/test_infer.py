@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from ckptc.compiler.infer import infer_from
-from ckptc.compiler.link import link
-from ckptc.compiler.match import Found
-from ckptc.dsl.parse import parse
+from ckptc.compiler.identify.infer import infer_from
+from ckptc.compiler.identify.match import Found
+from ckptc.compiler.link.link import link
+from ckptc.dsl.parsing.parse import parse
 
 TEXT = """
 model m { axes { vocab layer hidden ffn group dim }  e [vocab, hidden]  k [layer, group, dim]  g [layer, ffn, hidden]  u [layer, ffn, hidden] }

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ckptc.compiler.compose import Move, compose
-from ckptc.compiler.lower import Lowered, lower
-from ckptc.compiler.pieces import AT, COORDS, Piece
+from ckptc.compiler.algebra.compose import Move, compose
+from ckptc.compiler.algebra.lower import Lowered, lower
+from ckptc.compiler.algebra.pieces import AT, COORDS, Piece
+from ckptc.compiler.algebra.prove import prove
 from ckptc.compiler.pipeline import compile_sides
-from ckptc.compiler.prove import prove
 from ckptc.dsl.diagnostic import MappingError
 
 from .made import Made, mappings

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from ckptc.compiler.link import FlatLayout, link
+from ckptc.compiler.link.link import FlatLayout, link
 from ckptc.dsl.diagnostic import MappingError
-from ckptc.dsl.parse import parse
-from ckptc.dsl.show import show
+from ckptc.dsl.formatting.show import show
+from ckptc.dsl.parsing.parse import parse
 from ckptc.dsl.tree import Config, Files, Formats, Let, Refine, Stages
 
 MODEL = "model m { axes { layer a }  w [layer, a]  v [layer, a] }\n"

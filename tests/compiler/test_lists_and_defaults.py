@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 
 from ckptc.compiler.fit import fit_source
-from ckptc.compiler.link import Family, link
-from ckptc.compiler.match import Found
-from ckptc.compiler.resolve import Side, resolve
-from ckptc.compiler.sizes import Sizes, bind_sizes
-from ckptc.compiler.write_config import config_text
+from ckptc.compiler.identify.match import Found
+from ckptc.compiler.link.link import Family, link
+from ckptc.compiler.settle.resolve import Side, resolve
+from ckptc.compiler.settle.sizes import Sizes, bind_sizes
+from ckptc.compiler.settle.write_config import config_text
 from ckptc.dsl.diagnostic import MappingError
-from ckptc.dsl.parse import parse
+from ckptc.dsl.parsing.parse import parse
 from ckptc.dsl.tree import Config
 
 TEXT = """
@@ -51,7 +51,7 @@ def of(few: Any) -> tuple[Family, Sizes]:
 
 
 def names(side: Side) -> set[str]:
-    from ckptc.compiler.lower import lower
+    from ckptc.compiler.algebra.lower import lower
 
     return {x.stored.name for x in lower(side)}
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from ckptc.compiler.link import Family, link
-from ckptc.compiler.match import Found, may_be_absent, stored_tensors
+from ckptc.compiler.identify.match import Found, may_be_absent, stored_tensors
+from ckptc.compiler.link.link import Family, link
 from ckptc.compiler.pipeline import Compiled, compile_sides
-from ckptc.compiler.resolve import resolve
-from ckptc.compiler.sizes import bind_sizes
+from ckptc.compiler.settle.resolve import resolve
+from ckptc.compiler.settle.sizes import bind_sizes
 from ckptc.dsl.diagnostic import MappingError
-from ckptc.dsl.parse import parse
+from ckptc.dsl.parsing.parse import parse
 
 TEXT = """
 model m {

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ckptc.dsl import MappingError, format_mapping, format_text, parse, parse_expr, show
-from ckptc.dsl.comments import Source
+from ckptc.dsl.formatting.comments import Source
 
 HERE = Path(__file__).parent
 SAMPLE = (HERE / "sample.ckmap").read_text()

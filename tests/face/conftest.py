@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from ckptc.cli import main
 from ckptc.demo import write_llama
+from ckptc.main import main
 from tests.face.sentencepiece_models import KINDS, trained
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import sentencepiece
 
-from ckptc.runtime.wire import walk, write_varint
+from ckptc.runtime.tokenizer.protobuf import walk, write_varint
 
 LINES = ["the quick brown fox jumps over the lazy dog", "many tensors change formats but bytes stay the same"] * 3
 KINDS = ("bpe", "unigram", "char", "word")

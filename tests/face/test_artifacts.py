@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import yaml
 
-from ckptc.artifacts import name_artifacts, numbered_name
-from ckptc.runtime.window import SideFile
-from ckptc.yaml_text import set_scalar, value_at
+from ckptc.configs.yaml_text import set_scalar, value_at
+from ckptc.nemo.artifacts import name_artifacts, numbered_name
+from ckptc.runtime.files.window import SideFile
 
 MODEL = b"\x0a\x05\x0a\x03abc"  # a piece of SentencePiece's ModelProto
 OLD = "0123456789abcdef0123456789abcdef_spm.model"

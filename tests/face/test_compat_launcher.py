@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ckptc.compat import SCRIPTS, after_launcher
+from ckptc.compat.scripts import SCRIPTS, after_launcher
 from ckptc.failure import UsageError
 
 

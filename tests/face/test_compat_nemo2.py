@@ -14,7 +14,7 @@ import torch
 import yaml
 
 from ckptc import convert, open
-from ckptc.compat_nemo2 import nemo1_to_nemo2, zarr_to_torch_dist
+from ckptc.compat.nemo2 import nemo1_to_nemo2, zarr_to_torch_dist
 from ckptc.failure import UsageError
 from ckptc.runtime.fault import Fault
 from tests.face.test_nemo2_convert import write

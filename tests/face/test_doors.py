@@ -10,8 +10,8 @@ import torch
 from safetensors.torch import save_file
 
 import ckptc as api
-from ckptc.compiler.emit import emit_python
-from ckptc.runtime.plan_file import dump_plan
+from ckptc.compiler.say.emit import emit_python
+from ckptc.runtime.plan.plan_file import dump_plan
 
 MODEL = """
 model mlp {
@@ -112,7 +112,7 @@ def test_a_plan_that_was_made_by_hand_writes_nothing_elsewhere(name, source, tmp
     assert refused.value.code == "outside-destination"
     space: dict[str, object] = {"__name__": "emitted"}
     exec(compile(emit_python(bad), "emitted.py", "exec"), space)
-    from ckptc.runtime.module import run_module
+    from ckptc.runtime.emitted import run_module
 
     with pytest.raises(api.Fault) as refused:
         run_module(space["PLAN"], space["KERNELS"], source, "dst")  # type: ignore[arg-type]
@@ -255,7 +255,7 @@ def test_a_value_is_read_as_its_parameter_is_declared(pair, wrong, source, ckptc
 
 
 def test_a_models_settings_are_read_as_they_are_declared(source):
-    from ckptc.typed_text import Text
+    from ckptc.choices.typed_text import Text
 
     Path("m.ckmap").write_text(CLASHES)
     given = {"hidden": Text("4"), "kind": Text("12"), "scale": Text("2"), "twice": Text("true")}

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from ckptc import __version__, cli, failure
+from ckptc import __version__, failure
+from ckptc import main as cli
 from ckptc.dsl.diagnostic import Diagnostic, Label, MappingError
 from ckptc.dsl.tree import Span
 from ckptc.runtime.fault import Fault
@@ -148,8 +149,8 @@ def test_an_interrupt_is_exit_code_130(monkeypatch, ckptc):
 def test_a_run_that_a_signal_stops_leaves_nothing_and_says_which_by_its_exit_code(signal, code, llama, tmp_path):
     script = (
         "import os, signal, time\n"
-        "from ckptc import cli\n"
-        "from ckptc.runtime import engine\n"
+        "from ckptc import main as cli\n"
+        "from ckptc.runtime.engine import engine\n"
         f"def stop(*a, **k): os.kill(os.getpid(), signal.{signal}); time.sleep(5)\n"
         "engine._work = stop\n"
         f"cli.main(['convert', {str(llama)!r}, 'out', '--to', 'nxdt'])\n"
@@ -179,8 +180,8 @@ def test_a_signal_that_is_ignored_stays_so(llama, tmp_path):
     script = (
         "import os, signal\n"
         "signal.signal(signal.SIGHUP, signal.SIG_IGN)\n"
-        "from ckptc import cli\n"
-        "from ckptc.runtime import engine\n"
+        "from ckptc import main as cli\n"
+        "from ckptc.runtime.engine import engine\n"
         "real = engine._work\n"
         "def work(*a, **k):\n    os.kill(os.getpid(), signal.SIGHUP); return real(*a, **k)\n"
         "engine._work = work\n"

@@ -36,7 +36,7 @@ def test_importing_ckptc_does_not_even_import_typer() -> None:
 
 @pytest.mark.parametrize("arguments", [["--help"], ["convert", "--help"], ["tokenizer", "--help"], ["version"], ["frobnicate"]])
 def test_help_and_usage_import_nothing_heavy(arguments: list[str]) -> None:
-    assert loaded(f"from ckptc.cli import main; main({arguments!r})") == []
+    assert loaded(f"from ckptc.main import main; main({arguments!r})") == []
 
 
 def test_help_is_quick() -> None:

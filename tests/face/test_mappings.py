@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import ckptc as face
-from ckptc.library import shipped_names
+from ckptc.library.mapping_files import shipped_names
 
 GOOD = """model m {
   axes { layer hidden }

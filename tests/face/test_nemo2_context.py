@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import yaml
 
-from ckptc.fiddle_json import Call, Symbol, serialise
-from ckptc.nemo2_context import HubTokenizer, HuggingFaceFolder, SentencePieceFile, context_files, tokenizer_of
-from ckptc.nemo2_models import MODELS, find_model
+from ckptc.nemo.fiddle_json import Call, Symbol, serialise
+from ckptc.nemo.nemo2_context import HubTokenizer, HuggingFaceFolder, SentencePieceFile, context_files, tokenizer_of
+from ckptc.nemo.nemo2_models import MODELS, find_model
 from ckptc.runtime.fault import Fault
 
 CONFIGS = "nemo.collections.llm.gpt.model"

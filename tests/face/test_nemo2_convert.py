@@ -13,9 +13,9 @@ import yaml
 from safetensors.torch import load_file, save_file
 
 from ckptc import Fault, MappingError, compile, convert, open, plan
-from ckptc.nemo2_models import MODELS
-from ckptc.runtime.families import families
-from ckptc.runtime.layout import lay_out
+from ckptc.nemo.nemo2_models import MODELS
+from ckptc.runtime.binding.place_targets import lay_out
+from ckptc.runtime.plan.expand import families
 from tests.asked import asked
 
 LAYERS, HIDDEN, FFN, HEADS, GROUPS, VOCAB, EXPERTS = 3, 24, 40, 6, 2, 29, 5
@@ -227,13 +227,13 @@ def bare_weights(name: str, folder: Path, vocab: int) -> Path:
     targets = families(made.data.target.stored)
     names = [family.spell(family.stored.name) for family in targets]
     count = sum(map(len, names))
-    files, _, texts = lay_out(made.data.target, targets, names, ["bfloat16"] * count, list(range(count)), 1 << 40, {})
-    for file in files:
+    laid_out = lay_out(made.data.target, targets, names, ["bfloat16"] * count, list(range(count)), 1 << 40, {})
+    for file in laid_out.files:
         path = folder / file.name
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("wb") as out:
             out.truncate(file.layout.size)
-    for at, text in texts:
+    for at, text in laid_out.texts:
         (folder / at).parent.mkdir(parents=True, exist_ok=True)
         (folder / at).write_bytes(text)
     return folder / "model_weights"

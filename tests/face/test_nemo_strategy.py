@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from ckptc.nemo_strategy import read_strategy, strategy_of
+from ckptc.nemo.strategy import read_strategy, strategy_of
 from ckptc.runtime.fault import Fault
 
 # Every setting of the migration page, each with a value that is not the default.

@@ -156,7 +156,7 @@ def test_state_that_is_its_parameter_stays_so(
 ) -> None:
     from safetensors.torch import save_file
 
-    from ckptc.runtime.families import families
+    from ckptc.runtime.plan.expand import families
 
     config = CONFIG | config
     (tmp_path / "hf").mkdir()

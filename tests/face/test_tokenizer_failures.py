@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 import ckptc as face
-from ckptc.runtime import destination
+from ckptc.runtime.engine import destination
 from ckptc.runtime.fault import Fault
-from ckptc.runtime.wire import walk
+from ckptc.runtime.tokenizer.protobuf import walk
 from tests.face.sentencepiece_models import ADD, SCRIPT, load, parts, sized
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from ckptc.runtime.window import SideFile
-from ckptc.tokenizer_size import count_tokens
+from ckptc.planning.tokenizer_size import count_tokens
+from ckptc.runtime.files.window import SideFile
 
 
 @pytest.fixture

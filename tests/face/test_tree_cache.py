@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from ckptc import library, tree_cache
-from ckptc.dsl.parse import parse
+from ckptc.dsl.parsing.parse import parse
+from ckptc.library import mapping_files as library
+from ckptc.library import tree_cache
 
 TEXT = (library.SHIPPED / "llama.ckmap").read_text(encoding="utf-8")
 
@@ -62,6 +63,6 @@ def test_a_folder_that_cannot_be_made_does_no_harm(tmp_path: Path, monkeypatch: 
 
 
 def test_a_warm_start_imports_no_parser(home: Path) -> None:
-    code = "import sys; from ckptc import library; library.families('llama'); print('lark' in sys.modules)"
+    code = "import sys; from ckptc.library import mapping_files as library; library.families('llama'); print('lark' in sys.modules)"
     said = [subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout for _ in range(2)]
     assert said == ["True\n", "False\n"]

@@ -16,13 +16,13 @@ import yaml
 from safetensors.torch import save_file
 
 import ckptc
-from ckptc import library
-from ckptc.compiler.detect import find_layouts
-from ckptc.compiler.match import Found
-from ckptc.compiler.sizes import own_config_of
-from ckptc.identity import families_of, identity_of, said_by
+from ckptc.compiler.identify.detect import find_layouts
+from ckptc.compiler.identify.match import Found
+from ckptc.compiler.link.config import own_config_of
+from ckptc.identify.identity import families_of, identity_of, said_by
+from ckptc.identify.unknown_family import unknown_family
+from ckptc.library import mapping_files as library
 from ckptc.runtime.fault import Fault
-from ckptc.unknown_family import unknown_family
 
 L = "model.layers.0."
 ATTENTION = tuple(f"{L}self_attn.{x}_proj.weight" for x in "qkvo")

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 import ckptc
-from ckptc.runtime.distributed import Folder
-from ckptc.runtime.run_arguments import arguments_of
-from ckptc.runtime.torch_dist import read_common
+from ckptc.runtime.formats.distributed.find import Folder
+from ckptc.runtime.formats.distributed.torch_dist_read import read_common
+from ckptc.runtime.formats.runs.run_arguments import arguments_of
 
 from .megatron_cases import expected, folders, seen
 

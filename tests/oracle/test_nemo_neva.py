@@ -16,7 +16,7 @@ import yaml
 from safetensors.torch import load_file
 
 import ckptc
-from ckptc.cli import main
+from ckptc.main import main
 from tests.archives import unpack
 from tests.face.sentencepiece_models import trained
 

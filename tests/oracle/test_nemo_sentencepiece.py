@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import ckptc as face
-from ckptc.cli import main
+from ckptc.main import main
 from ckptc.runtime.fault import Fault
 
 ROOT = Path(__file__).resolve().parents[2]

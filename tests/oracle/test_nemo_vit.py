@@ -12,8 +12,8 @@ import yaml
 from safetensors.torch import load_file
 
 import ckptc
-from ckptc.cli import main
 from ckptc.dsl import MappingError
+from ckptc.main import main
 from tests.archives import unpack
 
 from .nemo_cases import ORACLE, Case, contents

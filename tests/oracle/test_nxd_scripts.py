@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 import ckptc
-from ckptc.cli import main
+from ckptc.main import main
 
 from .nxd_cases import ORACLE, Case, contents
 

@@ -144,7 +144,7 @@ def test_an_empty_folder_of_tensors_beside_whole_ones_is_the_converters(tmp_path
 
 
 def test_neuron_nemo_megatron_becomes_a_checkpoint_that_training_finds(tmp_path: Path) -> None:
-    from ckptc.cli import main
+    from ckptc.main import main
 
     case = Case(ORACLE / "n1_nnm_to_nxdt_tp2pp2")
     words = [w.replace("{in}", str(case.folder / "in")).replace("{out}", str(tmp_path / "out")) for w in case.spec["argv"]]

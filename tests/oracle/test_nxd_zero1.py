@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 
 import ckptc
-from ckptc.compat import run_script
+from ckptc.compat.scripts import run_script
 from ckptc.failure import UsageError
+from ckptc.main import invoke
 from ckptc.runtime.fault import Fault
 from tests.zero_state import files, load, merged, same, split
 
@@ -30,7 +31,7 @@ RIGHT = [n for n in ALL if n.startswith("z1_") and "master" not in n]
 
 def script(name: str, out: Path) -> None:
     places = {"{in}": str(ALL[name].folder / "in"), "{out}": str(out)}
-    run_script("convert_zero_checkpoints.py", [places.get(word, word) for word in ALL[name].spec["argv"]])
+    run_script("convert_zero_checkpoints.py", [places.get(word, word) for word in ALL[name].spec["argv"]], invoke)
 
 
 def found(out: Path) -> dict[tuple[str, str], Any]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
-from ckptc.compiler.resolve import Side
+from ckptc.compiler.settle.resolve import Side
 
 Contents = dict[tuple[str, str], tuple[tuple[int, ...], list[int | None]]]
 JUNK = 9999  # in the source's padding: no target may have it

@@ -7,8 +7,8 @@ import os
 from math import prod
 from pathlib import Path
 
-from ckptc.runtime.checkpoint import Checkpoint
-from ckptc.runtime.window import Entry, Window, row_major
+from ckptc.runtime.checkpoint.checkpoint import Checkpoint
+from ckptc.runtime.files.window import Entry, Window, row_major
 
 CONFIG = {
     "architectures": ["LlamaForCausalLM"], "model_type": "llama", "vocab_size": 128256, "num_hidden_layers": 126,

@@ -248,7 +248,7 @@ def test_a_folder_that_cannot_be_written_is_one_fault(sources: dict[str, Path], 
     def refuse(*_: object, **__: object) -> None:
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
-    monkeypatch.setattr("ckptc.runtime.destination.tempfile.mkdtemp", refuse)
+    monkeypatch.setattr("ckptc.runtime.engine.destination.tempfile.mkdtemp", refuse)
     with pytest.raises(Fault, match=r"write-failed.*Permission denied"):
         to_nxdt(sources["safetensors"], tmp_path / "out")
     assert listing(tmp_path) == {}
@@ -282,7 +282,7 @@ def test_a_disk_that_fails_while_it_is_written_is_one_fault(call: str, number: i
 
 
 def test_a_disk_that_is_too_small_is_refused_before_anything_is_written(sources: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ckptc.runtime.destination.free_bytes", lambda path: 1000)
+    monkeypatch.setattr("ckptc.runtime.engine.destination.free_bytes", lambda path: 1000)
     with pytest.raises(Fault, match="disk-full"):
         to_nxdt(sources["safetensors"], tmp_path / "out")
     assert listing(tmp_path) == {}
@@ -290,7 +290,7 @@ def test_a_disk_that_is_too_small_is_refused_before_anything_is_written(sources:
 
 def test_an_interruption_leaves_nothing_behind(sources: dict[str, Path], tmp_path: Path) -> None:
     code = (
-        "import sys, time, ckptc, ckptc.runtime.fill as f\n"
+        "import sys, time, ckptc, ckptc.runtime.engine.fill as f\n"
         "real = f.Filler.fill\n"
         "def slow(*a):\n    print('busy', flush=True); time.sleep(0.2); real(*a)\n"
         "f.Filler.fill = slow\n"

@@ -14,19 +14,19 @@ import torch
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from ckptc.compiler.emit import emit_python
-from ckptc.compiler.link import link
+from ckptc.compiler.link.link import link
 from ckptc.compiler.pipeline import compile_sides
-from ckptc.compiler.resolve import Side, resolve
-from ckptc.compiler.sizes import Sizes, Tensor
-from ckptc.dsl.parse import parse
-from ckptc.runtime import module
-from ckptc.runtime.bind import bind
-from ckptc.runtime.checkpoint import open_checkpoint
-from ckptc.runtime.engine import run
+from ckptc.compiler.say.emit import emit_python
+from ckptc.compiler.settle.resolve import Side, resolve
+from ckptc.compiler.settle.sizes import Sizes, Tensor
+from ckptc.dsl.parsing.parse import parse
+from ckptc.runtime import emitted as module
+from ckptc.runtime.binding.bind import bind
+from ckptc.runtime.checkpoint.checkpoint import open_checkpoint
+from ckptc.runtime.engine.engine import run
 from ckptc.runtime.fault import Fault
-from ckptc.runtime.plan import Plan
-from ckptc.runtime.plan_file import dump_plan, parse_plan
+from ckptc.runtime.plan.plan import Plan
+from ckptc.runtime.plan.plan_file import dump_plan, parse_plan
 from tests.compiler.made import Made, mappings
 from tests.compiler.reference import contents
 from tests.compiler.test_algebra import sides

@@ -11,8 +11,8 @@ import yaml
 import ckptc
 from ckptc.dsl.diagnostic import MappingError
 from ckptc.runtime.fault import Fault
-from ckptc.runtime.run_arguments import filled_in
-from ckptc.runtime.run_config import arguments_of_run
+from ckptc.runtime.formats.runs.run_arguments import filled_in
+from ckptc.runtime.formats.runs.run_config import arguments_of_run
 
 from .llama import Llama, read, same, write
 

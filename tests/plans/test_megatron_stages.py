@@ -15,9 +15,9 @@ import torch
 from safetensors.torch import load_file
 
 import ckptc
+from ckptc.choices.stage_text import Chunks, parse_stages
 from ckptc.dsl.diagnostic import MappingError
 from ckptc.runtime.fault import Fault
-from ckptc.stage_text import Chunks, parse_stages
 
 from . import test_megatron_families as families
 from .llama import read, same, write

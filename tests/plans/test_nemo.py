@@ -21,13 +21,17 @@ from safetensors.torch import load_file, save_file
 
 import ckptc
 from ckptc import Fault
-from ckptc.cli import main
-from ckptc.runtime import chunk, in_kernel, nemo_write, writing
-from ckptc.runtime.bind import bind
-from ckptc.runtime.checkpoint import Checkpoint
-from ckptc.runtime.put import put
-from ckptc.runtime.tar_members import read_members
-from ckptc.runtime.window import Entry, Window, row_major
+from ckptc.main import main
+from ckptc.runtime.binding.archive import bound_for
+from ckptc.runtime.binding.bind import bind
+from ckptc.runtime.checkpoint.checkpoint import Checkpoint
+from ckptc.runtime.engine import chunk
+from ckptc.runtime.engine import copy_range as in_kernel
+from ckptc.runtime.engine import target_files as writing
+from ckptc.runtime.engine.write_bytes import put
+from ckptc.runtime.files.window import Entry, Window, row_major
+from ckptc.runtime.formats.nemo.pack import tar_header
+from ckptc.runtime.formats.nemo.tar_members import read_members
 from tests.asked import asked
 
 MAPPING = """
@@ -302,7 +306,7 @@ def test_the_layout_of_an_archive_beyond_8_gib(mapping: Path, tmp_path: Path) ->
         at += 4 * prod(shape)
     os.truncate(tmp_path / "source", at)
     folder = bind(plan.data, Checkpoint(str(tmp_path), "bin", tuple(entries), ()))
-    bound = nemo_write.bound_for(folder, tmp_path / "x.nemo")
+    bound = bound_for(folder, tmp_path / "x.nemo")
     for each in bound.puts:
         put(str(tmp_path), each)
     assert (tmp_path / "x.nemo").stat().st_size == bound.bytes_written > 32 << 30
@@ -421,7 +425,7 @@ def test_a_config_within_an_archive_can_be_named(hf: Path, mapping: Path, tmp_pa
 
 @pytest.mark.parametrize("size", [8 << 30, (8 << 30) - 1, 5 << 40])
 def test_headers_of_any_size_are_those_that_tarfile_reads(size: int) -> None:
-    header = nemo_write.tar_header("mp_rank_00/model_weights.ckpt", size)
+    header = tar_header("mp_rank_00/model_weights.ckpt", size)
     assert len(header) == (1536 if size >= 8 << 30 else 512)
     with tarfile.open(fileobj=io.BytesIO(header + bytes(1024)), mode="r|") as archive:
         first = archive.next()

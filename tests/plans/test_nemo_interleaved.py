@@ -11,7 +11,7 @@ import yaml
 
 import ckptc
 from ckptc import Fault, MappingError
-from ckptc.cli import main
+from ckptc.main import main
 
 from . import llama
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import ckptc
-from ckptc.compiler.emit import emit_python
+from ckptc.compiler.say.emit import emit_python
 
 from . import llama
 
@@ -98,11 +98,11 @@ def test_whole_numbers_have_no_mean_to_fill_up_with(tmp_path: Path) -> None:
 
 def test_an_optimizers_state_has_zeros_for_new_rows(tmp_path: Path) -> None:
     """Its rules are the parameters' own, but for that: new rows have no history."""
-    from ckptc import library
-    from ckptc.compiler.lower import lower
-    from ckptc.compiler.resolve import resolve
-    from ckptc.compiler.sizes import bind_sizes
-    from ckptc.compiler.states import cut_state
+    from ckptc.compiler.algebra.lower import lower
+    from ckptc.compiler.settle.optimizer_states import cut_state
+    from ckptc.compiler.settle.resolve import resolve
+    from ckptc.compiler.settle.sizes import bind_sizes
+    from ckptc.library import mapping_files as library
 
     family = next(f for f in library.families(None) if f.name == "llama")
     keys = llama.Llama(vocab=37, layers=2, groups=2, heads=4).config()

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import ckptc
 from ckptc import Fault
-from ckptc.runtime.plan_file import dump_plan, parse_plan
+from ckptc.runtime.plan.plan_file import dump_plan, parse_plan
 
 from .llama import Llama, files_of, write
 

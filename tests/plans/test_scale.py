@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 import ckptc
-from ckptc.runtime.bind import bind
-from ckptc.runtime.plan import Side
-from ckptc.runtime.plan_file import dump_plan
+from ckptc.runtime.binding.bind import bind
+from ckptc.runtime.plan.plan import Side
+from ckptc.runtime.plan.plan_file import dump_plan
 from tests.asked import asked
 
 from . import large

@@ -9,7 +9,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from ckptc.runtime.plan import Box, Loop, Over, Plan, Proof, Side, Step, Stored
+from ckptc.runtime.plan.plan import Box, Loop, Over, Plan, Proof, Side, Step, Stored
 
 NONE = Proof(0, 0, 0, 0, 0)
 

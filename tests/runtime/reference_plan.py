@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ckptc.runtime.plan import Plan, Step, Stored
+from ckptc.runtime.plan.plan import Plan, Step, Stored
 
 Key = tuple[int, tuple[int, ...]]  # (number in Side.stored, coordinates)
 

@@ -12,10 +12,10 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ckptc.runtime.boxes import BoxT, clip, join, narrow, onto_strides, part_runs, source_span
-from ckptc.runtime.crc import combine
-from ckptc.runtime.families import families
-from ckptc.runtime.plan import Box, Stored
+from ckptc.runtime.files.crc import combine
+from ckptc.runtime.kernels.boxes import BoxT, clip, join, narrow, onto_strides, part_runs, source_span
+from ckptc.runtime.plan.expand import families
+from ckptc.runtime.plan.plan import Box, Stored
 
 from .reference_plan import coords
 

@@ -15,11 +15,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ckptc.runtime import destination, engine, writing
-from ckptc.runtime.bind import Bound, bind
+from ckptc.runtime.binding.bind import Bound, bind
+from ckptc.runtime.engine import destination, engine
+from ckptc.runtime.engine import target_files as writing
+from ckptc.runtime.engine.schedule import peak_buffer_bytes
 from ckptc.runtime.fault import Fault
-from ckptc.runtime.plan import Loop, Over, Plan, Step, Stored
-from ckptc.runtime.window import ITEM_BYTES, Entry, SideFile, Window, row_major
+from ckptc.runtime.files.window import ITEM_BYTES, Entry, SideFile, Window, row_major
+from ckptc.runtime.plan.plan import Loop, Over, Plan, Step, Stored
 
 from .random_plans import Drawn, box, plans, side
 from .reference_plan import coords, execute
@@ -112,7 +114,7 @@ def test_a_plan_gives_what_the_reference_gives(drawn: Drawn, memory: int, worker
         (folder / "in").mkdir()
         checkpoint, values = put(folder / "in", drawn.plan, drawn.dtypes, form=form)
         bound = bind(drawn.plan, checkpoint)
-        assert bound.peak_buffer_bytes(memory, workers) <= memory
+        assert peak_buffer_bytes(bound, memory, workers) <= memory
         report = engine.run(bound, folder / "out", memory=memory, workers=workers)
         assert report.peak_buffer_bytes <= memory
         wanted = execute(drawn.plan, values)

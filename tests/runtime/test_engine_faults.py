@@ -12,12 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ckptc.runtime import engine
-from ckptc.runtime.bind import bind
+from ckptc.runtime.binding.bind import bind
+from ckptc.runtime.engine import engine
+from ckptc.runtime.engine.schedule import schedule
 from ckptc.runtime.fault import Fault
-from ckptc.runtime.plan import Loop, Over, Plan, Step, Stored
-from ckptc.runtime.schedule import schedule
-from ckptc.runtime.window import Entry
+from ckptc.runtime.files.window import Entry
+from ckptc.runtime.plan.plan import Loop, Over, Plan, Step, Stored
 
 from .random_plans import box, side
 from .test_engine import Raw, llama, put
@@ -142,8 +142,9 @@ STOPPED = """
 import os, sys, time
 from pathlib import Path
 import tests.runtime.test_engine as t
-from ckptc.runtime import engine, writing
-from ckptc.runtime.bind import bind
+from ckptc.runtime.engine import engine
+from ckptc.runtime.engine import target_files as writing
+from ckptc.runtime.binding.bind import bind
 root = Path(sys.argv[1])
 (root / "in").mkdir()
 plan = t.llama(layers=64, hidden=512, wide=1024)
@@ -173,5 +174,5 @@ def test_a_stopped_run_leaves_nothing(tmp_path: Path, number: int) -> None:
 
 
 def test_the_engine_needs_neither_torch_nor_numba_to_move_ranges() -> None:
-    text = "import sys, ckptc.runtime.engine; print([m for m in ('torch', 'numba') if m in sys.modules])"
+    text = "import sys, ckptc.runtime.engine.engine; print([m for m in ('torch', 'numba') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, check=True).stdout == "[]\n"

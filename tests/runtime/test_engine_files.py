@@ -9,10 +9,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from ckptc.runtime import engine
-from ckptc.runtime.bind import bind
-from ckptc.runtime.checkpoint import open_checkpoint
-from ckptc.runtime.plan import Loop, Over, Plan, Step
+from ckptc.runtime.binding.bind import bind
+from ckptc.runtime.checkpoint.checkpoint import open_checkpoint
+from ckptc.runtime.engine import engine
+from ckptc.runtime.plan.plan import Loop, Over, Plan, Step
 
 from .test_engine import llama
 

@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ckptc.runtime import crc, destination, engine
-from ckptc.runtime.bind import bind
+from ckptc.runtime.binding.bind import bind
+from ckptc.runtime.engine import destination, engine
 from ckptc.runtime.fault import Fault
-from ckptc.runtime.plan import Loop, Over, Plan, Step, Stored
-from ckptc.runtime.window import Entry, SideFile
+from ckptc.runtime.files import crc
+from ckptc.runtime.files.window import Entry, SideFile
+from ckptc.runtime.plan.plan import Loop, Over, Plan, Step, Stored
 
 from .random_plans import box, side
 from .reference_plan import execute
@@ -27,8 +28,8 @@ FEW_FILES = """
 import resource, sys
 from pathlib import Path
 import tests.runtime.test_engine as t
-from ckptc.runtime import engine
-from ckptc.runtime.bind import bind
+from ckptc.runtime.engine import engine
+from ckptc.runtime.binding.bind import bind
 from tests.runtime.reference_plan import execute
 resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
 root = Path(sys.argv[1])

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ckptc.runtime.fill import Sources
-from ckptc.runtime.gather import Gather, place_of_range
-from ckptc.runtime.read_window import read_window
-from ckptc.runtime.window import Tile, Window, at_index, tiled
+from ckptc.runtime.engine.fill import Sources
+from ckptc.runtime.files.gather import Gather, place_of_range
+from ckptc.runtime.files.read_window import read_window
+from ckptc.runtime.files.window import Tile, Window, at_index, tiled
 
 from .tiles import laid_out
 

@@ -14,10 +14,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ckptc.runtime import chunk, engine
-from ckptc.runtime.bind import Bound, bind
+from ckptc.runtime.binding.bind import Bound, bind
+from ckptc.runtime.engine import chunk, engine
 from ckptc.runtime.fault import Fault
-from ckptc.runtime.plan import Loop, Over, Plan, Step, Stored
+from ckptc.runtime.plan.plan import Loop, Over, Plan, Step, Stored
 
 from .random_plans import Drawn, box, plans, side
 from .reference_plan import execute

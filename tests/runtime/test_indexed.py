@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ckptc.runtime.indexed import by_index, has_indices, stacked_name
-from ckptc.runtime.read_window import read_window
-from ckptc.runtime.window import Entry, Window, row_major
+from ckptc.runtime.files.indexed import by_index, has_indices, stacked_name
+from ckptc.runtime.files.read_window import read_window
+from ckptc.runtime.files.window import Entry, Window, row_major
 
 EXPERTS = "decoder.layers[{layer}].mlp.experts[{expert}].w"
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from ckptc.runtime import made
+from ckptc.runtime.binding import made_tensors as made
 from ckptc.runtime.fault import Fault
 from ckptc.runtime.inside import confine, place, why_outside
-from ckptc.runtime.plan import FUNCTIONS
+from ckptc.runtime.plan.plan import FUNCTIONS
 
 
 @pytest.mark.parametrize("name", ["a", "model/rank_00.pt", "..a/b..", "a b", ".hidden", "x.tensors/tensor_0.pt", "ab:c"])

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from ckptc.runtime.fault import Fault
-from ckptc.runtime.interpolation import Settings, plain, resolve
+from ckptc.runtime.formats.nemo.interpolation import Settings, plain, resolve
 
 TREE: dict[str, Any] = {
     "name": "megatron_gpt", "trainer": {"precision": "bf16", "devices": 8, "plugins": [3, {"n": 5}]},

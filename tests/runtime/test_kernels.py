@@ -10,8 +10,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ckptc.runtime.kernels import ITEMS, cast, copy, fill, turned
-from ckptc.runtime.window import ITEM_BYTES
+from ckptc.runtime.files.window import ITEM_BYTES
+from ckptc.runtime.kernels.kernels import ITEMS, cast, copy, fill, turned
 
 TORCH = {name: getattr(torch, name) for name in ("bfloat16", "float16", "float32", "float64")}
 

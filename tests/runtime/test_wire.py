@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ckptc.runtime import wire
-from ckptc.runtime.sentencepiece_model import insert_pieces
+from ckptc.runtime.tokenizer import protobuf as wire
+from ckptc.runtime.tokenizer.sentencepiece_model import insert_pieces
 
 NUMBERS = st.one_of(st.integers(1, 16), st.integers(1, (1 << 29) - 1))
 PIECE = (1, wire.SIZED)

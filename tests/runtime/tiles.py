@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ckptc.runtime.window import Tile, Window, row_major, tiled
+from ckptc.runtime.files.window import Tile, Window, row_major, tiled
 
 
 def cuts(extent: int, rng: random.Random) -> list[tuple[int, int]]:

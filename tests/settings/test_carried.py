@@ -11,8 +11,8 @@ import pytest
 import torch
 
 import ckptc
-from ckptc import settings_page
 from ckptc.dsl.diagnostic import MappingError
+from ckptc.library import settings_page
 from ckptc.runtime.fault import Fault
 from tests.plans.llama import Llama, read, write
 from tests.plans.test_megatron_ranks import MODEL, account
@@ -132,4 +132,4 @@ def test_a_key_that_is_not_known_gets_a_note(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", sorted(settings_page.pages()))
 def test_the_pages_of_settings_are_those_of_the_mappings(name: str) -> None:
-    assert (DOCS / name).read_text() == settings_page.pages()[name], "python -m ckptc.settings_page docs"
+    assert (DOCS / name).read_text() == settings_page.pages()[name], "python -m ckptc.library.settings_page docs"

@@ -17,11 +17,11 @@ from typing import Any
 
 import pytest
 
-from ckptc import library
-from ckptc.compiler.resolve import resolve
-from ckptc.compiler.said import check_said
-from ckptc.compiler.sizes import bind_sizes
+from ckptc.compiler.settle.resolve import resolve
+from ckptc.compiler.settle.said import check_said
+from ckptc.compiler.settle.sizes import bind_sizes
 from ckptc.dsl.diagnostic import MappingError
+from ckptc.library import mapping_files as library
 
 SETTINGS: dict[str, dict[str, list[Any]]] = json.loads((Path(__file__).parent / "settings.json").read_text())
 FAMILIES = {family.name: family for family in library.families(None)}

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import torch
 
-from ckptc.runtime.bind import Bound, bind
-from ckptc.runtime.checkpoint import open_checkpoint
-from ckptc.runtime.plan import Loop, Over, Plan, Step, Stored
+from ckptc.runtime.binding.bind import Bound, bind
+from ckptc.runtime.checkpoint.checkpoint import open_checkpoint
+from ckptc.runtime.plan.plan import Loop, Over, Plan, Step, Stored
 
 from ..random_plans import box, side
 

@@ -10,9 +10,9 @@ import safetensors.torch
 import torch
 from huggingface_hub import split_torch_state_dict_into_shards
 
-from ckptc.runtime.checkpoint import open_checkpoint
+from ckptc.runtime.checkpoint.checkpoint import open_checkpoint
 from ckptc.runtime.fault import Fault
-from ckptc.runtime.hf_files import hf_shards, index_json, shard_names
+from ckptc.runtime.files.shards import hf_shards, index_json, shard_names
 
 
 def put(path: Path, **tensors: torch.Tensor) -> None:
@@ -23,8 +23,8 @@ def put(path: Path, **tensors: torch.Tensor) -> None:
         torch.save(tensors, path)
 
 
-def put_index(root: Path, suffix: str, weights: dict[str, str]) -> None:
-    name, text = index_json(suffix, weights, 12)
+def put_index(root: Path, stem: str, suffix: str, weights: dict[str, str]) -> None:
+    name, text = index_json(stem, suffix, weights, 12)
     (root / name).write_bytes(text)
 
 
@@ -37,17 +37,17 @@ A, B = torch.ones(2), torch.zeros(3)
 
 @pytest.mark.parametrize(("container", "stem"), [("safetensors", "model"), ("bin", "pytorch_model")])
 def test_an_index_is_followed(tmp_path, container, stem):
-    one, two = shard_names(container, 2)
+    one, two = shard_names(stem, container, 2)
     assert one == f"{stem}-00001-of-00002.{container}"
     put(tmp_path / one, a=A)
     put(tmp_path / two, b=B)
-    put_index(tmp_path, container, {"a": one, "b": two})
+    put_index(tmp_path, stem, container, {"a": one, "b": two})
     assert names(tmp_path) == [(one, "a"), (two, "b")]
-    put_index(tmp_path, container, {"a": one, "b": one})
+    put_index(tmp_path, stem, container, {"a": one, "b": one})
     with pytest.raises(Fault, match=r"index-mismatch.*`b`"):
         open_checkpoint(tmp_path)
     put(tmp_path / two, b=B, c=B + 1)
-    put_index(tmp_path, container, {"a": one, "b": two})
+    put_index(tmp_path, stem, container, {"a": one, "b": two})
     with pytest.raises(Fault, match=r"index-mismatch.*`c`"):
         open_checkpoint(tmp_path)
     (tmp_path / two).unlink()
@@ -155,9 +155,9 @@ def test_shards_are_the_hubs(limit):
     tensors = {f"w{i}": torch.zeros(size, dtype=torch.int8) for i, size in enumerate(sizes)}
     right = split_torch_state_dict_into_shards(tensors, max_shard_size=limit)
     shards = hf_shards(sizes, limit)
-    files = dict(zip(shard_names("safetensors", len(shards)), ([f"w{i}" for i in s] for s in shards), strict=True))
+    files = dict(zip(shard_names("model", "safetensors", len(shards)), ([f"w{i}" for i in s] for s in shards), strict=True))
     assert files == right.filename_to_tensors
-    name, text = index_json("safetensors", right.tensor_to_filename, sum(sizes))
+    name, text = index_json("model", "safetensors", right.tensor_to_filename, sum(sizes))
     assert name == "model.safetensors.index.json"
     assert json.loads(text)["metadata"] == right.metadata
     assert list(json.loads(text)["weight_map"]) == sorted(tensors)

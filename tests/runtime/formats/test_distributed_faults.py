@@ -17,7 +17,7 @@ from torch.distributed.checkpoint.metadata import MetadataIndex
 
 import ckptc
 from ckptc.runtime.fault import Fault
-from ckptc.runtime.indexed import by_index
+from ckptc.runtime.files.indexed import by_index
 
 pytestmark = pytest.mark.filterwarnings("ignore:torch.distributed is disabled")
 VALUES = {"decoder.layers.w": torch.arange(3 * 5 * 7.0).reshape(3, 5, 7), "norm": torch.arange(11.0), "optimizer.state.w": torch.ones(2)}

@@ -21,10 +21,10 @@ from torch.distributed.checkpoint.metadata import (
 )
 
 import ckptc
-from ckptc.runtime import read_window
-from ckptc.runtime.checkpoint import Checkpoint
+from ckptc.runtime.checkpoint.checkpoint import Checkpoint
 from ckptc.runtime.fault import Fault
-from ckptc.runtime.window import along, at_index
+from ckptc.runtime.files import read_window
+from ckptc.runtime.files.window import along, at_index
 
 from .nemo_files import ARTIFACT, CONFIG, pack
 

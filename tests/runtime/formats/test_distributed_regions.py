@@ -11,8 +11,8 @@ import torch
 
 import ckptc
 from ckptc.runtime.fault import Fault
-from ckptc.runtime.target import FileLayout
-from ckptc.runtime.torch_dist_write import lay_out_torch_dist
+from ckptc.runtime.files.file_layout import FileLayout
+from ckptc.runtime.formats.distributed.torch_dist_write import lay_out_torch_dist
 
 LAYERS, ROWS, COLUMNS = 64, 10_007, 8_009
 

@@ -17,11 +17,11 @@ import pytest
 import torch
 import torch.distributed.checkpoint as dcp
 
-from ckptc.runtime.checkpoint import open_checkpoint
+from ckptc.runtime.checkpoint.checkpoint import open_checkpoint
 from ckptc.runtime.fault import Fault
-from ckptc.runtime.read_tree import read_tree
-from ckptc.runtime.torch_globals import Stray
-from ckptc.runtime.torch_pickle import read_pickle
+from ckptc.runtime.formats.ranks.read_tree import read_tree
+from ckptc.runtime.formats.torch.pickle_names import Stray
+from ckptc.runtime.formats.torch.pickle_read import read_pickle
 
 from .nemo_files import pack, saved
 

@@ -12,8 +12,8 @@ import pytest
 import torch
 from torch.distributed.checkpoint.api import CheckpointException
 
-from ckptc.runtime import engine
-from ckptc.runtime.plan import Plan, Stored
+from ckptc.runtime.engine import engine
+from ckptc.runtime.plan.plan import Plan, Stored
 from tests import real_megatron
 
 from .distributed_plans import OBJECT_KEYS, Axes, Tensors, bound_to, copying, family, model, stacked, with_objects

@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from ckptc.runtime import spool
-from ckptc.runtime.checkpoint import Checkpoint, open_checkpoint
+from ckptc.runtime.checkpoint.checkpoint import Checkpoint, open_checkpoint
 from ckptc.runtime.fault import Fault
-from ckptc.runtime.tar_members import read_members
+from ckptc.runtime.formats.nemo import gunzip as spool
+from ckptc.runtime.formats.nemo.tar_members import read_members
 from tests.archives import unpack
 
 from .nemo_files import ARTIFACT, CONFIG, contents, pack, saved

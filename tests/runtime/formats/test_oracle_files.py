@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ckptc.runtime.checkpoint import open_checkpoint
+from ckptc.runtime.checkpoint.checkpoint import open_checkpoint
 from ckptc.runtime.fault import Fault
 
 ORACLE = Path(__file__).resolve().parents[4] / "shared" / "oracle" / "nxd"

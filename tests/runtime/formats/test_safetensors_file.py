@@ -11,11 +11,11 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ckptc.runtime.checkpoint import open_checkpoint
+from ckptc.runtime.checkpoint.checkpoint import open_checkpoint
 from ckptc.runtime.fault import Fault
-from ckptc.runtime.safetensors_file import read_safetensors
-from ckptc.runtime.target import lay_out_safetensors
-from ckptc.runtime.write import write_file
+from ckptc.runtime.formats.huggingface.safetensors_read import read_safetensors
+from ckptc.runtime.formats.huggingface.safetensors_write import lay_out_safetensors
+from tests.write_file import write_file
 
 
 @pytest.fixture

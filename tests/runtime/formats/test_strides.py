@@ -18,7 +18,7 @@ import torch
 import torch.distributed.checkpoint as dcp
 
 import ckptc
-from ckptc.runtime.checkpoint import open_checkpoint
+from ckptc.runtime.checkpoint.checkpoint import open_checkpoint
 
 from .nemo_files import pack, saved
 

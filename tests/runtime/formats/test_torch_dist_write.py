@@ -12,10 +12,10 @@ import torch
 import torch.distributed.checkpoint as dcp
 from torch.distributed.checkpoint.metadata import BytesStorageMetadata, Metadata
 
-from ckptc.runtime import engine
-from ckptc.runtime.check_plan import check_plan
+from ckptc.runtime.engine import engine
 from ckptc.runtime.fault import Fault
-from ckptc.runtime.plan_file import dump_plan, parse_plan
+from ckptc.runtime.plan.check_plan import check_plan
+from ckptc.runtime.plan.plan_file import dump_plan, parse_plan
 
 from ...archives import unpack
 from .distributed_plans import OBJECT_KEYS, OBJECTS, bound_to, copying, family, model, stacked, with_objects

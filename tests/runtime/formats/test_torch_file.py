@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from ckptc.runtime.checkpoint import open_checkpoint
+from ckptc.runtime.checkpoint.checkpoint import open_checkpoint
 from ckptc.runtime.fault import Fault
 
 
@@ -116,9 +116,9 @@ def test_a_conjugated_view_is_a_fault_and_not_wrong_numbers(tmp_path):
 def test_reading_headers_imports_no_torch(tmp_path):
     torch.save({"a": torch.ones(2)}, tmp_path / "a.pt")
     code = (
-        "import sys; from ckptc.runtime.checkpoint import open_checkpoint; "
+        "import sys; from ckptc.runtime.checkpoint.checkpoint import open_checkpoint; "
         f"assert len(open_checkpoint({str(tmp_path / 'a.pt')!r})) == 1; "
-        "import ckptc.runtime.write, ckptc.runtime.target, ckptc.runtime.hf_files; "
+        "import ckptc.runtime.files.file_layout, ckptc.runtime.files.shards; "
         "assert not {'torch', 'numba'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -15,9 +15,9 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ckptc.runtime.checkpoint import open_checkpoint
+from ckptc.runtime.checkpoint.checkpoint import open_checkpoint
 from ckptc.runtime.fault import Fault
-from ckptc.runtime.torch_pickle import read_pickle
+from ckptc.runtime.formats.torch.pickle_read import read_pickle
 
 BOMB = "ran"
 

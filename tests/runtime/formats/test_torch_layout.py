@@ -14,10 +14,11 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ckptc.runtime.checkpoint import open_checkpoint
+from ckptc.runtime.checkpoint.checkpoint import open_checkpoint
 from ckptc.runtime.fault import Fault
-from ckptc.runtime.target import FileLayout, lay_out_torch_zip
-from ckptc.runtime.write import write_file
+from ckptc.runtime.files.file_layout import FileLayout
+from ckptc.runtime.formats.torch.zip_write import lay_out as lay_out_torch_zip
+from tests.write_file import write_file
 
 
 def described(tensors: dict[str, torch.Tensor]) -> list[tuple[str, str, tuple[int, ...]]]:

@@ -13,9 +13,9 @@ import pytest
 import torch
 
 from ckptc.hub import read_id
-from ckptc.runtime.checkpoint import open_checkpoint
+from ckptc.runtime.checkpoint.checkpoint import open_checkpoint
 from ckptc.runtime.fault import Fault
-from ckptc.runtime.torch_pickle import read_pickle
+from ckptc.runtime.formats.torch.pickle_read import read_pickle
 
 RAN = "ran"
 SETTINGS = {"hidden_size": 16, "tokenizer": {"model": "x.model", "sizes": [1, 2.5, None]}, "precision": "bf16"}

@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from ckptc.runtime.fault import Fault
-from ckptc.runtime.read_tree import read_tree
-from ckptc.runtime.target import lay_out_torch_zip
-from ckptc.runtime.torch_globals import Size
-from ckptc.runtime.torch_pickle_write import Slot
-from ckptc.runtime.tree import Leaf, fill, first_difference, leaves
+from ckptc.runtime.formats.ranks.read_tree import read_tree
+from ckptc.runtime.formats.torch.pickle_names import Size
+from ckptc.runtime.formats.torch.pickle_write import Slot
+from ckptc.runtime.formats.torch.tensor_tree import Leaf, fill, first_difference, leaves
+from ckptc.runtime.formats.torch.zip_write import lay_out as lay_out_torch_zip
 
 VALUE = {
     "a": {0: {"x": torch.ones(2, 3)}, 1: (4, [torch.zeros(()), None])}, "shape": torch.Size([5, 6]), "pair": (5, 6), "dtype": torch.bfloat16,

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import torch
 
-from ckptc.runtime import engine
+from ckptc.runtime.engine import engine
 from ckptc.runtime.fault import Fault
-from ckptc.runtime.plan_file import dump_plan, parse_plan
+from ckptc.runtime.plan.plan_file import dump_plan, parse_plan
 
 from .distributed_plans import OBJECT_KEYS, bound_to, copying, family, model, stacked, with_objects
 

@@ -1,0 +1,135 @@
+"""NVIDIA NeMo 1's converters of LLaVA to NeVA: the arguments of each script in, a planned conversion out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from ..nemo.config import DTYPES
+from ..runtime.fault import Fault
+from . import edit as nemo_edit
+from .nemo_work import (
+    LEGACY,
+    archive,
+    dtype_of,
+    pieces_of,
+    say_unneeded,
+    script_parser,
+    work_of,
+)
+from .work import Work
+
+if TYPE_CHECKING:
+    from ..api import Plan
+
+MULTIPLE = 128  # of rows of the vocabulary, in the script's own config
+
+
+def llava_to_legacy(arguments: Sequence[str], script: str) -> Work:
+    """The script of NeMo 1.23, which reads LLaVA as its authors publish it."""
+    parser = script_parser(script, "LLaVA to a .nemo file of NeVA.")
+    add = parser.add_argument
+    add("--in-file", required=True, help="LLaVA's folder, or ORG/NAME on the hub")
+    add("--out-file", required=True, help="the .nemo file to write")
+    add("--conv-template", default="llama_2", help="how conversations are written: nvgpt, llama_2 (default), v1")
+    add("--tokenizer-model", help="the SentencePiece model with the special tokens; default: tokenizer.model of LLaVA's folder")
+    add("--precision", default="32", help=f"one of {', '.join(DTYPES)}; 32 by default, as in the script")
+    add("--config-file", help="a YAML file whose `model` is the base of the config; mcore_gpt: true there gives Megatron-core's names")
+    add("--mm_vision_tower", help="the vision tower's name on HuggingFace; default: what LLaVA's config says")
+    args, notes = parser.parse_args(list(arguments)), list[str]()
+    _say_precision(arguments, "32", notes)
+    base = nemo_edit.read_base(args.config_file) if args.config_file else None
+    said = {"conversation": args.conv_template} | ({"vision_tower": args.mm_vision_tower} if args.mm_vision_tower else {})
+    layout = "nemo" if base and base.get("mcore_gpt") else LEGACY
+    target = archive(args.out_file, "--out-file")
+    return _to_neva(args.in_file, target, layout, args.tokenizer_model, args.precision, said, notes, base, args.config_file)
+
+
+def llava_to_mcore(arguments: Sequence[str], script: str) -> Work:
+    """The script of NeMo 2.0, which reads HuggingFace's own form of LLaVA."""
+    parser = script_parser(script, "HuggingFace's LLaVA to a .nemo file of NeVA.")
+    add = parser.add_argument
+    add("--input_name_or_path", required=True, help="the HuggingFace folder, or ORG/NAME on the hub")
+    add("--output_path", required=True, help="the .nemo file to write")
+    add("--tokenizer_path", help="the SentencePiece model with the special tokens; default: tokenizer.model of the HuggingFace folder")
+    add("--conv_template", default="v1", help="how conversations are written: nvgpt, llama_2, v1 (default)")
+    add("--hparams_file", help="a YAML file whose `model` is the base of the config")
+    add("--precision", default="bf16", choices=("bf16", "32"), help="bf16 by default, as in the script")
+    add("--skip_verification", action="store_true", help="not needed")
+    args, notes = parser.parse_args(list(arguments)), list[str]()
+    say_unneeded(args, ("skip_verification",), notes)
+    _say_precision(arguments, "bf16", notes)
+    base = nemo_edit.read_base(args.hparams_file) if args.hparams_file else None
+    said = {"conversation": args.conv_template, "vocab_multiple": _multiple(base or {}, args.hparams_file)}
+    target = archive(args.output_path, "--output_path")
+    return _to_neva(args.input_name_or_path, target, "nemo", args.tokenizer_path, args.precision, said, notes, base, args.hparams_file)
+
+
+def _say_precision(arguments: Sequence[str], usual: str, notes: list[str]) -> None:
+    if "--precision" not in {word.split("=")[0] for word in arguments}:
+        notes.append(f"tensors are cast to {dtype_of(usual)}, as the script does without --precision")
+
+
+def _multiple(base: Mapping[str, Any], path: str | None) -> int:
+    """To what multiple the script pads the rows of the vocabulary."""
+    multiple = base.get("make_vocab_size_divisible_by", MULTIPLE)
+    if type(multiple) is not int or multiple < 1:
+        raise Fault("bad-config", f"make_vocab_size_divisible_by of {path} is {multiple!r}, and must be a whole number from 1", help="set it to 128, say")
+    return multiple
+
+
+def _to_neva(
+    source: str, target: str, layout: str, tokenizer: str | None, precision: str, said: Mapping[str, Any], notes: list[str],
+    base: Mapping[str, Any] | None, base_file: str | None,
+) -> Work:  # fmt: skip
+    from .. import api
+
+    options: dict[str, Any] = {"family": "neva", "dtype": dtype_of(precision)}
+    plan = _with_tokenizer(api.plan(source, to=layout, settings=said, **options), source, tokenizer, notes)
+    rows = _rows(plan, notes)
+    if rows is not None:
+        said = {**said, "padded_vocab": rows}
+        plan = _with_tokenizer(api.plan(source, to=layout, settings=said, **options), source, tokenizer, [])
+    if plan.source is not None and any("vision_tower." in tensor.name for tensor in plan.source):
+        notes.append("the vision tower's tensors are left out: NeMo takes the tower from HuggingFace by the name in mm_cfg.vision_encoder")
+    if base is not None:
+        plan = nemo_edit.onto(plan, base)
+        notes.append(f"what LLaVA's config does not say is as {base_file} says")
+        notes += nemo_edit.say_not_taken(plan, base, str(base_file))
+    return work_of(source, target, nemo_edit.edit(plan, {"precision": precision}, notes), notes, said=said, **options)
+
+
+def _with_tokenizer(plan: Plan, source: str, tokenizer: str | None, notes: list[str]) -> Plan:
+    """The plan with the tokenizer that is named: a SentencePiece model, or a folder of HuggingFace's."""
+    if tokenizer and not os.path.isdir(tokenizer):
+        notes.append(f"the archive's tokenizer.model is {tokenizer}")
+        return nemo_edit.artifact(plan, ("tokenizer", "model"), tokenizer)
+    if not tokenizer and nemo_edit.holds_tokenizer(plan):
+        return plan
+    notes.append(f"the config's tokenizer is that of HuggingFace at {tokenizer or source}; rows of the vocabulary are as LLaVA has them")
+    return nemo_edit.hf_tokenizer(plan, tokenizer or source)
+
+
+def _rows(plan: Plan, notes: list[str]) -> int | None:
+    """Rows of the vocabulary as NeMo counts them: the tokenizer's pieces, padded. None where they are as they would be anyway."""
+    name = nemo_edit.tokenizer_name(plan)
+    model = next((each for each in plan.extra if each.name == name), None)
+    if model is None:
+        return None
+    pieces = pieces_of(model)
+    if pieces is None:
+        raise Fault("bad-model", f"{model.path} is not a SentencePiece model", help="name the tokenizer's .model file")
+    multiple, vocab = plan.values["vocab_multiple"], plan.values["vocab"]
+    rows = -(-pieces // multiple) * multiple
+    if rows < vocab:
+        raise Fault(
+            "small-tokenizer", f"the tokenizer {model.path} has {pieces} pieces, padded {rows}, and the checkpoint has {vocab} rows: NeMo would not load it",
+            help="name a tokenizer with all tokens of the model; `ckptc tokenizer add-special-tokens` adds those of NeVA",
+        )  # fmt: skip
+    if rows > vocab:
+        notes.append(
+            f"the tokenizer has {pieces} pieces, padded {rows} rows; the {rows - vocab} that LLaVA does not have are zeros, where the script "
+            "leaves them as the model was initialised"
+        )
+    return None if rows == -(-vocab // multiple) * multiple else rows

@@ -1,0 +1,70 @@
+"""A layout in; faults about the files that it names and the containers that it lives in, out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ...dsl.diagnostic import Diagnostic, Label
+from ...dsl.nearest import nearest
+from ...dsl.tree import Carry, Config, Files, Formats, Hole, Pattern, Span, State, Text
+from ...runtime.formats.registry import format_named, format_names
+from ...runtime.inside import HELP, why_outside
+from ..link.link import FlatLayout
+
+USUAL = "safetensors"
+
+
+def formats_of(layout: FlatLayout) -> Formats:
+    """The containers that a layout lives in, the default first."""
+    return next((x for x in reversed(layout.items) if isinstance(x, Formats)), Formats((USUAL,)))
+
+
+def check_files(layout: FlatLayout) -> Iterator[Diagnostic]:
+    """Every name of a file that is read or written beside or below a checkpoint's folder lies within it."""
+    for name, span in _names(layout):
+        if why := why_outside(name):
+            title = f"`{name}` is not a file within the checkpoint: {why}"
+            yield Diagnostic("outside-destination", title, (Label(span),), help=HELP)
+
+
+def check_formats(layout: FlatLayout) -> Iterator[Diagnostic]:
+    """The containers are known, and have the names of files that they need."""
+    formats = formats_of(layout)
+    known = format_names()
+    for name in formats.names:
+        if name not in known:
+            near = nearest(name, known)
+            yield Diagnostic(
+                "unknown-format", f"there is no format `{name}`", (Label(formats.span),), (f"there are {', '.join(known)}",),
+                f"did you mean `{near}`?" if near else "name one of them",
+            )  # fmt: skip
+        elif not format_named(name).names_files and not any(isinstance(x, Files) for x in layout.items):
+            yield no_files(layout, name, formats.span)
+
+
+def no_files(layout: FlatLayout, format: str, span: Span) -> Diagnostic:
+    """The fault of a layout that names no files, in a container whose files have no usual names."""
+    title = f"layout `{layout.name}` does not say which files its tensors are in, and `{format}` files have no usual names"
+    return Diagnostic("no-files", title, (Label(span),), help='name them, as in: files "model/rank_{tp}.pt"')
+
+
+def _names(layout: FlatLayout) -> Iterator[tuple[str, Span]]:
+    in_folder = any(name in format_names() and format_named(name).in_folder for name in formats_of(layout).names)
+    for item in layout.items:
+        match item:
+            case Files(names):
+                for each in (_spelled(pattern) for pattern in names):
+                    yield each.removesuffix("/") if in_folder else each, item.span
+            case Text(file):
+                yield file, item.span
+            case Config(file):
+                yield file, item.span
+            case State(file):
+                yield _spelled(file), item.span
+            case Carry(globs):
+                yield from ((glob, item.span) for glob in globs)
+
+
+def _spelled(pattern: Pattern) -> str:
+    """The name with a number in each hole."""
+    return "".join("0" if isinstance(part, Hole) else part for part in pattern.parts)

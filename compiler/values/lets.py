@@ -1,0 +1,89 @@
+"""Named index expressions: which names an expression mentions, and that none is defined by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+
+from ...dsl.tree import AxisRef, Index, LayoutItem, Let, Pad, Slice, Span, Sum
+from .scope import fault
+
+_DEEPEST, _LONGEST = 40, 4096  # lets inside lets; axes, when all are written out
+
+
+def mentions(index: Index) -> Iterator[AxisRef]:
+    """Every axis, part or `let` that an expression names, lets not followed."""
+    match index:
+        case AxisRef():
+            yield index
+        case Slice(operand) | Pad(operand):
+            yield from mentions(operand)
+        case Sum(terms):
+            for term in terms:
+                for factor in term.factors:
+                    yield from mentions(factor)
+
+
+def fills(index: Index) -> Iterator[str]:
+    """How the pads of an expression are filled, as they are written, lets not followed."""
+    match index:
+        case Pad(operand, fill=fill):
+            yield fill
+            yield from fills(operand)
+        case Slice(operand):
+            yield from fills(operand)
+        case Sum(terms):
+            for term in terms:
+                for factor in term.factors:
+                    yield from fills(factor)
+
+
+def labels(dims: Iterable[Index], items: Iterable[LayoutItem]) -> dict[str, Span]:
+    """The labels in these dimensions and in the lets that they name, each with a place where it stands."""
+    lets: dict[str, list[Index]] = {}
+    for item in items:
+        if isinstance(item, Let):
+            lets.setdefault(item.name, []).append(item.value)
+    found: dict[str, Span] = {}
+    seen: set[str] = set()
+
+    def walk(index: Index) -> None:
+        match index:
+            case AxisRef(name) if name in lets and name not in seen:
+                seen.add(name)
+                for value in lets[name]:
+                    walk(value)
+            case Slice(operand) | Pad(operand):
+                walk(operand)
+            case Sum(terms):
+                for term in terms:
+                    if term.label:
+                        found.setdefault(term.label, term.span)
+                    for factor in term.factors:
+                        walk(factor)
+
+    for dim in dims:
+        walk(dim)
+    return found
+
+
+def check_lets(lets: Mapping[str, Index]) -> None:
+    """Every `let` ends at axes, and through few enough others to be written out."""
+    known: dict[str, tuple[int, int]] = {}  # how deep, and how many names when written out
+
+    def measure(name: str, within: tuple[str, ...]) -> tuple[int, int]:
+        if name in known:
+            return known[name]
+        depth = size = 0
+        for ref in mentions(lets[name]):
+            if ref.name in (*within, name):
+                raise fault("circular-let", f"`let {ref.name}` is defined by itself", ref.span, help="define it from axes")
+            below = measure(ref.name, (*within, name)) if ref.name in lets else (0, 1)
+            depth, size = max(depth, below[0] + 1), size + below[1]
+            if depth > _DEEPEST or size > _LONGEST:
+                what = f"more than {_DEEPEST} deep" if depth > _DEEPEST else f"more than {_LONGEST} names long"
+                raise fault("long-let", f"`let {name}` is {what} when written out", ref.span, help="say it with fewer")
+        known[name] = depth, size
+        return known[name]
+
+    for name in lets:
+        measure(name, ())

@@ -1,0 +1,60 @@
+"""What an emitted plan module needs: the plan's types, the kernel decorator, and a `main` that runs the plan."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from .binding.bind import bind
+from .checkpoint.checkpoint import open_checkpoint
+from .engine.engine import Report, run
+from .fault import Fault
+from .plan.plan import Box, Loop, Made, Over, Plan, Proof, Side, Step, Stored
+from .stopping import Stop, stoppable
+
+__all__ = ["Box", "Loop", "Made", "Over", "Plan", "Proof", "Side", "Step", "Stored", "kernel", "main", "run_module"]
+
+
+def kernel(function: Callable[..., None]) -> Callable[..., None]:
+    """Compile a copy kernel with Numba on its first call, without the GIL, cached beside the module if it can be.
+
+    A module that was loaded without a name in `sys.modules` would leave a cache that no other process can read.
+    """
+    import numba
+
+    compile_: Callable[..., Callable[..., None]] = numba.njit
+    if function.__module__ in sys.modules:
+        try:
+            return compile_(function, nogil=True, cache=True)
+        except RuntimeError:
+            pass  # no place to cache it in
+    return compile_(function, nogil=True)
+
+
+def run_module(plan: Plan, kernels: Mapping[int, Callable[..., None]], source: str | Path, target: str | Path, **options: Any) -> Report:
+    """Run an emitted plan on the checkpoint at `source`; options are those of `engine.run`."""
+    return run(bind(plan, open_checkpoint(source)), Path(target), kernels=dict(kernels), **options)
+
+
+def main(plan: Plan, kernels: Mapping[int, Callable[..., None]]) -> None:
+    """`python plan.py SRC DST [--overwrite]`: exit status 0 done, 1 failed with a sentence, 2 usage, 128 and the
+    signal's number where one stopped it."""
+    args = [a for a in sys.argv[1:] if a != "--overwrite"]
+    if len(args) != 2 or any(a.startswith("-") for a in args):
+        print(f"usage: python {Path(sys.argv[0]).name} SRC DST [--overwrite]", file=sys.stderr)
+        sys.exit(2)
+    stop = Stop()
+    try:
+        with stoppable() as stop:
+            report = run_module(plan, kernels, args[0], args[1], overwrite="--overwrite" in sys.argv)
+    except Fault as fault:
+        print(f"error[{fault.code}]: {fault.title}", *(f"   = note: {n}" for n in fault.notes), sep="\n", file=sys.stderr)
+        if fault.help:
+            print(f"   = help: {fault.help}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("interrupted; nothing was left behind", file=sys.stderr)
+        sys.exit(stop.exit_code)
+    print(f"{args[1]}: {report.bytes_written:,} bytes in {len(report.files)} files, {report.seconds:.1f} s")
