@@ -130,11 +130,10 @@ def _weights(names: Container[str]) -> str | None:
 
 def _carried() -> list[str]:
     """The side files that any layout takes along."""
-    from .dsl.tree import Carry
     from .library.mapping_files import families
 
-    items = (item for family in families(None) for layout in family.layouts for item in layout.items)
-    return sorted({pattern for item in items if isinstance(item, Carry) for pattern in item.globs})
+    carried = (item for family in families(None) for layout in family.layouts for item in layout.carry)
+    return sorted({pattern for item in carried for pattern in item.globs})
 
 
 def _shards(weights: Path) -> tuple[str, ...]:

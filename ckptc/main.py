@@ -40,6 +40,7 @@ app.command("explain")(cli_mappings.explain)
 app.command("check")(cli_mappings.check)
 app.command("fmt")(cli_mappings.fmt)
 app.command("list")(cli_mappings.list_)
+app.command("show")(cli_mappings.show)
 app.add_typer(cli_tokenizer.app)
 app.add_typer(cli_nemo.app)
 

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from .compiler.fit import fit_source
 from .compiler.identify.detect import Fit, find_layouts
 from .compiler.identify.match import ranks_of
-from .compiler.link.config import own_config_of
 from .dsl.diagnostic import MappingError
 from .hub import open_source
 from .identify.choose import config_layout, config_path, found_in, said_by_files, said_of, sizes_of, with_indices
@@ -54,7 +53,7 @@ def _identity(checkpoint: Checkpoint, config: str | Path | None, mapping: str | 
     checkpoint = with_indices(checkpoint, mapping)
     found = found_in(checkpoint)
     every_family = library.families(mapping)
-    known = [f for f in every_family if any(own_config_of(x) for x in f.layouts)] or list(every_family)
+    known = [f for f in every_family if any(x.own_config for x in f.layouts)] or list(every_family)
     every = find_layouts(known, found)
     said = said_of(checkpoint, config, [f.layout for f in every], known)
     theirs = families_of(known, said)

@@ -10,12 +10,12 @@ from math import prod
 from typing import Any, TypeAlias
 
 from ..dsl.diagnostic import Diagnostic, MappingError
-from ..dsl.tree import Hole, Let, Literal, Param, Ref, Refine, Stages
+from ..dsl.tree import Hole, Literal, Param, Ref
 from .algebra.clash import coordinates
 from .algebra.lower import Lowered, lower
 from .identify.infer import padded_to
 from .identify.match import Found, rank_forms, regex, skeleton, stages_of, turns_of, unmatched
-from .link.link import Family, FlatLayout
+from .link.flat import Family, FlatLayout
 from .settle.resolve import Side, resolve
 from .settle.sizes import Scalar, Sizes
 from .values.lets import fills
@@ -60,7 +60,7 @@ def fit_source(
             )  # fmt: skip
         fixed[rank] = n
     fixed = turns_of(layout, found) | fixed
-    declared = next((x for x in layout.items if isinstance(x, Stages)), None)
+    declared = layout.stages
     if stages is None:
         told = stages_of(layout, found, bare)
         if told is not None and declared is not None and _partition(told, sizes.values.get(declared.axis)):
@@ -116,7 +116,7 @@ def _by_files(
 ) -> Side:
     """The side, or the same of other ranks where the number of files says so: names and shapes do not tell which numbers
     of ranks exist together. `there`: how many files there are."""
-    asked = {name for item in layout.items if isinstance(item, Refine) and item.axis in side.ranks for size in item.sizes for name in refs(size.value)}
+    asked = {name for item in layout.refinements if item.axis in side.ranks for size in item.sizes for name in refs(size.value)}
     free = [p for p in layout.params if p.name in asked and p.name not in values and p.choices]
     if _files(side) == there:
         return side
@@ -179,7 +179,7 @@ def also_fitting(
 
 def _fills(layout: FlatLayout) -> Iterator[str]:
     """How the layout fills up what it pads: names and shapes tell nothing of it."""
-    for index in [*(x.value for x in layout.items if isinstance(x, Let)), *(d for flat in layout.rules for d in flat.rule.dims)]:
+    for index in [*(x.value for x in layout.lets), *(d for flat in layout.rules for d in flat.rule.dims)]:
         yield from fills(index)
 
 

@@ -255,9 +255,9 @@ class Refine:
 
 @dataclass(frozen=True)
 class Select:
-    """`select sparse of layer = moe and layer >= dense_layers`: a name for some indices of an axis.
+    """`sparse[layer] = moe and layer >= dense_layers`: a setting that each index of an axis has, true or false.
 
-    In `value` the axis' name stands for the index that is asked about. `where` reads such names.
+    In `value` the axis' name stands for the index. A `when` that reads such a setting is for the indices where it holds.
     """
 
     name: str
@@ -279,10 +279,11 @@ class Require:
 
 @dataclass(frozen=True)
 class TensorDecl:
-    """`head [vocab, hidden] optional tied to embed when tie_embeddings`.
+    """`head [vocab, hidden] optional tied to embed after layer when tie_embeddings`.
 
-    With `tied_to`, `when` says when the tie holds; else it says when the tensor exists. `where`: the indices of one axis
-    at which it does, as `router [layer, expert, hidden] where sparse`.
+    With `tied_to`, `when` says when the tie holds; else it says when the tensor exists. `before` and `after` name an axis:
+    where pipeline stages divide it, the tensor is on the first or on the last. `where` is what of `when` is about single
+    indices; `link` parts it from the rest.
     """
 
     name: str
@@ -290,7 +291,22 @@ class TensorDecl:
     optional: bool = False
     tied_to: str | None = None
     when: Expr | None = None
+    before: str | None = None
+    after: str | None = None
     where: Expr | None = None
+    span: Span = _span()
+
+
+@dataclass(frozen=True)
+class Part:
+    """`part tower = clip optional before layer`: another model within this one. Its axes, settings and tensors get its name
+    before theirs, as in `tower_layer`. `optional`, `before` and `after` are said of all its tensors, as of a tensor."""
+
+    name: str
+    model: str
+    optional: bool = False
+    before: str | None = None
+    after: str | None = None
     span: Span = _span()
 
 
@@ -304,6 +320,7 @@ class Model:
     requires: tuple[Require, ...]
     tensors: tuple[TensorDecl, ...]
     selects: tuple[Select, ...] = ()
+    parts: tuple[Part, ...] = ()
     span: Span = _span()
 
 
@@ -330,13 +347,21 @@ class Param:
 
 
 @dataclass(frozen=True)
+class Sometimes:
+    """`"mp_rank_{tp:02}" + ("_{pp:03}" when pp > 1) + "/model.pt"`: a name with parts that are there if their guard holds."""
+
+    parts: tuple[tuple[Pattern, Expr | None], ...]
+    span: Span = _span()
+
+
+@dataclass(frozen=True)
 class Files:
     """`files "model/rank_{tp:02}.pt" or "old"`: the file that a rank's tensors are in, relative to the checkpoint.
 
     Any of the names is read, the first is written.
     """
 
-    names: tuple[Pattern, ...]
+    names: tuple[Pattern | Sometimes, ...]
     when: Expr | None = None
     span: Span = _span()
 
@@ -515,7 +540,11 @@ class Elementwise:
 
 @dataclass(frozen=True)
 class Rule:
-    """`"name" or "old" = tensor [dims] modifiers`. `copy` in front: a further copy, written but not read."""
+    """`"name" or "old" = tensor [dims] modifiers`. `copy` in front: a further copy, written but not read.
+
+    With a bar, `"fc1" = up [ffn | hidden]`, it stands for two: `fc1.weight` with all dims, and `fc1.bias` of `up_bias`
+    with those before the bar. `where` is what of `when` is about single indices; `link` parts it from the rest.
+    """
 
     names: tuple[Pattern, ...]
     tensor: str | None
@@ -527,9 +556,10 @@ class Rule:
     optional: bool = False
     copy: bool = False
     when: Expr | None = None
-    where: Expr | None = None  # the indices of one axis, which the name spells, that the rule is for
+    where: Expr | None = None
     made: Call | None = None  # how its elements are calculated where the source has none
     view: tuple[Index, ...] = ()  # the stored tensor's shape, where it is another than that of its elements' order
+    bar: int | None = None  # how many dims stand before it
     span: Span = _span()
 
 
@@ -549,11 +579,20 @@ class Ignore:
 
 @dataclass(frozen=True)
 class Prefix:
-    """One prefix of an `under`, and when, or for which indices of an axis, it is the one."""
+    """One prefix of an `under`, and when it is the one. With a `name`, it begins with the named prefix of that name."""
 
     text: Pattern
     when: Expr | None = None
-    where: Expr | None = None
+    name: str | None = None
+    span: Span = _span()
+
+
+@dataclass(frozen=True)
+class NamedPrefix:
+    """`prefix block = top + "layers.{layer}."`: a name for what names begin with. What extends the layout may say another."""
+
+    name: str
+    prefixes: tuple[Prefix, ...]
     span: Span = _span()
 
 
@@ -561,7 +600,7 @@ class Prefix:
 class Under:
     """`under "model.layers.{layer}." { ... }`: a common prefix of the names inside, and a common guard.
 
-    Of several, `under "a." when old, "b." { ... }`, the first whose guard holds is the prefix: with `where`, for each index.
+    Of several, `under "a." when old, "b." { ... }`, the first whose guard holds is the prefix, for each index.
     """
 
     prefixes: tuple[Prefix, ...]
@@ -569,8 +608,28 @@ class Under:
     span: Span = _span()
 
 
+@dataclass(frozen=True)
+class Choices:
+    """`let a = x when c, y`: one statement of several choices, each a node of its own. The first whose guard holds applies."""
+
+    items: tuple[Files, ...] | tuple[Let, ...] | tuple[Rule, ...]
+    span: Span = _span()
+
+
+@dataclass(frozen=True)
+class PartLayout:
+    """`part tower as hf under "vision_tower." keys .vision_config`: the layout that a part of the model has within this one,
+    the prefix of its names, and the key under which its config's keys stand."""
+
+    name: str
+    layout: str
+    prefixes: tuple[Prefix, ...] = ()
+    keys: tuple[str, ...] = ()
+    span: Span = _span()
+
+
 LayoutItem: TypeAlias = (
-    Files | Text | Omit | Note | Formats | Config | Carry | Stages | State | Refine | Let | Require | Rule | Ignore | Under
+    Choices | NamedPrefix | PartLayout | Files | Text | Omit | Note | Formats | Config | Carry | Stages | State | Refine | Let | Require | Rule | Ignore | Under
 )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ..compiler.link.link import Family, FlatLayout
+from ..compiler.link.flat import Family, FlatLayout
 from ..compiler.settle.sizes import Scalar
 from ..dsl.tree import Expr, Literal, Param
 from ..runtime.fault import Fault

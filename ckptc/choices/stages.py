@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ..compiler.link.link import FlatLayout
+from ..compiler.link.flat import FlatLayout
 from ..compiler.settle.sizes import Scalar, Sizes
 from ..compiler.values.stages import Dealt, Given, deal
 from ..dsl.tree import Stages
@@ -74,7 +74,7 @@ def stages_of_run(arguments: Mapping[str, Any], layout: FlatLayout, settings: Ma
 
 
 def stages_of_layout(layout: FlatLayout) -> Stages | None:
-    return next((item for item in layout.items if isinstance(item, Stages)), None)
+    return layout.stages
 
 
 def _layers(declared: Stages, sizes: Sizes) -> tuple[int, int]:

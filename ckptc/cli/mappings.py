@@ -56,7 +56,7 @@ def check(files: Files, as_json: options.Json = False) -> None:
         try:
             path = library.mapping_path(name)
             own = library.read_mapping(path)
-            found = (*check_families(library.load([path])), *library.check_templates(own))
+            found = (*check_families(library.load([path], bases=True)), *library.check_templates(own))
         except MappingError as error:
             found = error.diagnostics
         records += [to_record(d) for d in found]
@@ -133,3 +133,20 @@ def list_(
 
 def _count(number: int, word: str) -> str:
     return f"{number} {word}{'s' * (number != 1)}"
+
+
+def show(
+    layout: Annotated[str, typer.Argument(metavar="LAYOUT", help="A layout, such as nxdt.", show_default=False)],
+    family: Annotated[str, typer.Option("--family", metavar="NAME", help="The model family that the layout is shown for.")],
+    mapping: Annotated[str | None, typer.Option("--mapping", metavar="FILE|NAME", help="A mapping of your own (default: those that ship).")] = None,
+    tp: options.Tp = None,
+    pp: options.Pp = None,
+    vpp: options.Vpp = None,
+    ep: options.Ep = None,
+    etp: options.Etp = None,
+    set_: options.Set = None,
+) -> None:
+    """Print a layout with all that it inherits, for one family and the parameters given."""
+    from ..library.show import shown
+
+    print(shown(layout, family, mapping, options.settings(set_, "--set", tp=tp, pp=pp, vpp=vpp, ep=ep, etp=etp)), end="")

@@ -15,8 +15,7 @@ from ..compiler.algebra.spell import format_of
 from ..compiler.identify.detect import find_layouts, stray_files
 from ..compiler.identify.infer import infer_from
 from ..compiler.identify.match import Found, may_be_absent, ranks_of, stored_tensors, tensors_of, turns_of
-from ..compiler.link.config import config_of, own_config_of
-from ..compiler.link.link import Family, FlatLayout
+from ..compiler.link.flat import Family, FlatLayout
 from ..compiler.settle.resolve import Side, resolve
 from ..compiler.settle.said import check_said
 from ..compiler.settle.sizes import Scalar, Sizes, bind_sizes
@@ -25,7 +24,7 @@ from ..compiler.values.walk_expr import calls_through
 from ..configs.config_file import called, read_config, within_archive
 from ..dsl.diagnostic import Diagnostic, MappingError
 from ..dsl.nearest import nearest
-from ..dsl.tree import Formats, Literal, Omit, Ref
+from ..dsl.tree import Literal, Ref
 from ..library import mapping_files as library
 from ..runtime.checkpoint.checkpoint import Checkpoint
 from ..runtime.fault import Fault
@@ -81,7 +80,7 @@ def choose(
     if mapping is None:  # whose layouts are for plain weights
         refuse_encoded(checkpoint, config)
     known = library.families(mapping)
-    configured = [f for f in known if any(own_config_of(x) for x in f.layouts)]
+    configured = [f for f in known if any(x.own_config for x in f.layouts)]
     choices = [f for f in known if f.name == family] if family is not None else configured or list(known)
     if family is not None and not choices:
         names = ", ".join(sorted(f.name for f in known))
@@ -146,7 +145,7 @@ def said_of(checkpoint: Checkpoint, config: str | Path | None, layouts: Sequence
     """What the config at hand says of the model: that which the layouts in question have, best first, else any's that is there."""
     by_file: dict[str, FlatLayout] = {}
     for layout in (*layouts, *(layout for family in known for layout in family.layouts)):
-        if (block := config_of(layout)) is not None:
+        if (block := layout.config) is not None:
             by_file.setdefault(block.file, layout)
     for layout in by_file.values():
         path = config_path(checkpoint, layout, config)
@@ -216,7 +215,7 @@ def follow_config(config: str | Path | None) -> str | Path | None:
 def has_place(layout: FlatLayout, sizes: Sizes) -> bool:
     """Whether some rule of the layout stores each tensor, or the layout leaves it out."""
     stored = {name for flat in layout.rules for name in tensors_of(flat.rule, layout)}
-    left_out = {name for item in layout.items if isinstance(item, Omit) for name in item.tensors}
+    left_out = {name for item in layout.omits for name in item.tensors}
     return set(sizes.tensors) <= stored | left_out
 
 
@@ -233,19 +232,19 @@ def config_layout(
     family: Family, source: FlatLayout, target: FlatLayout, config: str | Path | None, checkpoint: Checkpoint | None = None
 ) -> FlatLayout | None:
     """The layout whose config block reads the config at hand: by the file's name, then source before target."""
-    candidates = [x for x in (source, target, *family.layouts) if config_of(x) is not None]
+    candidates = [x for x in (source, target, *family.layouts) if x.config is not None]
     if config is not None and Path(config).is_dir():
-        there = [x for x in candidates if (c := config_of(x)) and (Path(config) / c.file).is_file()]
-        return next(iter([x for x in there if own_config_of(x)] or there or [x for x in candidates if own_config_of(x)]), None)
+        there = [x for x in candidates if (c := x.config) and (Path(config) / c.file).is_file()]
+        return next(iter([x for x in there if x.own_config] or there or [x for x in candidates if x.own_config]), None)
     if config is not None:
         config = called(within_archive(Path(config)))
-        named = [x for x in candidates if (c := config_of(x)) and config.absolute().parts[-len(Path(c.file).parts) :] == Path(c.file).parts]
-        same = [x for x in candidates if (c := config_of(x)) and Path(c.file).suffix == config.suffix]
+        named = [x for x in candidates if (c := x.config) and config.absolute().parts[-len(Path(c.file).parts) :] == Path(c.file).parts]
+        same = [x for x in candidates if (c := x.config) and Path(c.file).suffix == config.suffix]
         return next(iter(named or same or candidates), None)
-    candidates.sort(key=lambda x: own_config_of(x) is None)
+    candidates.sort(key=lambda x: x.own_config is None)
     if checkpoint is not None:
         for x in candidates:
-            c = config_of(x)
+            c = x.config
             if c is not None and config_path(checkpoint, x, None) is not None:
                 return x
     return candidates[0] if candidates else None
@@ -259,9 +258,9 @@ def root_of(checkpoint: Checkpoint) -> Path:
 def config_path(checkpoint: Checkpoint, layout: FlatLayout | None, config: str | Path | None) -> Path | None:
     if config is not None:
         path = within_archive(Path(config))
-        block = config_of(layout) if layout else None
+        block = layout.config if layout else None
         return path / block.file if path.is_dir() and block else path
-    block = config_of(layout) if layout else None
+    block = layout.config if layout else None
     if block is None:
         return None
     if checkpoint.archive and block.file in checkpoint.side_files:
@@ -287,10 +286,10 @@ def sizes_of(
     accepted: frozenset[str] = frozenset(),
 ) -> Sizes:
     keys = read_config(config) if config is not None else None
-    if keys is not None and layout is not None and (own := config_of(layout)) is not None and Path(own.file).name == CONFIG:
+    if keys is not None and layout is not None and (own := layout.config) is not None and Path(own.file).name == CONFIG:
         keys = unwrap(keys)
     if keys is None and layout is not None and found is not None and not given:
-        block = config_of(layout)
+        block = layout.config
         raise Fault(
             "no-config", f"the model's sizes are unknown: there is no {block.file if block else 'config'} with the checkpoint",
             help="pass it with --config, for example --config HF_DIR/config.json",
@@ -314,7 +313,7 @@ def said_by_files(checkpoint: Checkpoint, layout: FlatLayout, given: Iterable[st
     """Parameters of the source that no shape tells, and the files say in words, with what there is to say about them. Those
     that are `given` are not asked for."""
     known = next((p for p in layout.params if p.name == "qkv_order"), None)
-    ranks = checkpoint.format == "pt" and any("megatron" in item.names for item in layout.items if isinstance(item, Formats))
+    ranks = checkpoint.format == "pt" and layout.formats is not None and "megatron" in layout.formats.names
     if known is None or len(known.choices) < 2 or known.name in given or not ranks:
         return {}, ()
     order = said_order(checkpoint)

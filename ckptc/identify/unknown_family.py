@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from ..compiler.algebra.spell import format_of
 from ..compiler.identify.detect import Fit
 from ..compiler.identify.match import Found, representatives, stored_tensors, tensors_of
-from ..compiler.link.link import Family, FlatLayout
+from ..compiler.link.flat import Family, FlatLayout
 from ..compiler.values.pick import axes_of, empty, pick
 from ..compiler.values.scope import Scope, evaluate
 from ..dsl.diagnostic import MappingError
-from ..dsl.tree import Hole, Omit, Pattern, TensorDecl
+from ..dsl.tree import Hole, Pattern, TensorDecl
 from ..runtime.fault import Fault
 from .identity import MODEL_TYPE, Identity, Said, families_of, identity_of
 
@@ -99,7 +99,7 @@ def describe(near: Near | None, found: Sequence[Found]) -> tuple[str, ...]:
 def _lacking(fit: Fit, found: Sequence[Found]) -> tuple[str, ...]:
     """The names, at index 0, of what a model of the family has as it is by default, and these tensors are not."""
     there = stored_tensors(fit.layout, found)
-    omitted = {name for item in fit.layout.items if isinstance(item, Omit) for name in item.tensors}
+    omitted = {name for item in fit.layout.omits for name in item.tensors}
     scope = Scope(lazy={each.name: each.value for each in fit.family.model.settings}, functions={"stored": lambda name: False})
     out: dict[str, None] = {}
     for decl in fit.family.model.tensors:

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from ..compiler.identify.detect import find_layouts
 from ..compiler.identify.match import Found
-from ..compiler.link.link import Family
+from ..compiler.link.flat import Family
 from ..runtime.checkpoint.checkpoint import Checkpoint
 from ..runtime.files.indexed import by_index
 from ..runtime.files.window import Entry

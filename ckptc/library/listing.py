@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..compiler.check.check_files import formats_of
-from ..compiler.link.config import own_config_of
-from ..compiler.link.link import Family, FlatLayout
+from ..compiler.link.flat import Family, FlatLayout
 from ..dsl.formatting.show import show
 from ..dsl.nearest import nearest
 from ..dsl.tree import Layout, Literal, Param, Ref, Span
@@ -24,7 +23,7 @@ WIDTH = min(shutil.get_terminal_size((100, 24)).columns, 100)
 
 def listed(families: Sequence[Family]) -> list[Family]:
     """The families that people have checkpoints of; `decoder` and its like only hold what families share."""
-    return [f for f in families if any(own_config_of(x) for x in f.layouts)] or list(families)
+    return [f for f in families if any(x.own_config for x in f.layouts)] or list(families)
 
 
 def record(family: Family) -> dict[str, Any]:

@@ -7,7 +7,8 @@ from difflib import get_close_matches
 from functools import lru_cache
 from pathlib import Path
 
-from ..compiler.link.link import Family, link
+from ..compiler.link.flat import Family
+from ..compiler.link.link import link
 from ..dsl.diagnostic import Diagnostic, Label, MappingError
 from ..dsl.nearest import nearest
 from ..dsl.tree import Config, Mapping, Span
@@ -85,15 +86,15 @@ def read_mapping(path: Path) -> Mapping:
         raise MappingError(Diagnostic("unreadable-mapping", f"{path}: {e.strerror}")) from None
 
 
-def load(names: Iterable[str | Path]) -> tuple[Family, ...]:
-    """The families of these mapping files and of all files that they use."""
+def load(names: Iterable[str | Path], bases: bool = False) -> tuple[Family, ...]:
+    """The families of these mapping files and of all files that they use; with `bases` also what is only there to be extended."""
     found = _closure([mapping_path(n) for n in names])
-    return _linked(tuple((path, path.stat().st_mtime_ns, display_name(path)) for path in found))
+    return _linked(tuple((path, path.stat().st_mtime_ns, display_name(path)) for path in found), bases)
 
 
 @lru_cache(maxsize=16)
-def _linked(files: tuple[tuple[Path, int, str], ...]) -> tuple[Family, ...]:
-    return link([_parsed(*file) for file in files])
+def _linked(files: tuple[tuple[Path, int, str], ...], bases: bool = False) -> tuple[Family, ...]:
+    return link([_parsed(*file) for file in files], bases)
 
 
 def _closure(paths: list[Path]) -> dict[Path, Mapping]:
@@ -190,9 +191,10 @@ def sources(diagnostics: Iterable[Diagnostic]) -> dict[str, str]:
 
 
 def families(mapping: str | Path | None) -> tuple[Family, ...]:
-    """The families to choose from: those of one mapping file, or all that ship."""
+    """The families to choose from: those of one mapping file, those that its layouts are for if it has no model, or all that ship."""
     if mapping is None:
         return load(shipped_names())
     path = mapping_path(mapping)
     own = {m.name for m in read_mapping(path).models}
-    return tuple(f for f in load([path]) if f.name in own)
+    file = display_name(path)
+    return tuple(f for f in load([path]) if (f.name in own if own else any(x.span.file == file for x in f.layouts)))

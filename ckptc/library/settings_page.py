@@ -9,8 +9,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..compiler.link.config import config_of
-from ..compiler.link.link import Family, FlatLayout
+from ..compiler.link.flat import Family, FlatLayout
 from ..dsl.formatting.show import show, show_value
 from ..dsl.tree import Bind, Config, Expr, Fixed, Identity, Literal, Only, Unused
 from . import mapping_files as library
@@ -45,7 +44,7 @@ def _page(title: str, layouts: tuple[tuple[str, str | None], ...], families: dic
         shown = [families[family_name]] if family_name else sorted(families.values(), key=lambda f: (f.name != "llama", f.name))
         for family in shown:
             layout = next((x for x in family.layouts if x.name == layout_name), None)
-            block = config_of(layout) if layout is not None else None
+            block = layout.config if layout is not None else None
             if layout is None or block is None or not ({layout_name} & family.own or family_name):
                 continue
             lines = tuple(_lines(block))

@@ -10,8 +10,7 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from ..compiler.link.config import config_of
-from ..compiler.link.link import Family, FlatLayout
+from ..compiler.link.flat import Family, FlatLayout
 from ..compiler.settle.resolve import Side
 from ..compiler.settle.write_config import config_text
 from ..configs.config_file import parse_config, read_config
@@ -108,11 +107,11 @@ def dtype_of(checkpoint: Checkpoint) -> str:
 
 def _settings(target: Side, family: Family, keys_layout: FlatLayout | None, config: Path | None) -> tuple[Mapping[str, Any], bool]:
     """The model's settings in NeMo 1's words, and whether they are NeMo 1's own: else they follow from the sizes."""
-    block = config_of(keys_layout) if keys_layout is not None else None
+    block = keys_layout.config if keys_layout is not None else None
     own = read_config(config) if config is not None else {}
     if block is not None and Path(block.file).name == CONFIG and config is not None:
         return unwrap(own), True
-    block = config_of(family.layout(NEMO_1))
+    block = family.layout(NEMO_1).config
     assert block is not None
     made = parse_config(config_text(block, target, library.read_template(block)), Path(CONFIG))
     return made | {key: own[name] for name, key in FROM_HF.items() if own.get(name) is not None}, False

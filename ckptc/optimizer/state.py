@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ..compiler.algebra.spell import format_of
-from ..compiler.link.link import Family
+from ..compiler.link.flat import Family
 from ..compiler.pipeline import Compiled, compile_sides
 from ..compiler.settle.optimizer_states import cut_state, join, name_of_state, whole_state
 from ..compiler.settle.resolve import Side

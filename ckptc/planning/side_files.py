@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..compiler.link.config import config_of
-from ..compiler.link.link import Family, FlatLayout
+from ..compiler.link.flat import Family, FlatLayout
 from ..compiler.settle.resolve import Side
 from ..compiler.settle.write_config import config_text
 from ..configs.config_file import parse_config, read_config, read_text
@@ -66,7 +65,7 @@ def side_files(
         return SideFiles(files, carried)
     texts[CONFIG], carried = name_artifacts(texts[CONFIG], carried, there.values())
     said: tuple[str, ...] = ()
-    if keys_layout is None or Path(getattr(config_of(keys_layout), "file", "")).name != CONFIG:  # else it is NeMo's own word
+    if keys_layout is None or Path(getattr(keys_layout.config, "file", "")).name != CONFIG:  # else it is NeMo's own word
         texts[CONFIG], said = with_tokenizer(texts[CONFIG], there.values(), hub)
     absent = say_absent(plain(parse_config(texts[CONFIG], Path(CONFIG))), carried)
     return SideFiles(tuple(texts.items()), carried, (*absent, *said))
@@ -90,7 +89,7 @@ def target_config(
 ) -> Texts:
     """The config at hand, byte for byte, where it is the target's own, else written from sizes and settings."""
     layout = family.layout(target.layout)
-    block = config_of(layout)
+    block = layout.config
     if block is None or block.read_only:
         return ()
     own = keys_layout is not None and keys_layout.name == layout.name and config is not None

@@ -14,14 +14,11 @@ from ...dsl.tree import (
     Bind,
     Config,
     Expr,
-    Files,
     Fixed,
     Hole,
     Index,
-    Let,
-    Note,
-    Omit,
     Only,
+    Pattern,
     Refine,
     Require,
     Rule,
@@ -29,14 +26,13 @@ from ...dsl.tree import (
     Stages,
     State,
     TensorDecl,
-    Text,
 )
 from ..identify.match import tensors_of
-from ..link.config import config_of, reads_keys
-from ..link.link import Family, FlatLayout
+from ..link.flat import Family, FlatLayout
 from ..values.lets import labels, mentions
 from ..values.pick import empty, pick
 from ..values.scope import WRITTEN, Scope, evaluate
+from ..values.walk_expr import reads_keys
 from .check_files import check_files, check_formats
 from .check_names import OF_TENSORS, Names, check_expr, check_hole, check_index, check_made, check_where, unknown
 
@@ -49,10 +45,11 @@ def check(families: Sequence[Family]) -> tuple[Diagnostic, ...]:
     used: set[Span] = set()
     for family in families:
         found += _model(family)
-        for layout in family.layouts:
+        for layout in (*family.layouts, *family.bases):
             used |= _used_lets(layout)
             if layout.name in family.own:
                 found += _layout(family, layout)
+                found += _stored(family, layout, Names.of_layout(family.model, layout)) if layout in family.layouts else ()
     for family in families:
         for layout in family.layouts:
             found += _unused_lets(layout, used)
@@ -75,6 +72,10 @@ def _model(family: Family) -> Iterator[Diagnostic]:
         if tensor.tied_to is not None and tensor.tied_to not in names.tensors:
             title = f"`{tensor.name}` is tied to `{tensor.tied_to}`, which the model does not have"
             yield unknown("unknown-tied", title, tensor.tied_to, names.tensors, tensor.span, "tie it to a tensor of this model")
+        for word, axis_name in (("before", tensor.before), ("after", tensor.after)):
+            if axis_name is not None and axis_name not in names.axes:
+                title = f"`{tensor.name}` stands {word} `{axis_name}`, which is no axis of the model"
+                yield unknown("undeclared-axis", title, axis_name, names.axes, tensor.span, "name the axis that pipeline stages divide")
         if tensor.when is not None:
             yield from check_expr(tensor.when, names)
         yield from check_where(tensor.where, names, tensor.span)
@@ -82,6 +83,11 @@ def _model(family: Family) -> Iterator[Diagnostic]:
         if select.axis not in names.axes:
             yield unknown("undeclared-axis", f"the model has no axis `{select.axis}`", select.axis, names.axes, select.span, "declare it in `axes`")
         yield from check_expr(select.value, replace(names, settings=names.settings | names.selects.keys()))
+
+
+def _guard(when: Expr | None, names: Names) -> Iterator[Diagnostic]:
+    if when is not None:
+        yield from check_expr(when, names)
 
 
 def _require(require: Require, names: Names) -> Iterator[Diagnostic]:
@@ -108,36 +114,33 @@ def _layout(family: Family, layout: FlatLayout) -> Iterator[Diagnostic]:
     model_names, names = Names.of_model(family.model), Names.of_layout(family.model, layout)
     asking = replace(names, words=names.words | {WRITTEN})
     yield from _params(layout, model_names)
-    for item in layout.items:
-        match item:
-            case Require():
-                yield from _require(item, replace(model_names, keys=True) if reads_keys(item.test) else asking)
-            case Note(_, when):
-                yield from check_expr(when, asking) if when is not None else ()
-            case Refine():
-                yield from _refinements([item], names)
-            case Let(_, value, when):
-                yield from check_index(value, names)
-                yield from check_expr(when, names) if when is not None else ()
-            case Files(patterns, when):
-                yield from check_expr(when, names) if when is not None else ()
-                for part in (part for pattern in patterns for part in pattern.parts):
-                    if isinstance(part, Hole):
-                        yield from check_hole(part, names)
-            case Omit(tensors, when):
-                yield from check_expr(when, names) if when is not None else ()
-                for tensor in tensors:
-                    if tensor not in names.tensors:
-                        title = f"the model has no tensor `{tensor}` that could be left out"
-                        yield unknown("unknown-tensor-name", title, tensor, names.tensors, item.span, "remove it")
-            case Text(_, _, when):
-                yield from check_expr(when, names) if when is not None else ()
-            case Stages():
-                yield from _stages(item, names)
-            case State():
-                yield from _state(item, names)
-            case Config():
-                yield from _config(item, family, names)
+    for require in layout.requires:
+        yield from _require(require, replace(model_names, keys=True) if reads_keys(require.test) else asking)
+    for note in layout.notes:
+        yield from _guard(note.when, asking)
+    yield from _refinements(layout.refinements, names)
+    for let in layout.lets:
+        yield from check_index(let.value, names)
+        yield from _guard(let.when, names)
+    for files in layout.files:
+        yield from _guard(files.when, names)
+        for part in (part for name in files.names if isinstance(name, Pattern) for part in name.parts):
+            if isinstance(part, Hole):
+                yield from check_hole(part, names)
+    for omit in layout.omits:
+        yield from _guard(omit.when, names)
+        for tensor in omit.tensors:
+            if tensor not in names.tensors:
+                title = f"the model has no tensor `{tensor}` that could be left out"
+                yield unknown("unknown-tensor-name", title, tensor, names.tensors | {part.name for part in family.model.parts}, omit.span, "remove it")
+    for text in layout.texts:
+        yield from _guard(text.when, names)
+    if layout.stages is not None:
+        yield from _stages(layout.stages, names)
+    if layout.state is not None:
+        yield from _state(layout.state, names)
+    if layout.config is not None:
+        yield from _config(layout.config, family, names)
     for flat in layout.rules:
         yield from _rule(flat.rule, family, layout, names)
     for ignore in layout.ignores:
@@ -145,7 +148,6 @@ def _layout(family: Family, layout: FlatLayout) -> Iterator[Diagnostic]:
         yield from check_where(ignore.where, names, ignore.span)
     yield from check_files(layout)
     yield from check_formats(layout)
-    yield from _stored(family, layout, names)
 
 
 def _params(layout: FlatLayout, of_model: Names) -> Iterator[Diagnostic]:
@@ -219,11 +221,11 @@ def _rule(rule: Rule, family: Family, layout: FlatLayout, names: Names) -> Itera
         yield from check_made(rule.made)
         for arg in rule.made.args:
             yield from check_expr(arg, names)
-    stages = next((x for x in layout.items if isinstance(x, Stages)), None)
+    stages = layout.stages
     if rule.on is not None and (stages is None or (rule.on == "beyond" and stages.beyond is None)):
         title = f"`on {rule.on}` means nothing here: the layout has no stages" if stages is None else "`on beyond` means nothing here: the stages divide all indices"
         yield Diagnostic("misplaced-on", title, (Label(rule.span),), help=f"remove `on {rule.on}`")
-    written = labels(rule.dims, layout.items)
+    written = labels(rule.dims, layout.lets)
     renames = {r.label: r for r in rule.renames}
     for rename in rule.renames:
         if rename.label not in written:
@@ -264,9 +266,9 @@ def _stored(family: Family, layout: FlatLayout, names: Names) -> Iterator[Diagno
 
 def _may_lack(tensor: TensorDecl, family: Family, layout: FlatLayout) -> bool:
     """Whether a layout need say nothing of it: its own config does not ask for it, only a checkpoint that has it."""
-    if tensor.optional or any(tensor.name in item.tensors for item in layout.items if isinstance(item, Omit)):
+    if tensor.optional or any(tensor.name in omit.tensors for omit in layout.omits):
         return True
-    block = config_of(layout)
+    block = layout.config
     bound = {entry.name for entry in block.entries} if block else set()
     lazy = {s.name: s.value for s in family.model.settings if s.name not in bound}
     if tensor.where is not None and _nowhere(tensor.where, family, lazy):
@@ -307,9 +309,8 @@ def _no_rule(tensor: TensorDecl, layout: FlatLayout) -> Diagnostic:
 def _axes(rule: Rule, layout: FlatLayout, names: Names) -> set[str]:
     """The axes that a rule's name and shape mention, lets and parts followed."""
     lets: dict[str, list[Index]] = {}
-    for item in layout.items:
-        if isinstance(item, Let):
-            lets.setdefault(item.name, []).append(item.value)
+    for item in layout.lets:
+        lets.setdefault(item.name, []).append(item.value)
     found = {p.axis for name in rule.names for p in name.parts if isinstance(p, Hole)}
     todo = [ref.name for dim in rule.dims for ref in mentions(dim)]
     while todo:
@@ -321,7 +322,7 @@ def _axes(rule: Rule, layout: FlatLayout, names: Names) -> set[str]:
 
 
 def _used_lets(layout: FlatLayout) -> set[Span]:
-    lets = [x for x in layout.items if isinstance(x, Let)]
+    lets = layout.lets
     todo = [ref.name for flat in layout.rules for dim in flat.rule.dims for ref in mentions(dim)]
     used: set[str] = set()
     while todo:
@@ -333,6 +334,6 @@ def _used_lets(layout: FlatLayout) -> set[Span]:
 
 
 def _unused_lets(layout: FlatLayout, used: set[Span]) -> Iterator[Diagnostic]:
-    for item in layout.items:
-        if isinstance(item, Let) and item.span not in used:
+    for item in {let.name: let for let in reversed(layout.lets)}.values():
+        if item.span not in used:
             yield Diagnostic("unused-let", f"`let {item.name}` is never used", (Label(item.span),), help="remove it", severity="warning")

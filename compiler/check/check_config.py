@@ -11,8 +11,8 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from ...dsl.diagnostic import Diagnostic, Label, MappingError
-from ...dsl.tree import Bind, Config, Expr, Fixed, Identity, Literal, Only, Require, Unused
-from ..link.link import FlatLayout
+from ...dsl.tree import Bind, Config, Expr, Fixed, Identity, Literal, Only, Unused
+from ..link.flat import FlatLayout
 from ..values.scope import Scope, evaluate, holds, same, shown
 from ..values.walk_expr import keys
 
@@ -77,7 +77,7 @@ def unknown_keys(config: Config, layout: FlatLayout, data: Mapping[str, Any]) ->
                 known |= {*keys(value), *(keys(when) if when is not None else ())}
             case Fixed(key) | Identity(key):
                 known.add(key.path)
-    known |= {path for x in layout.items if isinstance(x, Require) for path in keys(x.test)}
+    known |= {path for x in layout.requires for path in keys(x.test)}
     return tuple(_unknown(data, known, globs, ()))
 
 

@@ -6,17 +6,17 @@ from collections.abc import Iterator
 
 from ...dsl.diagnostic import Diagnostic, Label
 from ...dsl.nearest import nearest
-from ...dsl.tree import Carry, Config, Files, Formats, Hole, Pattern, Span, State, Text
+from ...dsl.tree import Formats, Hole, Pattern, Span
 from ...runtime.formats.registry import format_named, format_names
 from ...runtime.inside import HELP, why_outside
-from ..link.link import FlatLayout
+from ..link.flat import FlatLayout
 
 USUAL = "safetensors"
 
 
 def formats_of(layout: FlatLayout) -> Formats:
     """The containers that a layout lives in, the default first."""
-    return next((x for x in reversed(layout.items) if isinstance(x, Formats)), Formats((USUAL,)))
+    return layout.formats or Formats((USUAL,))
 
 
 def check_files(layout: FlatLayout) -> Iterator[Diagnostic]:
@@ -38,7 +38,7 @@ def check_formats(layout: FlatLayout) -> Iterator[Diagnostic]:
                 "unknown-format", f"there is no format `{name}`", (Label(formats.span),), (f"there are {', '.join(known)}",),
                 f"did you mean `{near}`?" if near else "name one of them",
             )  # fmt: skip
-        elif not format_named(name).names_files and not any(isinstance(x, Files) for x in layout.items):
+        elif not format_named(name).names_files and not layout.files:
             yield no_files(layout, name, formats.span)
 
 
@@ -50,19 +50,15 @@ def no_files(layout: FlatLayout, format: str, span: Span) -> Diagnostic:
 
 def _names(layout: FlatLayout) -> Iterator[tuple[str, Span]]:
     in_folder = any(name in format_names() and format_named(name).in_folder for name in formats_of(layout).names)
-    for item in layout.items:
-        match item:
-            case Files(names):
-                for each in (_spelled(pattern) for pattern in names):
-                    yield each.removesuffix("/") if in_folder else each, item.span
-            case Text(file):
-                yield file, item.span
-            case Config(file):
-                yield file, item.span
-            case State(file):
-                yield _spelled(file), item.span
-            case Carry(globs):
-                yield from ((glob, item.span) for glob in globs)
+    for files in layout.files:
+        for each in (_spelled(name) for name in files.names if isinstance(name, Pattern)):
+            yield each.removesuffix("/") if in_folder else each, files.span
+    yield from ((text.file, text.span) for text in layout.texts)
+    if layout.config is not None:
+        yield layout.config.file, layout.config.span
+    if layout.state is not None:
+        yield _spelled(layout.state.file), layout.state.span
+    yield from ((glob, carry.span) for carry in layout.carry for glob in carry.globs)
 
 
 def _spelled(pattern: Pattern) -> str:

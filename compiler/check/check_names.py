@@ -16,7 +16,6 @@ from ...dsl.tree import (
     Hole,
     Index,
     Key,
-    Let,
     Model,
     Pad,
     Ref,
@@ -24,14 +23,13 @@ from ...dsl.tree import (
     Select,
     Slice,
     Span,
-    Stages,
     Sum,
 )
 from ...runtime.plan.plan import FUNCTIONS as MAKERS
-from ..link.link import FlatLayout
+from ..link.flat import FlatLayout
 from ..values.pick import axes_of
 from ..values.scope import FUNCTIONS
-from ..values.walk_expr import inside
+from ..values.walk_expr import inside, refs
 
 Set = frozenset[str]
 NONE: Set = frozenset()
@@ -75,15 +73,15 @@ class Names:
     @staticmethod
     def of_layout(model: Model, layout: FlatLayout) -> Names:
         of_model = Names.of_model(model)
-        refined = (*model.refinements, *(x for x in layout.items if isinstance(x, Refine)))
+        refined = (*model.refinements, *layout.refinements)
         ranks = Set(p.name for p in layout.params if p.rank)
         return Names(
             of_model.axes, of_model.settings, of_model.tensors,
             ranks,
             Set(p.name for p in layout.params),
             Set(layout.words),
-            Set(x.name for x in layout.items if isinstance(x, Let)),
-            Set(x.interleave for x in layout.items if isinstance(x, Stages) and x.interleave is not None),
+            Set(x.name for x in layout.lets),
+            Set([layout.stages.interleave] if layout.stages is not None and layout.stages.interleave is not None else []),
             Set(part for x in refined if x.axis in ranks for part in x.parts),
             _parts(x for x in refined if x.axis not in ranks),
             of_model.selects,
@@ -139,14 +137,17 @@ def check_made(call: Call) -> Iterator[Diagnostic]:
 
 
 def check_where(where: Expr | None, names: Names, span: Span) -> Iterator[Diagnostic]:
-    """That a `where` is about one axis of the model, in names that are known."""
+    """That the half of a guard that is about indices is about those of one axis, in names that are known."""
     if where is None:
         return
     yield from check_expr(where, replace(names, settings=names.settings | names.selects.keys()))
-    about = axes_of(where, names.axes, names.selects)
-    if len(about) != 1:
-        title = f"`where` is about {len(about)} axes of the model, and must be about one"
-        yield Diagnostic("where-axis", title, (Label(span),), help="without an axis it is `when`" if not about else "join conditions on one axis")
+    about = axes_of(where, (), names.selects)
+    if len(about) > 1:
+        title = f"this asks for indices of {' and of '.join(f'`{axis}`' for axis in sorted(about))} at once"
+        yield Diagnostic("where-axis", title, (Label(span),), help="ask for those of one axis")
+    for name in dict.fromkeys(name for name in refs(where) if name in about):
+        title = f"`{name}` is the size of the axis here, beside settings that each index of it has"
+        yield Diagnostic("index-and-size", title, (Label(span),), help=f"for a condition on the index, give it a name in `settings`: some[{name}] = {name} ...")
 
 
 def check_hole(hole: Hole, names: Names) -> Iterator[Diagnostic]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..link.link import Family, FlatLayout
+from ..link.flat import Family, FlatLayout
 from .match import Found, files_pattern, match_file, ranks_of, stored_tensors, unmatched
 
 

@@ -7,8 +7,8 @@ from fractions import Fraction
 from functools import cache
 from typing import Any, TypeAlias
 
-from ...dsl.tree import AxisRef, Hole, Index, Let, One, Pad, Ref, Rule, Slice, Sum
-from ..link.link import FlatLayout
+from ...dsl.tree import AxisRef, Hole, Index, One, Pad, Ref, Rule, Slice, Sum
+from ..link.flat import FlatLayout
 from .match import Found, regex
 
 Infer: TypeAlias = Callable[[str, Mapping[str, Any]], tuple[int, str] | None]
@@ -22,7 +22,7 @@ def infer_from(layout: FlatLayout, found: Sequence[Found], ranks: Mapping[str, i
     products, sums and slices of axes. Of a `let` the one without a guard counts. Padding counts as if it were not
     there, for a checkpoint does not tell it apart.
     """
-    lets = {item.name: item.value for item in layout.items if isinstance(item, Let) and item.when is None}
+    lets = {item.name: item.value for item in layout.lets if item.when is None}
 
     @cache
     def stored() -> list[tuple[Rule, list[tuple[Found, dict[str, int]]]]]:
@@ -58,7 +58,7 @@ def infer_from(layout: FlatLayout, found: Sequence[Found], ranks: Mapping[str, i
 
 def padded_to(layout: FlatLayout, found: Sequence[Found], ranks: Mapping[str, int]) -> dict[str, int]:
     """Parameters that say how long a dimension is filled up to (`pad(vocab, to padded_vocab)`), as shapes show it."""
-    lets = {item.name: item.value.amount.name for item in layout.items if isinstance(item, Let) and isinstance(item.value, Pad) and item.value.exact and isinstance(item.value.amount, Ref)}
+    lets = {item.name: item.value.amount.name for item in layout.lets if isinstance(item.value, Pad) and item.value.exact and isinstance(item.value.amount, Ref)}
     params = {p.name for p in layout.params}
     names: dict[str, Found] = {}
     for item in found:

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from ...dsl.tree import Files, Hole, Pattern, Rule, Stages
-from ..link.link import FlatLayout
+from ...dsl.tree import Hole, Pattern, Rule
+from ..link.flat import FlatLayout
 from ..values.lets import labels
 from ..values.stages import Dealt
 
@@ -54,7 +54,7 @@ def representatives(found: Iterable[Found]) -> dict[str, str]:
 def tensors_of(rule: Rule, layout: FlatLayout) -> set[str]:
     """The model tensors that a rule may store, by its own name, its labels and its renames."""
     renames = {r.label: r.tensor for r in rule.renames}
-    found = {renames.get(label, label) for label in labels(rule.dims, layout.items)}
+    found = {renames.get(label, label) for label in labels(rule.dims, layout.lets)}
     return found | ({rule.tensor} if rule.tensor else set())
 
 
@@ -94,7 +94,7 @@ def unmatched(layout: FlatLayout, found: Iterable[Found]) -> list[str]:
 
 def files_pattern(layout: FlatLayout) -> list[Pattern]:
     """Every name that a file of this layout may have, those of all guards."""
-    return [name for x in layout.items if isinstance(x, Files) for name in x.names]
+    return [name for x in layout.files for name in x.names if isinstance(name, Pattern)]
 
 
 def match_file(pattern: Pattern, file: str) -> dict[str, int] | None:
@@ -157,7 +157,7 @@ def rank_forms(layout: FlatLayout, found: Iterable[Found]) -> list[dict[str, int
 def _contradicted(layout: FlatLayout, names: Mapping[str, Sequence[str]], pattern: Pattern, ranks: Mapping[str, int]) -> bool:
     """Whether, by this pattern, what is `on first` or `on last` is not in the files of that stage, all of them and, but for
     what has copies of that name, no others."""
-    declared = next((x for x in layout.items if isinstance(x, Stages)), None)
+    declared = layout.stages
     if declared is None:
         return False
     stages = {file: (match_file(pattern, file) or {}).get(declared.rank, 0) for file in names}
@@ -179,7 +179,7 @@ def stages_of(layout: FlatLayout, found: Iterable[Found], bare: Iterable[str] = 
     each other, turn by turn. What `beyond` leaves undivided has names of its own: it comes last, in the stage whose files
     have it.
     """
-    declared = next((x for x in layout.items if isinstance(x, Stages)), None)
+    declared = layout.stages
     patterns = files_pattern(layout)
     if declared is None or not patterns:
         return None
@@ -238,7 +238,7 @@ def stages_of(layout: FlatLayout, found: Iterable[Found], bare: Iterable[str] = 
 
 def turns_of(layout: FlatLayout, found: Iterable[Found]) -> dict[str, int]:
     """The parameter by which stages are interleaved, with as many turns as names spell. Empty where none does."""
-    declared = next((x for x in layout.items if isinstance(x, Stages) and x.interleave is not None), None)
+    declared = layout.stages if layout.stages is not None and layout.stages.interleave is not None else None
     name = declared.interleave if declared else None
     patterns = [p for flat in layout.rules for p in flat.rule.names if any(isinstance(h, Hole) and h.axis == name for h in p.parts)]
     hits = [hit for each in {f.name for f in found} if patterns for p in patterns if (hit := regex(p).fullmatch(each))]

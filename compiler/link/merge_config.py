@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 from ...dsl.diagnostic import Diagnostic, Label, MappingError
-from ...dsl.tree import Bind, Config, ConfigItem, Expr, Fixed, Identity, LayoutItem, Only, Require, Unused
+from ...dsl.tree import Bind, Config, ConfigItem, Expr, Fixed, Identity, Only, Require, Unused
 from ..values.walk_expr import keys, under_key
 
 
-def merged(inherited: Sequence[LayoutItem], own: Config) -> Config:
+def merged(before: Config | None, own: Config) -> Config:
     """A layout's config over the one that it inherits, where both are of one file, or its own names none.
 
     An entry takes the place of the one that binds the same name, writes the same key or tests the same value; one that
     binds a key takes the place of an `only` about that key. Raises `MappingError` where no file is named at all.
     """
-    before = next((x for x in inherited if isinstance(x, Config)), None)
     if before is None:
         if not own.file:
             help = 'name its file: config "config.json" { ... }'

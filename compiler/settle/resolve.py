@@ -11,35 +11,26 @@ from ...dsl.diagnostic import Diagnostic, MappingError
 from ...dsl.nearest import nearest
 from ...dsl.tree import (
     NOWHERE,
-    Carry,
     Expr,
-    Files,
     Index,
-    Let,
     Literal,
-    Note,
-    Omit,
     Param,
     Pattern,
     Ref,
-    Refine,
-    Require,
     Rule,
     Span,
-    Stages,
     State,
-    Text,
 )
 from ...runtime.formats.registry import format_named
 from ..check.check_files import check_files, check_formats, formats_of, no_files
 from ..check.check_names import check_made
 from ..identify.match import tensors_of
-from ..link.config import reads_keys
-from ..link.link import Family, FlatLayout
+from ..link.flat import Family, FlatLayout
 from ..values.lets import check_lets
 from ..values.pick import Picked, both, empty, pick
 from ..values.scope import WRITTEN, Scope, evaluate, fault, holds, number_of, shown, whole_value
 from ..values.stages import MOST, Given, StageList, split_stages
+from ..values.walk_expr import reads_keys
 from .rank_digits import Digits, plain, rank_digits
 from .refine import Part, refined_parts
 from .sizes import Scalar, Sizes, Tensor, check_requirement
@@ -147,9 +138,8 @@ def resolve(
     for name in given:
         if name in params:
             scope.origins[name] = f"--set {name}"
-    items = layout.items
     omitted = tuple(
-        t for x in items if isinstance(x, Omit) and holds(x.when, scope) for t in x.tensors if t in sizes.tensors
+        t for x in layout.omits if holds(x.when, scope) for t in x.tensors if t in sizes.tensors
     )
     optional = frozenset(t.name for t in family.model.tensors if t.optional)
     makers = {x.rule.tensor for x in layout.rules if x.rule.made is not None and holds(x.rule.when, scope)}
@@ -159,20 +149,20 @@ def resolve(
     kept = {n: t for n, t in sizes.tensors.items() if n not in omitted} | {m.tensor.name: m.tensor for m in made}
     sizes = replace(sizes, tensors=kept, absent=(sizes.absent | {*omitted}) - {m.tensor.name for m in made})
     asking = replace(scope, names={WRITTEN: written} | scope.names)
-    for item in items:
-        if required and isinstance(item, Require) and not reads_keys(item.test):
+    for item in layout.requires:
+        if required and not reads_keys(item.test):
             check_requirement(item, asking)
     ranks = {p.name: _rank_size(p, params[p.name]) for p in layout.params if p.rank}
-    refinements = (*family.model.refinements, *(x for x in items if isinstance(x, Refine)))
+    refinements = (*family.model.refinements, *layout.refinements)
     parts = refined_parts(tuple(x for x in refinements if x.axis not in ranks), sizes, scope)
     scope.names.update({n: p.extent for n, p in parts.items()})
     rank_parts = rank_digits(refinements, ranks, scope)
     lets: dict[str, Index] = {}
-    for item in items:
-        if isinstance(item, Let) and item.name not in lets and holds(item.when, scope):
-            lets[item.name] = item.value
+    for let in layout.lets:
+        if let.name not in lets and holds(let.when, scope):
+            lets[let.name] = let.value
     check_lets(lets)
-    files = next((x.names for x in items if isinstance(x, Files) and holds(x.when, scope)), ())
+    files = next((x.names for x in layout.files if holds(x.when, scope)), ())
     containers = formats_of(layout)
     formats = containers.names
     if format is not None and format not in formats:
@@ -181,7 +171,6 @@ def resolve(
         )
     if not files and not format_named(format or formats[0]).names_files:
         raise MappingError(no_files(layout, format or formats[0], containers.span))
-    declared = next((x for x in items if isinstance(x, Stages)), None)
     return Side(
         family.name,
         layout.name,
@@ -194,21 +183,21 @@ def resolve(
         tuple(_live_rules(layout, sizes, scope, family)),
         tuple(p for x in layout.ignores if holds(x.when, scope) for p in x.names),
         tuple(_objects(layout, family, sizes, scope)),
-        files,
+        tuple(name for name in files if isinstance(name, Pattern)),
         format or formats[0],
-        tuple(g for x in items if isinstance(x, Carry) for g in x.globs),
-        split_stages(declared, sizes.values, ranks, params, stages, sizes.origins) if declared else None,
+        tuple(g for x in layout.carry for g in x.globs),
+        split_stages(layout.stages, sizes.values, ranks, params, stages, sizes.origins) if layout.stages else None,
         rank_parts,
         scope,
         layout.span,
         tuple(p.name for p in layout.params if bind_params(layout, {n: v for n, v in params.items() if n != p.name}, sizes.values)[p.name] != params[p.name]),
-        tuple((x.file, x.content) for x in items if isinstance(x, Text) and holds(x.when, scope)),
+        tuple((x.file, x.content) for x in layout.texts if holds(x.when, scope)),
         omitted,
         made,
-        next((x for x in reversed(items) if isinstance(x, State) and holds(x.when, scope)), None),
+        layout.state if layout.state is not None and holds(layout.state.when, scope) else None,
         containers.read_only,
         optional | {x.rule.tensor for x in layout.rules if x.rule.made is not None and x.rule.tensor is not None},
-        tuple(x.text for x in items if written and isinstance(x, Note) and holds(x.when, asking)),
+        tuple(x.text for x in layout.notes if written and holds(x.when, asking)),
     )
 
 
@@ -346,7 +335,7 @@ def _picked(rule: Rule, named: set[str], sizes: Sizes, scope: Scope, family: Fam
     if len(shared) > 1:
         raise fault(
             "where-differs", "the tensors that are stored together here do not exist at the same indices", rule.span,
-            help="store those apart that do not go together, or give them the same `where`",
+            help="store those apart that do not go together, or give them the same condition",
         )  # fmt: skip
     return shared.pop() if shared else own
 

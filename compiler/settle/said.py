@@ -12,8 +12,7 @@ from typing import Any
 
 from ...dsl.diagnostic import Diagnostic, Label, MappingError
 from ...dsl.tree import Bind
-from ..link.config import config_of
-from ..link.link import Family
+from ..link.flat import Family
 from ..values.scope import same, shown
 from .resolve import Side
 from .sizes import Sizes, bind_sizes
@@ -30,7 +29,7 @@ def check_said(
     written as it is, is the user's own word: what it does not say is returned as notes.
     """
     layout = family.layout(target.layout)
-    block = config_of(layout)
+    block = layout.config
     if block is None or block.partial:
         return ()
     text = dict(texts).get(block.file)

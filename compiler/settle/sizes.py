@@ -17,11 +17,10 @@ from ...dsl.nearest import nearest
 from ...dsl.tree import AxisDecl, Binary, Bind, Conditional, Config, Expr, Ref, Require, Setting, TensorDecl
 from ..check.check_config import check_identity, check_only, unknown_keys
 from ..identify.infer import Infer
-from ..link.config import config_of, reads_keys
-from ..link.link import Family, FlatLayout
+from ..link.flat import Family, FlatLayout
 from ..values.pick import Picked, axes_of, empty, pick
 from ..values.scope import LARGEST, Scope, evaluate, fault, shown
-from ..values.walk_expr import refs
+from ..values.walk_expr import reads_keys, refs
 
 Scalar = int | float | str | bool | None
 
@@ -74,7 +73,7 @@ def bind_sizes(
     `lacks` says which tensors a checkpoint has not, where that is more than that they are not `stored`.
     """
     model = family.model
-    config = config_of(config_layout) if config_layout else None
+    config = config_layout.config if config_layout else None
     names = [*(a.name for a in model.axes), *(s.name for s in model.settings)]
     params = {p.name: p for p in config_layout.params if p.name not in names} if config_layout else {}
     scope = Scope(
@@ -140,7 +139,7 @@ def _of_setting(setting: Setting, bind: Bind | None) -> Expr:
 
 def _requires(of_model: tuple[Require, ...], layout: FlatLayout | None) -> tuple[Require, ...]:
     """The model's own, and those of the config's layout that read the config."""
-    of_layout = tuple(x for x in layout.items if isinstance(x, Require) and reads_keys(x.test)) if layout else ()
+    of_layout = tuple(x for x in layout.requires if reads_keys(x.test)) if layout else ()
     return of_model + of_layout
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 
-from ...dsl.tree import AxisRef, Index, LayoutItem, Let, Pad, Slice, Span, Sum
+from ...dsl.tree import AxisRef, Index, Let, Pad, Slice, Span, Sum
 from .scope import fault
 
 _DEEPEST, _LONGEST = 40, 4096  # lets inside lets; axes, when all are written out
@@ -37,12 +37,11 @@ def fills(index: Index) -> Iterator[str]:
                     yield from fills(factor)
 
 
-def labels(dims: Iterable[Index], items: Iterable[LayoutItem]) -> dict[str, Span]:
+def labels(dims: Iterable[Index], named: Iterable[Let]) -> dict[str, Span]:
     """The labels in these dimensions and in the lets that they name, each with a place where it stands."""
     lets: dict[str, list[Index]] = {}
-    for item in items:
-        if isinstance(item, Let):
-            lets.setdefault(item.name, []).append(item.value)
+    for item in named:
+        lets.setdefault(item.name, []).append(item.value)
     found: dict[str, Span] = {}
     seen: set[str] = set()
 

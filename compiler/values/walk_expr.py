@@ -59,6 +59,11 @@ def keys(expr: Expr) -> list[tuple[str, ...]]:
     return [node.path for node in inside(expr) if isinstance(node, Key)]
 
 
+def reads_keys(expr: Expr) -> bool:
+    """Whether an expression is about the config file, and so is asked where the config is read."""
+    return bool(keys(expr))
+
+
 def calls_through(expr: Expr, named: Mapping[str, Expr]) -> set[str]:
     """The functions that an expression calls, itself or through the names in it."""
     found, todo, seen = set[str](), [expr], set[str]()

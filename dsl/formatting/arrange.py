@@ -11,9 +11,10 @@ from itertools import groupby
 from .. import tree
 from ..tree import Span
 from .comments import Source, Spot
-from .show import quote, rule_dims, rule_head, rule_tail, show, tensor_axes, tensor_tail
+from .show import choice, quote, rule_dims, rule_head, rule_tail, show, tensor_axes, tensor_tail
 
 WIDTH = 110
+LONGEST = 120  # of a block on one line
 STEP = "  "
 
 
@@ -54,7 +55,7 @@ class Arrange:
 
     def line(
         self,
-        node: tree.Setting | tree.AxisDecl | tree.Use | tree.LayoutItem | tree.ConfigItem | tree.Select | tree.TensorDecl,
+        node: tree.Setting | tree.AxisDecl | tree.Use | tree.LayoutItem | tree.ConfigItem | tree.Select | tree.TensorDecl | tree.Part,
         kind: str,
         cells: tuple[str, ...],
         tail: str = "",
@@ -69,7 +70,7 @@ class Arrange:
         opens, closes = found or ((span.line, span.column), (span.end_line, span.end_column))
         return self._block((span.line, span.column), opens, closes, head, children, gap)
 
-    def words(self, nodes: tuple[tree.AxisDecl, ...] | tuple[tree.Setting, ...], head: str, gap: str) -> Block:
+    def words(self, nodes: tuple[tree.AxisDecl, ...] | tuple[tree.Setting | tree.Select, ...], head: str, gap: str) -> Block:
         """The block `axes` or `settings`, which has no node of its own: its place is around its first word."""
         first = nodes[0].span
         around = self.source.block_around((first.line, first.column)) if first.line else None
@@ -82,7 +83,8 @@ class Arrange:
             start = (row, line.rfind(head) + 1)
         children: list[Line | Block] = []
         for node in nodes:
-            cells = (node.name,) if isinstance(node, tree.AxisDecl) else (node.name, show(node).removeprefix(f"{node.name} "))
+            name, _, value = show(node).partition(" = ")
+            cells = (node.name,) if isinstance(node, tree.AxisDecl) else (name, f"= {value}")
             children.append(self.line(node, head, cells))
         block = self._block(start, opens, closes, head, children, gap)
         lines = [child for child in children if isinstance(child, Line)]
@@ -111,9 +113,10 @@ class Arrange:
         if model.axes:
             children.append(self.words(model.axes, "axes", " "))
         for head, hint in (("settings", False), ("hints", True)):
-            if found := tuple(s for s in model.settings if s.hint == hint):
+            each = [*(s for s in model.settings if s.hint == hint), *(() if hint else model.selects)]
+            if found := tuple(sorted(each, key=lambda node: (node.span.line, node.span.column))):
                 children.append(self.words(found, head, "  "))
-        rest: list[tree.Refine | tree.Select | tree.Require | tree.TensorDecl] = [*model.refinements, *model.selects, *model.requires, *model.tensors]
+        rest: list[tree.Refine | tree.Part | tree.Require | tree.TensorDecl] = [*model.refinements, *model.parts, *model.requires, *model.tensors]
         for node in sorted(rest, key=lambda node: (node.span.line, node.span.column)):
             if isinstance(node, tree.TensorDecl):
                 children.append(self.line(node, "tensor", (node.name, tensor_axes(node)), tensor_tail(node)))
@@ -140,6 +143,10 @@ class Arrange:
                 if item.tensor:
                     return self.line(item, "rule", (rule_head(item), tensor, dims), tail, wrapped)
                 return self.line(item, "rule", (rule_head(item), f"= {dims}"), tail, wrapped)
+            case tree.Choices(items):
+                first = show(items[0])
+                more = tuple(f"{each}," for each in map(choice, items[1:-1]))
+                return self.line(item, "", (show(item),), parts=(f"{first},", *more, choice(items[-1])))
             case tree.Under(prefixes, items):
                 head = "under " + ", ".join(map(show, prefixes))
                 return self.block(item.span, head, [self.item(inner) for inner in items])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .. import tree
 from ..parsing.parse import parse
-from .arrange import STEP, WIDTH, Arrange, Block, Line
+from .arrange import LONGEST, STEP, WIDTH, Arrange, Block, Line
 from .comments import Source, Spot
 
 
@@ -52,6 +52,8 @@ def _block_text(block: Block, indent: str) -> list[str]:
         one = f"{indent}{block.head} {{ " + block.gap.join(" ".join(line.cells) for line in lines) + " }"
         if len(one) <= WIDTH:
             return [_trail(one, block.close)]
+    if (one := _in_one_line(block)) is not None and "\n" not in one and len(indent + one) <= LONGEST:
+        return [_trail(indent + one, block.close)]
     empty = not block.children and not block.close.leading and not block.spot.trailing
     if empty:
         return [_trail(f"{indent}{block.head} {{}}", block.close)]
@@ -62,6 +64,23 @@ def _block_text(block: Block, indent: str) -> list[str]:
     for blank, comment in block.close.leading:
         body += ["", inner + comment] if blank and body else [inner + comment]
     return [*head, *body, _trail(indent + "}", block.close)]
+
+
+def _in_one_line(block: Block) -> str | None:
+    """A block of one statement on one line, if it was written so, and has no comment within."""
+    if len(block.children) != 1 or block.spot.trailing or block.close.leading or block.spot.end[0] != block.close.start[0]:
+        return None
+    (child,) = block.children
+    if child.spot.leading or (isinstance(child, Line) and child.spot.trailing):
+        return None
+    inner = _plain(child) if isinstance(child, Line) else _one_row(child) or _in_one_line(child)
+    return None if inner is None else f"{block.head} {{ {inner} }}"
+
+
+def _one_row(block: Block) -> str | None:
+    if len(block.rows) != 1 or not block.gap or block.close.trailing:
+        return None
+    return f"{block.head} {{ " + block.gap.join(" ".join(line.cells) for line in block.rows[0]) + " }"
 
 
 def _filled(block: Block, indent: str) -> list[str]:

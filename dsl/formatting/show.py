@@ -18,6 +18,11 @@ Node: TypeAlias = (
     | tree.Rule
     | tree.Base
     | tree.Ignore
+    | tree.Choices
+    | tree.NamedPrefix
+    | tree.PartLayout
+    | tree.Part
+    | tree.Sometimes
     | tree.Let
     | tree.Files
     | tree.Prefix
@@ -71,20 +76,32 @@ def show(node: Node) -> str:
         case tree.Hole():
             return _hole(node)
         case tree.Rule():
-            return " ".join(filter(None, (f"{rule_head(node)} =", node.tensor, rule_dims(node), rule_tail(node))))
+            return f"{rule_head(node)} = {stored(node)}"
+        case tree.Choices(items):
+            return show(items[0]) + "".join(f", {choice(item)}" for item in items[1:])
+        case tree.NamedPrefix(name, prefixes):
+            return f"prefix {name} = " + ", ".join(map(show, prefixes))
+        case tree.PartLayout(name, layout, prefixes, keys):
+            text = f"part {name} as {layout}" + (" under " + ", ".join(map(show, prefixes)) if prefixes else "")
+            return text + (f" keys {show(tree.Key(keys))}" if keys else "")
+        case tree.Part(name, model, optional, before, after):
+            places = "".join(f" {word} {axis}" for word, axis in (("before", before), ("after", after)) if axis)
+            return f"part {name} = {model}" + " optional" * optional + places
+        case tree.Sometimes(parts):
+            return " + ".join(show(text) if when is None else f"({show(text)} when {show(when)})" for text, when in parts)
         case tree.TensorDecl():
             return " ".join(filter(None, (node.name, tensor_axes(node), tensor_tail(node))))
         case tree.Base(name, under, when, keys):
             text = name + (f" under {show(under)}" if under else "") + (f" when {show(when)}" if when is not None else "")
             return text + (f" keys {show(tree.Key(keys))}" if keys else "")
-        case tree.Ignore(names, when, where, empty):
-            return ("object " if empty else "ignore ") + " or ".join(map(show, names)) + _when(when) + _where(where)
-        case tree.Let(name, value, when):
-            return f"let {name} = {show(value)}" + _when(when)
-        case tree.Files(names, when):
-            return "files " + " or ".join(map(show, names)) + _when(when)
-        case tree.Prefix(text, when, where):
-            return show(text) + _when(when) + _where(where)
+        case tree.Ignore(names, when, empty=empty):
+            return ("object " if empty else "ignore ") + " or ".join(map(show, names)) + _when(when)
+        case tree.Let(name):
+            return f"let {name} = {choice(node)}"
+        case tree.Files():
+            return f"files {choice(node)}"
+        case tree.Prefix(text, when, name):
+            return " + ".join(filter(None, (name or "", show(text) if text.parts or name is None else ""))) + _when(when)
         case tree.Omit(tensors, when):
             return f"omit ({' '.join(tensors)})" + _when(when)
         case tree.Text(file, content, when):
@@ -103,7 +120,7 @@ def show(node: Node) -> str:
             tail = " with " + ", ".join(map(show, sizes)) if sizes else ""
             return f"axis {axis} = {'pad' * padded}({' '.join(names)}){tail}" + _when(when)
         case tree.Select(name, axis, value):
-            return f"select {name} of {axis} = {show(value)}"
+            return f"{name}[{axis}] = {show(value)}"
         case tree.Require(test, message, help, when):
             return f"require {show(test)} else {quote(message)}" + (f", {quote(help)}" if help else "") + _when(when)
         case tree.Setting(name, value, when):
@@ -158,15 +175,34 @@ def rule_head(rule: tree.Rule) -> str:
     return ("copy " if rule.copy else "") + " or ".join(map(show, rule.names))
 
 
+def stored(rule: tree.Rule) -> str:
+    """What stands behind a rule's `=`."""
+    return " ".join(filter(None, (rule.tensor, rule_dims(rule), rule_tail(rule))))
+
+
+def choice(node: tree.Files | tree.Let | tree.Rule) -> str:
+    """One of several choices of a statement, without what stands before all of them."""
+    match node:
+        case tree.Files(names, when):
+            return " or ".join(map(show, names)) + _when(when)
+        case tree.Let(_, value, when):
+            return show(value) + _when(when)
+        case tree.Rule():
+            return stored(node)
+
+
 def rule_dims(rule: tree.Rule) -> str:
-    return "[" + ", ".join(map(show, rule.dims)) + "]"
+    if rule.bar is None:
+        return "[" + ", ".join(map(show, rule.dims)) + "]"
+    before, after = (", ".join(map(show, dims)) for dims in (rule.dims[: rule.bar], rule.dims[rule.bar :]))
+    return f"[{before} | {after}]" if after else f"[{before} |]"
 
 
 def rule_tail(rule: tree.Rule) -> str:
-    """A rule's modifiers in their fixed order: with, elementwise, as, on, optional, made, view, when, where."""
+    """A rule's modifiers in their fixed order: with, elementwise, as, on, optional, made, view, when."""
     words = []
     if rule.renames:
-        words.append("with " + ", ".join(map(show, rule.renames)))
+        words.append("with (" + ", ".join(map(show, rule.renames)) + ")")
     words += map(show, rule.elementwise)
     if rule.dtype:
         words.append("as " + SHORT_NAMES.get(rule.dtype, rule.dtype))
@@ -178,7 +214,7 @@ def rule_tail(rule: tree.Rule) -> str:
         words.append("made " + show(rule.made))
     if rule.view:
         words.append("view [" + ", ".join(map(show, rule.view)) + "]")
-    return (" ".join(words) + _when(rule.when) + _where(rule.where)).strip()
+    return (" ".join(words) + _when(rule.when)).strip()
 
 
 def tensor_axes(tensor: tree.TensorDecl) -> str:
@@ -186,17 +222,14 @@ def tensor_axes(tensor: tree.TensorDecl) -> str:
 
 
 def tensor_tail(tensor: tree.TensorDecl) -> str:
-    """A model tensor's modifiers in their fixed order: optional, tied to, when, where."""
-    words = ["optional"] * tensor.optional + ([f"tied to {tensor.tied_to}"] if tensor.tied_to else [])
-    return (" ".join(words) + _when(tensor.when) + _where(tensor.where)).strip()
+    """A model tensor's modifiers in their fixed order: optional, tied to, before, after, when."""
+    said = (("tied to", tensor.tied_to), ("before", tensor.before), ("after", tensor.after))
+    words = ["optional"] * tensor.optional + [f"{word} {name}" for word, name in said if name]
+    return (" ".join(words) + _when(tensor.when)).strip()
 
 
 def _when(when: Expr | None) -> str:
     return "" if when is None else f" when {show(when)}"
-
-
-def _where(where: Expr | None) -> str:
-    return "" if where is None else f" where {show(where)}"
 
 
 def _terms(terms: tuple[tree.Term, ...]) -> str:

@@ -66,8 +66,16 @@ class Build(BuildExpressions):
             pick(tree.Require),
             pick(tree.TensorDecl),
             pick(tree.Select),
+            pick(tree.Part),
             self.span(at),
         )
+
+    def part(self, at: Place, parts: list[Any]) -> tree.Part:
+        name, model, optional, before, after = parts
+        return tree.Part(str(name), str(model), optional is not None, name_of(before), name_of(after), self.span(at))
+
+    def optional(self, at: Place, parts: list[Any]) -> bool:
+        return True
 
     def axes(self, at: Place, parts: list[Any]) -> tuple[tree.AxisDecl, ...]:
         return self._axes(parts)
@@ -82,8 +90,13 @@ class Build(BuildExpressions):
     def entry(self, at: Place, parts: list[Any]) -> tree.Setting:
         return tree.Setting(str(parts[0]), parts[1], span=self.span(at))
 
-    def setting(self, at: Place, parts: list[Any]) -> tree.Setting:
-        return tree.Setting(str(parts[0]), parts[1], parts[2], span=self.span(at))
+    def setting(self, at: Place, parts: list[Any]) -> tree.Setting | tree.Select:
+        name, axis, value, when = parts
+        if axis is None:
+            return tree.Setting(str(name), value, when, span=self.span(at))
+        if when is not None:
+            self.fault("syntax", "a setting of each index has no `when`", self.span(at), help="write the condition into its value, joined by `and`")
+        return tree.Select(str(name), str(axis), value, self.span(at))
 
     def hints(self, at: Place, parts: list[Any]) -> tuple[tree.Setting, ...]:
         return tuple(replace(part, hint=True) for part in parts)
@@ -98,9 +111,6 @@ class Build(BuildExpressions):
         parts_of = tuple(part.name for part in names)
         return tree.Refine(str(axis), parts_of, sizes or (), when, padded is not None, self.span(at))
 
-    def select(self, at: Place, parts: list[Any]) -> tree.Select:
-        return tree.Select(str(parts[0]), str(parts[1]), parts[2], self.span(at))
-
     def padded(self, at: Place, parts: list[Any]) -> bool:
         return True
 
@@ -112,7 +122,7 @@ class Build(BuildExpressions):
         name, axes, *modifiers = parts
         found = sort_modifiers(modifiers, self.faults)
         return tree.TensorDecl(
-            str(name), axes, "optional" in found, found.get("tied to"), found.get("when"), found.get("where"), self.span(at)
+            str(name), axes, "optional" in found, found.get("tied to"), found.get("when"), found.get("before"), found.get("after"), span=self.span(at)
         )
 
     # --- layout
@@ -176,8 +186,33 @@ class Build(BuildExpressions):
     def note(self, at: Place, parts: list[Any]) -> tree.Note:
         return tree.Note(self.text(parts[0]), parts[1], self.span(at))
 
-    def files(self, at: Place, parts: list[Any]) -> tree.Files:
-        return tree.Files(parts[0], parts[1], self.span(at))
+    def files(self, at: Place, parts: list[Any]) -> tree.Files | tree.Choices:
+        return self._choices(at, parts)
+
+    def file_choice(self, at: Place, parts: list[Any]) -> tree.Files:
+        *names, when = parts
+        return tree.Files(tuple(names), when, self.span(at))
+
+    def file_name(self, at: Place, parts: list[Any]) -> tree.Pattern | tree.Sometimes:
+        if len(parts) == 1 and not isinstance(parts[0], tuple):
+            return self._pattern(parts[0])
+        told = tuple(part if isinstance(part, tuple) else (self._pattern(part), None) for part in parts)
+        return tree.Sometimes(told, self.span(at))
+
+    def sometimes(self, at: Place, parts: list[Any]) -> tuple[tree.Pattern, Expr]:
+        return self._pattern(parts[0]), parts[1]
+
+    def part_layout(self, at: Place, parts: list[Any]) -> tree.PartLayout:
+        name, layout, *prefixes, keys = parts
+        found = tuple(each for each in prefixes if each is not None)
+        return tree.PartLayout(str(name), str(layout), found, () if keys is None else self._key(keys).path, self.span(at))
+
+    def named_prefix(self, at: Place, parts: list[Any]) -> tree.NamedPrefix:
+        return tree.NamedPrefix(str(parts[0]), tuple(parts[1:]), self.span(at))
+
+    def _choices(self, at: Place, parts: list[Any]) -> Any:
+        """The one node, or a statement of several choices."""
+        return parts[0] if len(parts) == 1 else tree.Choices(tuple(parts), self.span(at))
 
     def omit(self, at: Place, parts: list[Any]) -> tree.Omit:
         names, when = parts
@@ -235,44 +270,59 @@ class Build(BuildExpressions):
     def state(self, at: Place, parts: list[Any]) -> tree.State:
         return tree.State(self._pattern(parts[0]), str(parts[1]), parts[2], self.span(at))
 
-    def let(self, at: Place, parts: list[Any]) -> tree.Let:
-        return tree.Let(str(parts[0]), parts[1], parts[2], self.span(at))
+    def let(self, at: Place, parts: list[Any]) -> tree.Let | tree.Choices:
+        name, *choices = parts
+        return self._choices(at, [replace(each, name=str(name), span=self.span(at) if len(choices) == 1 else each.span) for each in choices])
 
-    def rule(self, at: Place, parts: list[Any], copy: bool = False) -> tree.Rule:
-        names, tensor, dims, *modifiers = parts
+    def let_choice(self, at: Place, parts: list[Any]) -> tree.Let:
+        return tree.Let("", parts[0], parts[1], self.span(at))
+
+    def rule(self, at: Place, parts: list[Any], copy: bool = False) -> tree.Rule | tree.Choices:
+        names, *choices = parts
+        return self._choices(at, [replace(each, names=names, copy=copy, span=self.span(at) if len(choices) == 1 else each.span) for each in choices])
+
+    def bar(self, at: Place, parts: list[Any]) -> tuple[Any, ...]:
+        return cast(tuple[Any, ...], parts[0])
+
+    def stored(self, at: Place, parts: list[Any]) -> tree.Rule:
+        tensor, dims, bar, *modifiers = parts
         found = sort_modifiers(modifiers, self.faults)
         return tree.Rule(
-            names,
+            (),
             name_of(tensor),
-            dims,
+            dims + (bar or ()),
             found.get("with", ()),
             tuple(modifier.value for modifier in modifiers if modifier.word == "elementwise"),
             found.get("as"),
             found.get("on"),
             "optional" in found,
-            copy,
+            False,
             found.get("when"),
-            found.get("where"),
-            found.get("made"),
-            found.get("view", ()),
-            self.span(at),
+            made=found.get("made"),
+            view=found.get("view", ()),
+            bar=None if bar is None else len(dims),
+            span=self.span(at),
         )
 
-    def copy_rule(self, at: Place, parts: list[Any]) -> tree.Rule:
+    def copy_rule(self, at: Place, parts: list[Any]) -> tree.Rule | tree.Choices:
         return self.rule(at, parts, copy=True)
 
     def ignore(self, at: Place, parts: list[Any]) -> tree.Ignore:
         return tree.Ignore(parts[0], parts[1], span=self.span(at))
 
     def object(self, at: Place, parts: list[Any]) -> tree.Ignore:
-        return tree.Ignore(parts[0], parts[1], parts[2], True, self.span(at))
+        return tree.Ignore(parts[0], parts[1], empty=True, span=self.span(at))
 
     def under(self, at: Place, parts: list[Any]) -> tree.Under:
         prefixes = tuple(part for part in parts if isinstance(part, tree.Prefix))
         return tree.Under(prefixes, self._carried(parts[len(prefixes) :]), self.span(at))
 
-    def prefix(self, at: Place, parts: list[Any]) -> tree.Prefix:
-        return tree.Prefix(self._pattern(parts[0]), parts[1], parts[2], self.span(at))
+    def prefix_text(self, at: Place, parts: list[Any]) -> tree.Prefix:
+        return tree.Prefix(self._pattern(parts[0]), parts[1], span=self.span(at))
+
+    def prefix_name(self, at: Place, parts: list[Any]) -> tree.Prefix:
+        name, text, when = parts
+        return tree.Prefix(tree.Pattern(()) if text is None else self._pattern(text), when, str(name), self.span(at))
 
     def names(self, at: Place, parts: list[Any]) -> tuple[tree.Pattern, ...]:
         return tuple(self._pattern(part) for part in parts)
@@ -283,8 +333,11 @@ class Build(BuildExpressions):
     def m_when(self, at: Place, parts: list[Any]) -> Modifier:
         return Modifier("when", parts[0], self.span(at))
 
-    def m_where(self, at: Place, parts: list[Any]) -> Modifier:
-        return Modifier("where", parts[0], self.span(at))
+    def m_before(self, at: Place, parts: list[Any]) -> Modifier:
+        return Modifier("before", str(parts[0]), self.span(at))
+
+    def m_after(self, at: Place, parts: list[Any]) -> Modifier:
+        return Modifier("after", str(parts[0]), self.span(at))
 
     def m_view(self, at: Place, parts: list[Any]) -> Modifier:
         return Modifier("view", parts[0], self.span(at))

@@ -13,7 +13,7 @@ PLACEMENTS = ("first", "last", "beyond", "all")
 
 @dataclass(frozen=True)
 class Modifier:
-    """One modifier as written: `word` is with, elementwise, as, on, optional, made, tied to, view, when or where."""
+    """One modifier as written: `word` is with, elementwise, as, on, optional, made, tied to, before, after, view or when."""
 
     word: str
     value: Any
@@ -29,6 +29,6 @@ def sort_modifiers(modifiers: list[Modifier], faults: list[Diagnostic]) -> dict[
         before = first.setdefault(modifier.word, modifier)
         if before is not modifier:
             labels = (Label(modifier.span, "said again here"), Label(before.span, "first said here"))
-            help = f"keep one `{modifier.word}`" + ("; join conditions by `and`" if modifier.word in ("when", "where") else "")
+            help = f"keep one `{modifier.word}`" + ("; join conditions by `and`" if modifier.word == "when" else "")
             faults.append(Diagnostic("repeated-modifier", f"`{modifier.word}` is said twice", labels, help=help))
     return {word: modifier.value for word, modifier in first.items()}

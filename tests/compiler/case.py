@@ -21,7 +21,6 @@ from typing import Any
 
 from ckptc.compiler.check.check import check
 from ckptc.compiler.identify.match import may_be_absent
-from ckptc.compiler.link.config import config_of
 from ckptc.compiler.link.link import link
 from ckptc.compiler.pipeline import Compiled, compile_sides
 from ckptc.compiler.settle.resolve import resolve
@@ -83,7 +82,7 @@ def compile_case(case: Case, **more: Any) -> Compiled:
     layouts = [x.name for x in family.layouts]
     from_, *source = (case.header("from") or layouts[0]).split()
     to, *target = (case.header("to") or layouts[-1]).split()
-    configured = next((x for x in family.layouts if (c := config_of(x)) and c.file == "config.json"), None)
+    configured = next((x for x in family.layouts if (c := x.config) and c.file == "config.json"), None)
     keys = json.loads(case.header("config") or "{}")
     stored = case.header("stored")
     known = {t.name for t in family.model.tensors} if stored is None else set(stored.split())

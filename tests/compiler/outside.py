@@ -11,7 +11,6 @@ from ckptc.compiler.algebra.pieces import AT, COPY, Loop, Piece
 from ckptc.compiler.algebra.prove import prove
 from ckptc.compiler.fit import fit_source
 from ckptc.compiler.identify.match import Found
-from ckptc.compiler.link.config import config_of
 from ckptc.compiler.link.link import link
 from ckptc.compiler.settle.resolve import Side, resolve
 from ckptc.compiler.settle.sizes import bind_sizes
@@ -72,7 +71,7 @@ def _along_a(loop: Loop) -> bool:
 def _template(text: str) -> tuple[Diagnostic, ...]:
     whole = side()
     (family,) = link([parse(TEXT, "x.ckmap")])
-    block = config_of(family.layout("one"))
+    block = family.layout("one").config
     assert block is not None
     return raised(lambda: config_text(block, whole, text))
 
@@ -95,8 +94,7 @@ def _either_rank(_: Path) -> tuple[Diagnostic, ...]:
     """Files whose numbers may be of either rank, and hold nothing that stands on one stage alone."""
     text = '''model m { axes { layer a }  x [layer, a]  y [a] }
     layout one of m (rank pp = 1, rank ep = 1) {
-      files "rank_{pp:03}.pt" when pp > 1
-      files "rank_{ep:03}.pt"
+      files "rank_{pp:03}.pt" when pp > 1, "rank_{ep:03}.pt"
       stages layer over pp
       "x.{layer/pp}" = x [a]
       "y" = y [a]  on last
@@ -122,7 +120,7 @@ def _folder_as_mapping(folder: Path) -> tuple[Diagnostic, ...]:
 
 def _without_template(_: Path) -> tuple[Diagnostic, ...]:
     (family,) = link([parse(TEXT, "x.ckmap")])
-    block = config_of(family.layout("one"))
+    block = family.layout("one").config
     assert block is not None
     return raised(lambda: library.read_template(block))
 

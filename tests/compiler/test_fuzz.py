@@ -15,7 +15,6 @@ from ckptc.compiler.check.check import check
 from ckptc.compiler.fit import fit_source
 from ckptc.compiler.identify.detect import find_layouts
 from ckptc.compiler.identify.match import Found, may_be_absent
-from ckptc.compiler.link.config import config_of
 from ckptc.compiler.link.link import link
 from ckptc.compiler.pipeline import compile_sides
 from ckptc.compiler.say.emit import emit_python
@@ -79,7 +78,7 @@ def compile_oddly(text: str, random: Random) -> None:
     for family in families[-1:]:
         keys = {k: random.choice(values) for k in CONFIG} | {"heads": random.choice(values)}
         axes = {a.name: random.choice(values) for a in family.model.axes}
-        configured = next((x for x in family.layouts if config_of(x)), None)
+        configured = next((x for x in family.layouts if x.config), None)
         known = {t.name for t in family.model.tensors if random.random() < 0.8}
         given = axes if configured is None or random.random() < 0.5 else {}
         layouts = [random.choice(family.layouts) for _ in range(2)] if family.layouts else []
@@ -99,7 +98,7 @@ def compile_oddly(text: str, random: Random) -> None:
         find_layouts(families, found)
         fit_source(family, layouts[0], sizes, found, {})
         if configured is not None:
-            block = config_of(configured)
+            block = configured.config
             assert block is not None
             config_text(block, sides[1], json.dumps({"a": None, "head": 3}) if random.random() < 0.5 else None)
 

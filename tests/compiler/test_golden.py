@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,6 +30,7 @@ def compiled(path: Path) -> Compiled:
 def test_the_plan_and_the_module_are_the_golden_ones(path: Path) -> None:
     plan = compiled(path).plan
     text = path.read_text().split(CUT)[0] + CUT + describe(plan) + "\n" + CUT + emit_python(plan)
+    text = re.sub(r"(mappings/\w+\.ckmap):\d+", r"\1", text)  # shipped mappings may grow above a rule
     if os.environ.get("CKPTC_REWRITE"):
         path.write_text(text)
     else:

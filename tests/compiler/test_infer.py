@@ -13,8 +13,7 @@ TEXT = """
 model m { axes { vocab layer hidden ffn group dim }  e [vocab, hidden]  k [layer, group, dim]  g [layer, ffn, hidden]  u [layer, ffn, hidden] }
 layout one of m (rank tp = 1, pad_to = 0) {
   files "r{tp}.pt"
-  let rows = pad(vocab, pad_to) when pad_to > 0
-  let rows = vocab
+  let rows = pad(vocab, pad_to) when pad_to > 0, vocab
   let part = (group dim)/tp
   "e"           = e [rows/tp, hidden]
   "l.{layer}.k" = k [part]
@@ -56,7 +55,7 @@ def test_what_is_not_there_tells_nothing() -> None:
 def test_the_numbers_of_all_names_count() -> None:
     """Also where a tensor is in some layers alone, and stands first."""
     (family,) = link([parse("""
-model m { axes { layer a }  first [layer, a] where layer < 2  all [layer, a] }
+model m { axes { layer a }  settings { early[layer] = layer < 2 }  first [layer, a] when early  all [layer, a] }
 layout one of m { "first.{layer}" = first [a]  "all.{layer}" = all [a] }
 """)])  # fmt: skip
     found = [Found("f", name, "float32", (3,)) for name in ("first.0", "first.1", "all.0", "all.1", "all.2", "all.3")]

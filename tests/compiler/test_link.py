@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import pytest
 
-from ckptc.compiler.link.link import FlatLayout, link
+from ckptc.compiler.link.flat import FlatLayout
+from ckptc.compiler.link.link import link
 from ckptc.dsl.diagnostic import MappingError
 from ckptc.dsl.formatting.show import show
 from ckptc.dsl.parsing.parse import parse
-from ckptc.dsl.tree import Config, Files, Formats, Let, Refine, Stages
 
 MODEL = "model m { axes { layer a }  w [layer, a]  v [layer, a] }\n"
 BASE = """
 layout base of m (rank tp = 1, rank pp = 1, flat = false) {
-  files "a_{tp}.pt" when tp > 1
-  files "a.pt"
+  files "a_{tp}.pt" when tp > 1, "a.pt"
   format pt | safetensors
   config "config.json" { layer = .layers }
   stages layer over pp
   axis a = (hi lo) with hi = 2
-  let rows = (hi lo) when flat
-  let rows = (lo hi)
+  let rows = (hi lo) when flat, (lo hi)
   "w" = w [layer, a]  when flat
   "w" = w [layer, rows]  when not flat
   "v" = v [layer, rows]
@@ -40,7 +38,8 @@ def rules(layout: FlatLayout) -> list[str]:
 def test_all_is_inherited() -> None:
     (family,) = link([parse(MODEL + BASE)])
     assert rules(extended("")) == rules(family.layout("base"))
-    assert extended("").items == family.layout("base").items
+    for part in ("files", "formats", "config", "stages", "refinements", "lets"):
+        assert getattr(extended(""), part) == getattr(family.layout("base"), part)
     assert extended("").params == family.layout("base").params
 
 
@@ -59,9 +58,12 @@ def test_an_item_replaces_inherited_ones_of_its_kind_and_name() -> None:
     files "b.pt"  format safetensors  config "other.json" { layer = .n }
     stages layer over pp remainder last  axis a = (x y) with x = 2  let rows = (y x)
     """
-    items = extended(own).items
-    for kind, count in ((Files, 1), (Formats, 1), (Config, 1), (Stages, 1), (Refine, 1), (Let, 1)):
-        assert len([x for x in items if isinstance(x, kind)]) == count
+    found = extended(own)
+    assert [show(x) for x in (*found.files, found.formats, found.stages, *found.refinements, *found.lets) if x is not None] == [
+        'files "b.pt"', "format safetensors", "stages layer over pp remainder last", "axis a = (x y) with x = 2", "let rows = (y x)"
+    ]  # fmt: skip
+    assert found.config is not None
+    assert found.config.file == "other.json"
 
 
 def test_prefixes_and_guards_are_written_into_rules_that_keep_their_places() -> None:
@@ -131,7 +133,7 @@ def test_several_bases_each_under_its_prefix() -> None:
     assert [show(flat.rule) for flat in full.rules] == ['"model.w" = w [a, layer]', '"model.in.v" = v [layer, a]']
     assert [show(flat.rule) for flat in bare.rules] == ['"w" = w [layer, a]', '"in.v" = v [layer, a]']
     assert [show(x) for x in full.ignores] == ['ignore "model.old"']
-    assert [show(x) for x in full.items] == ['files "x.pt"', "format pt", "let rows = (a 1)"]
+    assert [show(x) for x in (*full.files, full.formats, *full.lets) if x is not None] == ['files "x.pt"', "format pt", "let rows = (a 1)"]
 
 
 def test_what_two_bases_share_is_there_once() -> None:
@@ -142,7 +144,7 @@ def test_what_two_bases_share_is_there_once() -> None:
     layout full of m extends one, two {}
     """
     (family,) = link([parse(text)])
-    assert [show(x) for x in family.layout("full").items] == ['carry "x"']
+    assert [show(x) for x in family.layout("full").carry] == ['carry "x"']
     assert len(family.layout("full").rules) == 2
 
 
@@ -164,10 +166,124 @@ def test_a_layout_that_extends_its_own_name_extends_the_one_it_replaces() -> Non
     assert [p.name for p in own.layout("base").params] == ["tp", "pp", "flat"]
 
 
-def test_a_layout_with_nothing_in_it_takes_the_inherited_one_away() -> None:
-    base, own = link([parse(DERIVED + "layout base of n {}")])
+def test_a_layout_is_a_family_s_only_if_it_has_a_place_for_all_that_the_family_certainly_has() -> None:
+    base, own = link([parse(MODEL + BASE + "model n extends m { settings { extra = true }  u [layer]  when extra }")])
     assert [x.name for x in base.layouts] == ["base"]
-    assert own.layouts == ()
+    assert (own.layouts, own.lacking) == ((), {"base": "u"})
+    with pytest.raises(MappingError, match="it has no place for its `u`"):
+        own.layout("base")
+    maybe = "model n extends m { settings { extra = false }  u [layer]  when extra  t [layer] optional }"
+    assert [x.name for x in link([parse(MODEL + BASE + maybe)])[1].layouts] == ["base"]
+
+
+def test_a_bar_stands_for_a_weight_and_its_bias() -> None:
+    text = '''model m { axes { a b }  w [a, b]  w_bias [a]  v [a, b]  v_bias [a]  n [a]  n_bias [a] }
+    layout one of m { let rows = (w: a + v: a)  "x" = [rows | b] as bf16  "n" or "o" = n [a |] + 1 }'''
+    (family,) = link([parse(text)])
+    assert rules(family.layout("one")) == [
+        '"x.weight" = [rows, b] as bf16',
+        '"x.bias" = [rows] with (w: w_bias, v: v_bias) as bf16',
+        '"n.weight" or "o.weight" = n [a] + 1',
+        '"n.bias" or "o.bias" = n_bias [a]',
+    ]
+
+
+def test_of_several_choices_each_rule_is_for_where_none_before_holds() -> None:
+    text = 'model m { axes { a b }  w [a, b] }\nlayout one of m (p = 1) { "x" = w [a, b] when p == 1, w [b, a] when p == 2, w [(a b)] }'
+    (family,) = link([parse(text)])
+    assert rules(family.layout("one")) == [
+        '"x" = w [a, b] when p == 1',
+        '"x" = w [b, a] when not p == 1 and p == 2',
+        '"x" = w [(a b)] when not p == 1 and not p == 2',
+    ]
+
+
+def test_parts_of_a_file_name_are_there_if_their_guard_holds() -> None:
+    text = 'model m { axes { a }  w [a] }\nlayout one of m (rank tp = 1, rank pp = 1) { files "r{tp}" + ("_{pp}" when pp > 1) + ".pt" or "old{pp}" when tp > 1, "all"  "w" = w [a] }'
+    (family,) = link([parse(text)])
+    assert [show(x) for x in family.layout("one").files] == [
+        'files "r{tp}_{pp}.pt" or "old{pp}" when tp > 1 and pp > 1',
+        'files "r{tp}.pt" or "old{pp}" when tp > 1 and not pp > 1',
+        'files "all"',
+    ]
+
+
+def test_a_named_prefix_is_that_of_the_last_layout_that_says_it() -> None:
+    text = '''model m { axes { layer a }  w [layer, a]  v [a] }
+    base layout names of m (new = true) {
+      prefix top = "model." when new, ""
+      prefix block = top + "layers.{layer}."
+      under block + "in." { "w" = w [a] }
+      under top { "v" = v [a] }
+    }
+    layout one of m extends names {}
+    layout two of m extends names { prefix top = "t." }'''
+    (family,) = link([parse(text)])
+    assert rules(family.layout("one")) == [
+        '"model.layers.{layer}.in.w" = w [a] when new', '"layers.{layer}.in.w" = w [a] when not new',
+        '"model.v" = v [a] when new', '"v" = v [a] when not new',
+    ]  # fmt: skip
+    assert rules(family.layout("two")) == ['"t.layers.{layer}.in.w" = w [a]', '"t.v" = v [a]']
+
+
+def test_a_tensor_before_or_after_an_axis_is_on_the_first_or_the_last_stage_of_it() -> None:
+    text = '''model m { axes { layer a }  e [a] before layer  w [layer, a]  n [a] after layer }
+    base layout names of m { "e" = e [a]  "{layer}.w" = w [a]  "n" = n [a]  copy "c" = e [a] on last }
+    layout whole of m extends names {}
+    layout ranks of m extends names (rank pp = 1) { files "{pp}.pt"  stages layer over pp }'''
+    (family,) = link([parse(text)])
+    assert [flat.rule.on for flat in family.layout("whole").rules] == [None, None, None, "last"]
+    assert [flat.rule.on for flat in family.layout("ranks").rules] == ["first", None, "last", "last"]
+
+
+def test_a_guard_is_parted_into_what_settings_decide_and_what_is_about_indices() -> None:
+    text = '''model m { axes { layer a }  settings { s = 1  odd[layer] = layer % 2 == 1 }  w [layer, a] when odd and s == 1 }
+    layout one of m { under "o." when s == 1 and odd, "e." { "{layer}.w" = w [a] } }'''
+    (family,) = link([parse(text)])
+    (tensor,) = family.model.tensors
+    assert (show(tensor.when), show(tensor.where)) == ("s == 1", "odd")
+    assert [(flat.rule.when and show(flat.rule.when), show(flat.rule.where)) for flat in family.layout("one").rules] == [
+        ("s == 1", "odd"), (None, "not (s == 1 and odd)")
+    ]  # fmt: skip
+
+
+PARTS = """
+model tower {
+  axes { layer width }
+  settings { deep = true  late[layer] = layer > 0 }
+  w [layer, width]  when late
+  n [width]  after layer when deep
+}
+layout hf of tower (order = up | down) {
+  config "config.json" { layer = .layers  width = .size  .kind = "tower" }
+  let rows = width
+  under "b{layer}." when order == up, "c{layer}." { "w" = w [rows] }
+  "n" = n [width]
+}
+model whole { axes { layer a }  part eye = tower optional  t [layer, a] }
+layout hf of whole (kept = true) {
+  config "config.json" { layer = .n  a = .a }
+  omit (eye) when not kept
+  "{layer}.t" = t [a]
+  part eye as hf under "eye." when kept, "" keys .eye_config
+}
+"""
+
+
+def test_a_part_is_another_model_with_its_name_before_all_names() -> None:
+    _, whole = link([parse(PARTS)])
+    assert [x.name for x in whole.model.axes] == ["eye_layer", "eye_width", "layer", "a"]
+    assert [(x.name, x.optional, [axis.name for axis in x.axes]) for x in whole.model.tensors] == [
+        ("eye_w", True, ["eye_layer", "eye_width"]), ("eye_n", True, ["eye_width"]), ("t", False, ["layer", "a"])
+    ]  # fmt: skip
+    layout = whole.layout("hf")
+    assert [p.name for p in layout.params] == ["kept", "eye_order"]
+    assert rules(layout)[:2] == ['"{layer}.t" = t [a]', '"eye.b{eye_layer}.w" = eye_w [eye_rows] when kept and eye_order == up']
+    assert [x.tensors for x in layout.omits] == [("eye_w", "eye_n")]
+    assert layout.config is not None
+    assert [show(x) for x in layout.config.items] == [
+        "layer = .n", "a = .a", "eye_layer = .eye_config.layers", "eye_width = .eye_config.size", '.eye_config.kind = "tower"'
+    ]  # fmt: skip
 
 
 def test_extending_its_own_name_needs_one_to_inherit() -> None:

@@ -8,22 +8,21 @@ import pytest
 
 from ckptc.compiler.fit import fit_source
 from ckptc.compiler.identify.match import Found
-from ckptc.compiler.link.link import Family, link
+from ckptc.compiler.link.flat import Family
+from ckptc.compiler.link.link import link
 from ckptc.compiler.settle.resolve import Side, resolve
 from ckptc.compiler.settle.sizes import Sizes, bind_sizes
 from ckptc.compiler.settle.write_config import config_text
 from ckptc.dsl.diagnostic import MappingError
 from ckptc.dsl.parsing.parse import parse
-from ckptc.dsl.tree import Config
 
 TEXT = """
 model m {
   axes { layer a }
-  settings { some = null  alike = count(some) == 0 }
-  select listed of layer = layer in some
+  settings { some = null  alike = count(some) == 0  listed[layer] = layer in some }
   w [layer, a]
-  x [layer, a]  where listed
-  y [layer, a]  where not listed
+  x [layer, a]  when listed
+  y [layer, a]  when not listed
 }
 layout hf of m {
   config "config.json" { layer = .layers  a = .width  some = .few }
@@ -70,7 +69,8 @@ def test_a_tensor_is_where_the_list_has_its_index(few: Any, listed: tuple[int, .
 def test_a_list_is_written_back_as_it_was_read() -> None:
     family, sizes = of([1, 3])
     side = resolve(family, "hf", sizes, {})
-    block = next(x for x in family.layout("hf").items if isinstance(x, Config))
+    block = family.layout("hf").config
+    assert block is not None
     assert config_text(block, side, None) == '{\n  "layers": 5,\n  "width": 3,\n  "few": [\n    1,\n    3\n  ]\n}\n'
 
 

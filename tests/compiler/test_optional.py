@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from ckptc.compiler.identify.match import Found, may_be_absent, stored_tensors
-from ckptc.compiler.link.link import Family, link
+from ckptc.compiler.link.flat import Family
+from ckptc.compiler.link.link import link
 from ckptc.compiler.pipeline import Compiled, compile_sides
 from ckptc.compiler.settle.resolve import resolve
 from ckptc.compiler.settle.sizes import bind_sizes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from hypothesis import strategies as st
@@ -118,7 +119,7 @@ model_settings = st.builds(tree.Setting, names, exprs, opt(exprs)) | st.builds(t
 axes = st.builds(tree.AxisDecl, names)
 refines = st.builds(tree.Refine, names, _tuple(names, 1), _tuple(settings, 0, 2), opt(exprs), st.booleans())
 requires = st.builds(tree.Require, exprs, strings, strings, opt(exprs))
-tensors = st.builds(tree.TensorDecl, model_names, _tuple(axes), st.booleans(), opt(model_names), opt(exprs), opt(exprs))
+tensors = st.builds(tree.TensorDecl, model_names, _tuple(axes), st.booleans(), opt(model_names), opt(exprs), opt(names), opt(names))
 selects = st.builds(tree.Select, names, names, exprs)
 models = st.builds(
     tree.Model,
@@ -130,6 +131,7 @@ models = st.builds(
     _tuple(requires),
     _tuple(tensors),
     _tuple(selects),
+    _tuple(st.builds(tree.Part, names, names, st.booleans(), opt(names), opt(names))),
 )
 
 
@@ -143,7 +145,13 @@ def _choices_by(name: str, choices: tuple[str, ...], default: tree.Expr) -> tree
 
 params = st.builds(tree.Param, names, exprs, st.booleans()) | st.builds(tree.Param, names, exprs, st.just(True), st.just(()), st.booleans()) | st.builds(_choices, names, _tuple(names, 2), st.booleans()) | st.builds(_choices_by, names, _tuple(names, 2), exprs)
 elementwise = st.builds(tree.Elementwise, st.sampled_from("+-*"), exprs)
-rules = st.builds(
+
+
+def _with_bar(rule: tree.Rule, bar: int) -> tree.Rule:
+    return replace(rule, bar=bar) if bar <= len(rule.dims) else rule
+
+
+plain_rules = st.builds(
     tree.Rule,
     _tuple(patterns, 1),
     opt(model_names),
@@ -155,14 +163,17 @@ rules = st.builds(
     st.booleans(),
     st.booleans(),
     opt(exprs),
-    opt(exprs),
+    st.none(),
     opt(st.builds(tree.Call, names, _tuple(exprs, 0, 2))),
     _tuple(indices),
 )
-ignores = st.builds(tree.Ignore, _tuple(patterns, 1), opt(exprs)) | st.builds(tree.Ignore, _tuple(patterns, 1), opt(exprs), opt(exprs), st.just(True))
+rules = plain_rules | st.builds(_with_bar, plain_rules, st.integers(0, 3))
+rule_choices = st.lists(rules, min_size=2, max_size=3).map(lambda found: tree.Choices(tuple(replace(x, names=found[0].names, copy=found[0].copy) for x in found)))
+ignores = st.builds(tree.Ignore, _tuple(patterns, 1), opt(exprs)) | st.builds(tree.Ignore, _tuple(patterns, 1), opt(exprs), st.none(), st.just(True))
+prefixes = st.builds(tree.Prefix, patterns, opt(exprs)) | st.builds(tree.Prefix, patterns, opt(exprs), names)
 rule_items = st.recursive(
-    rules | ignores,
-    lambda inner: st.builds(tree.Under, _tuple(st.builds(tree.Prefix, patterns, opt(exprs), opt(exprs)), 1, 2), _tuple(inner)),
+    rules | rule_choices | ignores,
+    lambda inner: st.builds(tree.Under, _tuple(prefixes, 1, 2), _tuple(inner)),
     max_leaves=3,
 )
 values = plain | _tuple(exprs)
@@ -174,8 +185,15 @@ config_items = st.one_of(
     st.builds(tree.Unused, _tuple(strings, 1)),
     st.builds(tree.Identity, config_keys, _tuple(values, 1)),
 )
+sometimes = st.builds(tree.Sometimes, _tuple(st.tuples(patterns, opt(exprs)), 2, 3)) | st.builds(tree.Sometimes, _tuple(st.tuples(patterns, exprs), 1, 1))
+files = st.builds(tree.Files, _tuple(patterns | sometimes, 1, 2), opt(exprs))
+lets = st.builds(tree.Let, names, indices, opt(exprs))
 items = st.one_of(
-    st.builds(tree.Files, _tuple(patterns, 1, 2), opt(exprs)),
+    files,
+    st.builds(tree.Choices, _tuple(files, 2, 3)),
+    st.lists(lets, min_size=2, max_size=3).map(lambda found: tree.Choices(tuple(replace(x, name=found[0].name) for x in found))),
+    st.builds(tree.NamedPrefix, names, _tuple(prefixes, 1, 2)),
+    st.builds(tree.PartLayout, names, layout_names, _tuple(prefixes, 0, 2), st.just(()) | config_keys.map(lambda key: key.path)),
     st.builds(tree.Omit, _tuple(names, 1), opt(exprs)),
     st.builds(tree.Text, strings, strings, opt(exprs)),
     st.builds(tree.Note, strings, opt(exprs)),
@@ -185,7 +203,7 @@ items = st.one_of(
     st.builds(tree.Stages, names, names, opt(names), opt(st.sampled_from(["first", "last"])), opt(names)),
     st.builds(tree.State, patterns, names, opt(exprs)),
     refines,
-    st.builds(tree.Let, names, indices, opt(exprs)),
+    lets,
     requires,
     rule_items,
 )

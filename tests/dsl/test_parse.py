@@ -17,6 +17,7 @@ from ckptc.dsl.tree import (
     Bind,
     Call,
     Carry,
+    Choices,
     Conditional,
     Config,
     Copies,
@@ -33,11 +34,14 @@ from ckptc.dsl.tree import (
     Mapping,
     Match,
     Model,
+    NamedPrefix,
     One,
     Only,
     Pad,
     Pair,
     Param,
+    Part,
+    PartLayout,
     Pattern,
     Prefix,
     Ref,
@@ -45,8 +49,10 @@ from ckptc.dsl.tree import (
     Rename,
     Require,
     Rule,
+    Select,
     Setting,
     Slice,
+    Sometimes,
     Stages,
     State,
     Sum,
@@ -164,14 +170,17 @@ def test_names_have_holes(text: str, parts: Any) -> None:
         ("let h = (x y)/tp when a", Let("h", Slice(Sum((Term(None, (x, y)),)), "tp"), a)),
         ('require a == b else "no" when c', Require(Binary("==", a, b), "no", "", c)),
         ('ignore "a" or "b" when c', Ignore((name("a"), name("b")), c)),
-        ('object "a" where b', Ignore((name("a"),), None, b, True)),
         ('object "a" when c', Ignore((name("a"),), c, None, True)),
         ('under "p." when a { copy "n" = t [x] ignore "y" }', Under((Prefix(name("p."), a),), (Rule((name("n"),), "t", (x,), copy=True), Ignore((name("y"),))))),
         ('under "p." when a, "q." when b, "" {}', Under((Prefix(name("p."), a), Prefix(name("q."), b), Prefix(name())), ())),
-        ('under "p." when a where b, "q." where c {}', Under((Prefix(name("p."), a, b), Prefix(name("q."), None, c)), ())),
+        ('under top + "p." when a, block {}', Under((Prefix(name("p."), a, "top"), Prefix(name(), None, "block")), ())),
+        ('prefix block = top + "p." when a, "q."', NamedPrefix("block", (Prefix(name("p."), a, "top"), Prefix(name("q."))))),
+        ('part tower as hf under "p." when a, top keys .b.c', PartLayout("tower", "hf", (Prefix(name("p."), a), Prefix(name(), None, "top")), ("b", "c"))),
+        ('files "a" + ("b" when a) + "c" when b, "d"', Choices((Files((Sometimes(((name("a"), None), (name("b"), a), (name("c"), None))),), b), Files((name("d"),))))),
+        ("let h = x when a, y", Choices((Let("h", x, a), Let("h", y)))),
+        ('"n" = t [x | y] when a, [x |]', Choices((Rule((name("n"),), "t", (x, y), when=a, bar=1), Rule((name("n"),), None, (x,), bar=1)))),
         ('"n" = t [x, y] view [(x y)]', Rule((name("n"),), "t", (x, y), view=(Sum((Term(None, (x, y)),)),))),
-        ('"n" = t [x] when a where b', Rule((name("n"),), "t", (x,), when=a, where=b)),
-        ('"n" = [x] with q: q_bias, k: k_bias', Rule((name("n"),), None, (x,), (Rename("q", "q_bias"), Rename("k", "k_bias")))),
+        ('"n" = [x] with (q: q_bias, k: k_bias)', Rule((name("n"),), None, (x,), (Rename("q", "q_bias"), Rename("k", "k_bias")))),
         ('"n" or "o" = on [] + 1 * (a + b) as f8e4m3 on last optional when c', Rule((name("n"), name("o")), "on", (), (), (Elementwise("+", Literal(1)), Elementwise("*", Binary("+", a, b))), "float8_e4m3fn", "last", True, False, c)),
     ],
 )  # fmt: skip
@@ -186,8 +195,8 @@ def test_modifiers_may_come_in_any_order() -> None:
 
 
 def test_a_model_holds_axes_settings_refinements_requirements_and_tensors() -> None:
-    text = """model m extends n { axes { x y } settings { s = false copy = 1 } axis x = (u v) with v = 2
-      require a else "e"  head [x, y] tied to embed optional when b  copy [x]  one [] }"""
+    text = """model m extends n { axes { x y } settings { s = false copy = 1 odd[x] = b } part p = q optional before x axis x = (u v) with v = 2
+      require a else "e"  head [x, y] tied to embed optional when b  copy [x] after y  one [] }"""
     assert parse(text).models == (
         Model(
             "m",
@@ -198,9 +207,11 @@ def test_a_model_holds_axes_settings_refinements_requirements_and_tensors() -> N
             (Require(a, "e"),),
             (
                 TensorDecl("head", (AxisDecl("x"), AxisDecl("y")), True, "embed", b),
-                TensorDecl("copy", (AxisDecl("x"),)),
+                TensorDecl("copy", (AxisDecl("x"),), after="y"),
                 TensorDecl("one", ()),
             ),
+            (Select("odd", "x", b),),
+            (Part("p", "q", True, "x"),),
         ),
     )
 

@@ -18,7 +18,6 @@ from safetensors.torch import save_file
 import ckptc
 from ckptc.compiler.identify.detect import find_layouts
 from ckptc.compiler.identify.match import Found
-from ckptc.compiler.link.config import own_config_of
 from ckptc.identify.identity import families_of, identity_of, said_by
 from ckptc.identify.unknown_family import unknown_family
 from ckptc.library import mapping_files as library
@@ -96,7 +95,7 @@ CASES = {
     "bert": Case(("bert.embeddings.word_embeddings.weight", "bert.encoder.layer.0.attention.self.query.weight"), None),
     "whisper": Case(("model.encoder.conv1.weight", "model.decoder.layers.0.fc1.weight", "proj_out.weight"), None),
 }  # fmt: skip
-FAMILIES = tuple(f for f in library.families(None) if any(own_config_of(x) for x in f.layouts))
+FAMILIES = tuple(f for f in library.families(None) if any(x.own_config for x in f.layouts))
 
 
 @pytest.mark.parametrize("model_type", CASES)

@@ -206,7 +206,7 @@ def cut(kind: str, tensor: torch.Tensor, t: int, tp: int) -> torch.Tensor:
 @pytest.mark.parametrize("to", ["nxdt", "nxdt-megatron", "nnm", "nemo", "nemo-dist", "nemo-legacy"])
 def test_other_frameworks_are_refused(tmp_path: Path, to: str) -> None:
     huggingface(tmp_path / "hf")
-    with pytest.raises(MappingError, match=f"`deepseek` has no layout `{to}`"):
+    with pytest.raises(MappingError, match=f"layout `{to}` cannot hold a `deepseek`: it has no place for its `q_down`"):
         ckptc.convert(tmp_path / "hf", tmp_path / "out", to=to)
 
 

@@ -58,9 +58,7 @@ layout hf of net {
 }
 
 layout nemo of net (rank tp = 1, rank pp = 1) {
-  files "tp_rank_{tp:02}_pp_rank_{pp:03}/model_weights.ckpt" when pp > 1
-  files "mp_rank_{tp:02}/model_weights.ckpt" when tp > 1
-  files "model_weights.ckpt"
+  files "tp_rank_{tp:02}_pp_rank_{pp:03}/model_weights.ckpt" when pp > 1, "mp_rank_{tp:02}/model_weights.ckpt" when tp > 1, "model_weights.ckpt"
   format nemo | pt
   config "model_config.yaml" template "net.yaml.j2" {
     vocab  = .vocab_size

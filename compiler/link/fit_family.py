@@ -1,0 +1,39 @@
+"""A model and a layout in, a tensor that the model certainly has and the layout has no place for out."""
+
+from __future__ import annotations
+
+from ...dsl.diagnostic import MappingError
+from ...dsl.tree import Binary, Expr, Model, TensorDecl
+from ..values.lets import labels
+from ..values.scope import Scope, evaluate
+from .flat import FlatLayout
+
+
+def lacked(model: Model, layout: FlatLayout) -> str | None:
+    """The first such tensor, or None. What a config or a checkpoint decides is not certain."""
+    if not layout.rules:
+        return None
+    bound = {entry.name for entry in layout.config.entries} if layout.config is not None else set()
+    said = {setting.name: setting.value for setting in model.settings if setting.name not in bound and setting.when is None}
+    scope = Scope(lazy=said)
+    held = {name for flat in layout.rules for name in (flat.rule.tensor, *(r.tensor for r in flat.rule.renames)) if name}
+    held |= {label for flat in layout.rules for label in labels(flat.rule.dims, layout.lets)}
+    held |= {name for omit in layout.omits for name in omit.tensors}
+    return next((t.name for t in model.tensors if t.name not in held and _certain(t, scope)), None)
+
+
+def _certain(tensor: TensorDecl, scope: Scope) -> bool:
+    """Whether every checkpoint of the model has it, whatever its sizes are."""
+    if tensor.optional or tensor.tied_to is not None or tensor.where is not None:
+        return False
+    return tensor.when is None or _holds(tensor.when, scope)
+
+
+def _holds(when: Expr, scope: Scope) -> bool:
+    if isinstance(when, Binary) and when.op in ("and", "or"):
+        left, right = _holds(when.left, scope), _holds(when.right, scope)
+        return (left and right) if when.op == "and" else (left or right)
+    try:
+        return evaluate(when, scope) is True
+    except MappingError:
+        return False

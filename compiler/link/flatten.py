@@ -1,0 +1,262 @@
+"""A layout and all that it extends in, one flat layout out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, TypeAlias
+
+from ...dsl.diagnostic import Diagnostic, Label, MappingError
+from ...dsl.nearest import nearest
+from ...dsl.tree import (
+    Carry,
+    Choices,
+    Config,
+    Files,
+    Formats,
+    Ignore,
+    Layout,
+    LayoutItem,
+    Let,
+    Model,
+    NamedPrefix,
+    Note,
+    Omit,
+    Param,
+    PartLayout,
+    Pattern,
+    Refine,
+    Require,
+    Rule,
+    Span,
+    Stages,
+    State,
+    Text,
+    Under,
+)
+from ..values.lets import labels
+from .flat import Family, FlatLayout, FlatRule, unique
+from .guards import both, halves
+from .merge_config import keys_under, merged
+from .parts import inner, layout_as_part
+from .spell_out import Start, chosen, file_choices, joined, rule_choices, with_biases, within
+
+Prefixed: TypeAlias = tuple[Layout, tuple[Start, ...], tuple[str, ...]]  # last the key under which its config's keys stand
+
+
+class Flatten:
+    """Flattens the layouts of all families. Most families share most layouts: each is flattened once."""
+
+    def __init__(self, family: Callable[[str], Family]) -> None:
+        self._family = family
+        self._done: dict[tuple[object, ...], FlatLayout] = {}
+
+    def __call__(self, chain: Sequence[Prefixed], model: Model) -> FlatLayout:
+        """The last layout of `chain`, in which every layout stands after those that it extends, for `model`."""
+        indexed = frozenset(s.name for s in model.selects)
+        placed = tuple((t.name, t.before, t.after) for t in model.tensors if t.before or t.after)
+        key = (*((id(layout), starts, keys) for layout, starts, keys in chain), indexed, placed, model.parts)
+        if key not in self._done:
+            self._done[key] = self._flatten(chain, model, indexed)
+        return self._done[key]
+
+    def _flatten(self, chain: Sequence[Prefixed], model: Model, indexed: frozenset[str]) -> FlatLayout:
+        last = chain[-1][0]
+        named = {x.name: x for layout, _, _ in chain for x in layout.items if isinstance(x, NamedPrefix)}
+        out = FlatLayout(last.name, (), (), (), last.span, frozenset(c for layout, _, _ in chain for p in layout.params for c in p.choices))
+        for layout, starts, keys in chain:
+            out = _extended(out, layout, starts, keys, named)
+            for item in layout.items:
+                if isinstance(item, PartLayout):
+                    out = self._with_part(out, item, model, named)
+        return _settled(out, model, indexed)
+
+    def _with_part(self, out: FlatLayout, item: PartLayout, model: Model, named: Mapping[str, NamedPrefix]) -> FlatLayout:
+        """The layout, and within it that of a part of the model."""
+        part = next((x for x in model.parts if x.name == item.name), None)
+        if part is None:
+            near = nearest(item.name, [x.name for x in model.parts])
+            help = f"did you mean `{near}`?" if near else "declare it in the model"
+            raise _fault("unknown-model-part", f"model `{model.name}` has no part `{item.name}`", item.span, help)
+        family = self._family(part.model)
+        held = next((x for x in family.layouts if x.name == item.layout), None)
+        if held is None:
+            near = nearest(item.layout, [x.name for x in family.layouts])
+            help = f"did you mean `{near}`?" if near else f"its layouts are {', '.join(x.name for x in family.layouts)}"
+            raise _fault("unknown-layout", f"`{part.model}` has no layout `{item.layout}`", item.span, help)
+        own = layout_as_part(held, family.model, part.name)
+        starts = tuple(chosen(item.prefixes, named)) if item.prefixes else (((), None),)
+        block = max((rule.block for rule in out.rules), default=0) + 1
+        rules = [
+            FlatRule(replace(flat.rule, names=_after(text, flat.rule.names), when=both(when, flat.rule.when)), block + flat.block)
+            for flat in own.rules
+            for text, when in starts
+        ]
+        ignores = [replace(x, names=_after(text, x.names), when=both(when, x.when)) for x in own.ignores for text, when in starts]
+        declared = {p.name for p in out.params}
+        config = out.config
+        if own.config is not None and config is not None:
+            config = merged(config, replace(_keys_under(own.config, item.keys), file=config.file, template=None, read_only=False, partial=False))
+        return replace(
+            out, params=(*out.params, *(p for p in own.params if p.name not in declared)), rules=(*out.rules, *rules), ignores=(*out.ignores, *ignores), words=out.words | own.words,
+            config=config, lets=out.lets + own.lets, refinements=out.refinements + own.refinements, omits=out.omits + own.omits,
+            requires=out.requires + tuple(_keys_under(x, item.keys) for x in own.requires), notes=out.notes + own.notes, carry=out.carry + own.carry,
+        )  # fmt: skip
+
+
+def _keys_under(item: Any, keys: tuple[str, ...]) -> Any:
+    return keys_under(item, keys)
+
+
+def _after(text: Any, names: Iterable[Pattern]) -> tuple[Pattern, ...]:
+    return tuple(Pattern(joined(text + name.parts), name.span) for name in names)
+
+
+def _by_name(inherited: tuple[Param, ...], own: tuple[Param, ...]) -> tuple[Param, ...]:
+    return tuple(({p.name: p for p in inherited} | {p.name: p for p in own}).values())
+
+
+def _extended(
+    out: FlatLayout, layout: Layout, starts: tuple[Start, ...], keys: tuple[str, ...], named: Mapping[str, NamedPrefix]
+) -> FlatLayout:
+    """What a layout inherits, with its own items: they replace those of their kind, or of their kind and name, or add to them."""
+    rules: list[FlatRule] = []
+    ignores: list[Ignore] = []
+    block = max((rule.block for rule in out.rules), default=0)
+    for item, parents in _walk(layout.items, ()):
+        if isinstance(item, Rule) or (isinstance(item, Choices) and isinstance(item.items[0], Rule)):
+            block += 0 if parents else 1
+            rules += [FlatRule(each, block) for rule in rule_choices(item) for each in within(rule, parents, starts, named)]
+        elif isinstance(item, Ignore):
+            ignores += within(item, parents, starts, named)
+        elif isinstance(item, Under):
+            block += 1
+    own = [item for item in layout.items if not isinstance(item, (Rule, Ignore, Under, NamedPrefix, PartLayout))]
+    files = _one([x for x in own if _is(x, Files)], "files")
+    lets = [x for x in own if _is(x, Let)]
+    let_names = _names_once(lets)
+    refined = {x.axis for x in own if isinstance(x, Refine)}
+    config = out.config
+    for item in own:
+        if isinstance(item, Config):
+            config = merged(config, _keys_under(item, keys))
+    return replace(
+        out,
+        params=_by_name(out.params, tuple(unique(layout.params, "parameter").values())),
+        rules=tuple(_replaced(out.rules, rules)),
+        ignores=(*out.ignores, *ignores),
+        files=tuple(file_choices(files)) if files is not None else out.files,
+        formats=_last(own, Formats) or out.formats,
+        config=config,
+        stages=_last(own, Stages) or out.stages,
+        state=_last(own, State) or out.state,
+        lets=(*(x for x in out.lets if x.name not in let_names), *(each for x in lets for each in _each(x))),
+        refinements=(*(x for x in out.refinements if x.axis not in refined), *(x for x in own if isinstance(x, Refine))),
+        requires=(*out.requires, *(_keys_under(x, keys) for x in own if isinstance(x, Require))),
+        omits=(*out.omits, *(x for x in own if isinstance(x, Omit))),
+        notes=(*out.notes, *(x for x in own if isinstance(x, Note))),
+        texts=(*out.texts, *(x for x in own if isinstance(x, Text))),
+        carry=(*out.carry, *(x for x in own if isinstance(x, Carry))),
+    )
+
+
+def _is(item: LayoutItem, kind: type) -> bool:
+    return isinstance(item, kind) or (isinstance(item, Choices) and isinstance(item.items[0], kind))
+
+
+def _each(item: Any) -> tuple[Any, ...]:
+    return item.items if isinstance(item, Choices) else (item,)
+
+
+def _last(items: Iterable[LayoutItem], kind: type) -> Any:
+    return next((x for x in reversed(list(items)) if isinstance(x, kind)), None)
+
+
+def _one(items: list[Any], word: str) -> Any:
+    """The one statement of its kind. Several choices are one statement."""
+    if len(items) > 1:
+        raise _twice(f"`{word}` is said twice", items[1].span, items[0].span)
+    return items[0] if items else None
+
+
+def _names_once(lets: Iterable[Any]) -> set[str]:
+    first: dict[str, Span] = {}
+    for item in lets:
+        name = _each(item)[0].name
+        if name in first:
+            raise _twice(f"`let {name}` is said twice", item.span, first[name])
+        first[name] = item.span
+    return set(first)
+
+
+def _twice(title: str, span: Span, before: Span) -> MappingError:
+    help = "write one statement, its choices after commas, as in: let a = x when c, y"
+    return MappingError(Diagnostic("said-twice", title, (Label(span), Label(before, "first said here")), help=help))
+
+
+def _fault(code: str, title: str, span: Span, help: str = "") -> MappingError:
+    return MappingError(Diagnostic(code, title, (Label(span),), help=help))
+
+
+def _replaced(inherited: Sequence[FlatRule], own: list[FlatRule]) -> list[FlatRule]:
+    """A layout's own rules stand where the inherited ones of the same first name stood, or at the end."""
+    by_name: dict[str, list[FlatRule]] = {}
+    for rule in own:
+        by_name.setdefault(_text(rule.rule.names[0]), []).append(rule)
+    left = dict.fromkeys(by_name)
+    out: list[FlatRule] = []
+    for rule in inherited:
+        name = _text(rule.rule.names[0])
+        if name not in by_name:
+            out.append(rule)
+        elif name in left:
+            out += [replace(r, block=rule.block) for r in by_name[name]]
+            del left[name]
+    return out + [r for r in own if _text(r.rule.names[0]) in left]
+
+
+def _walk(items: tuple[LayoutItem, ...], parents: tuple[Under, ...]) -> Iterable[tuple[LayoutItem, tuple[Under, ...]]]:
+    for item in items:
+        if isinstance(item, Under):
+            if not parents:
+                yield item, parents
+            yield from _walk(item.items, (*parents, item))
+        else:
+            yield item, parents
+
+
+def _text(pattern: Pattern) -> str:
+    return "".join(p if isinstance(p, str) else "{" + p.axis + "}" for p in pattern.parts)
+
+
+# --- what is known once all is inherited -----------------------------------------------------------
+
+
+def _settled(out: FlatLayout, model: Model, indexed: frozenset[str]) -> FlatLayout:
+    """Biases of rules with a bar, tensors on the stage where the model has them, names of parts as their tensors, and guards
+    in their two halves."""
+    placed = {t.name: "first" if t.before else "last" for t in model.tensors if out.stages is not None and out.stages.axis in (t.before, t.after)}
+    groups = {part.name: tuple(t.name for t in model.tensors if t.name.startswith(inner(part.name, ""))) for part in model.parts}
+    return replace(
+        out,
+        rules=tuple(replace(flat, rule=_rule(flat.rule, out, placed, indexed)) for flat in out.rules),
+        ignores=tuple(_halved(ignore, indexed) for ignore in out.ignores),
+        omits=tuple(replace(x, tensors=tuple(name for each in x.tensors for name in groups.get(each, (each,)))) for x in out.omits),
+    )
+
+
+def _rule(rule: Rule, layout: FlatLayout, placed: Mapping[str, str], indexed: frozenset[str]) -> Rule:
+    found = labels(rule.dims, layout.lets)
+    rule = with_biases(rule, found)
+    if rule.on is None and placed:
+        renames = {r.label: r.tensor for r in rule.renames}
+        places = {placed.get(name) for name in ([rule.tensor] if rule.tensor else [renames.get(label, label) for label in found])}
+        if len(places) == 1:
+            rule = replace(rule, on=places.pop())
+    found_rule: Rule = _halved(rule, indexed)
+    return found_rule
+
+
+def _halved(item: Any, indexed: frozenset[str]) -> Any:
+    when, where = halves(both(item.when, item.where), indexed)
+    return replace(item, when=when, where=where)

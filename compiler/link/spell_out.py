@@ -1,0 +1,133 @@
+"""Statements as they are written in, one for each name and choice out: prefixes, bars, choices and parts of file names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from itertools import product
+from typing import TypeAlias, TypeVar
+
+from ...dsl.diagnostic import Diagnostic, Label, MappingError
+from ...dsl.nearest import nearest
+from ...dsl.tree import (
+    Choices,
+    Expr,
+    Files,
+    Hole,
+    Ignore,
+    NamedPrefix,
+    Pattern,
+    Prefix,
+    Rename,
+    Rule,
+    Sometimes,
+    Under,
+)
+from .guards import both, negated
+
+Parts: TypeAlias = tuple[str | Hole, ...]
+Start: TypeAlias = tuple[Parts, Expr | None]  # a prefix, and when it is the one
+Spelled = TypeVar("Spelled", Rule, Ignore)
+WEIGHT, BIAS = ".weight", ".bias"
+
+
+def within(item: Spelled, parents: tuple[Under, ...], before: tuple[Start, ...], named: Mapping[str, NamedPrefix]) -> list[Spelled]:
+    """With the prefixes, `before` first, and the guards of what stands around it: one for each choice of prefixes."""
+    starts: list[Start] = list(before)
+    for under in parents:
+        starts = [(start + text, both(when, guard)) for start, when in starts for text, guard in chosen(under.prefixes, named)]
+    return [
+        replace(item, names=tuple(Pattern(joined(start + p.parts), p.span) for p in item.names), when=both(when, item.when))
+        for start, when in starts
+    ]
+
+
+def chosen(prefixes: Iterable[Prefix], named: Mapping[str, NamedPrefix], seen: tuple[str, ...] = ()) -> Iterator[Start]:
+    """The prefixes, each with its whole guard: at most one of all holds."""
+    when: Expr | None = None
+    for prefix in prefixes:
+        for text, guard in _starts(prefix, named, seen):
+            yield joined(text + prefix.text.parts), both(when, both(prefix.when, guard))
+        if prefix.when is None:
+            return
+        when = both(when, negated(prefix.when, prefix.span))
+
+
+def _starts(prefix: Prefix, named: Mapping[str, NamedPrefix], seen: tuple[str, ...]) -> Iterable[Start]:
+    if prefix.name is None:
+        return (((), None),)
+    if prefix.name in seen:
+        raise _fault("circular-prefix", f"`prefix {prefix.name}` begins with itself", prefix, "let it begin with text")
+    if prefix.name not in named:
+        near = nearest(prefix.name, named)
+        help = f"did you mean `{near}`?" if near else f'name it: prefix {prefix.name} = "..."'
+        raise _fault("unknown-prefix", f"no prefix is called `{prefix.name}`", prefix, help)
+    return chosen(named[prefix.name].prefixes, named, (*seen, prefix.name))
+
+
+def _fault(code: str, title: str, prefix: Prefix, help: str) -> MappingError:
+    return MappingError(Diagnostic(code, title, (Label(prefix.span),), help=help))
+
+
+def joined(parts: Parts) -> Parts:
+    """The parts, neighbouring texts as one."""
+    out: list[str | Hole] = []
+    for part in parts:
+        if out and isinstance(part, str) and isinstance(out[-1], str):
+            out[-1] += part
+        elif part != "":
+            out.append(part)
+    return tuple(out)
+
+
+def rule_choices(item: Rule | Choices) -> Iterator[Rule]:
+    """The rules of a statement: each is for where its guard holds and none before it does."""
+    earlier: Expr | None = None
+    for rule in item.items if isinstance(item, Choices) else (item,):
+        assert isinstance(rule, Rule)
+        yield from _halves_of_bar(replace(rule, when=both(earlier, rule.when)))
+        if rule.when is not None:
+            earlier = both(earlier, negated(rule.when, rule.span))
+
+
+def _halves_of_bar(rule: Rule) -> Iterator[Rule]:
+    """A rule with a bar is one of a weight and one of its bias, whose labels `with_biases` turns later."""
+    if rule.bar is None:
+        yield rule
+        return
+    yield replace(rule, names=_ending(rule, WEIGHT), bar=None)
+    bias = None if rule.tensor is None else f"{rule.tensor}_bias"
+    yield replace(rule, names=_ending(rule, BIAS), dims=rule.dims[: rule.bar], tensor=bias, elementwise=(), view=())
+
+
+def _ending(rule: Rule, end: str) -> tuple[Pattern, ...]:
+    return tuple(Pattern(joined((*name.parts, end)), name.span) for name in rule.names)
+
+
+def with_biases(rule: Rule, labels: Iterable[str]) -> Rule:
+    """The bias of a rule with a bar: each label `q` means `q_bias`."""
+    if rule.bar is None:
+        return rule
+    given = {rename.label for rename in rule.renames}
+    more = tuple(Rename(label, f"{label}_bias", rule.span) for label in labels if label not in given)
+    return replace(rule, renames=rule.renames + more, bar=None)
+
+
+def file_choices(item: Files | Choices) -> Iterator[Files]:
+    """The choices of file names, parts that are there sometimes written in or left out."""
+    for files in item.items if isinstance(item, Choices) else (item,):
+        assert isinstance(files, Files)
+        guards = list(dict.fromkeys(when for name in files.names if isinstance(name, Sometimes) for _, when in name.parts if when is not None))
+        for there in product((True, False), repeat=len(guards)):
+            holding = dict(zip(guards, there, strict=True))
+            when = files.when
+            for guard, holds in holding.items():
+                when = both(when, guard if holds else negated(guard, files.span))
+            yield Files(tuple(_without(name, holding) for name in files.names), when, files.span)
+
+
+def _without(name: Pattern | Sometimes, holding: Mapping[Expr, bool]) -> Pattern:
+    if isinstance(name, Pattern):
+        return name
+    kept = tuple(part for text, when in name.parts if when is None or holding[when] for part in text.parts)
+    return Pattern(joined(kept), name.span)

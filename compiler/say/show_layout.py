@@ -1,0 +1,112 @@
+"""A flat layout and the values of its parameters in, the layout as a mapping file would say it out, every settled guard gone.
+
+A guard is settled if the parameters, and the settings that no config binds, decide it. What depends on a config or on a
+checkpoint stays as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, TypeVar
+
+from ...dsl.diagnostic import MappingError
+from ...dsl.formatting.format import format_mapping
+from ...dsl.tree import Binary, Config, Expr, Fixed, Layout, LayoutItem, Literal, Only, Ref, Unary
+from ...dsl.tree import Mapping as File
+from ..identify.match import tensors_of
+from ..link.flat import Family, FlatLayout
+from ..link.guards import both
+from ..values.scope import Scope, evaluate
+
+Item = TypeVar("Item", bound=Any)
+
+
+def shown_layout(family: Family, layout: FlatLayout, params: Mapping[str, Any]) -> str:
+    """The text of one layout of a family. `params` are the values of all its parameters."""
+    bound = {entry.name for entry in layout.config.entries} if layout.config is not None else set()
+    fixed = {s.name: s.value for s in family.model.settings if s.name not in bound and s.when is None}
+    fixed |= {s.name: s.value for s in family.model.selects}
+    settle = _Settle(Scope(dict(params), fixed, words=layout.words))
+    absent = {t.name for t in family.model.tensors if t.tied_to is None and settle.rest(both(t.when, t.where)) is False}
+    rules = [flat.rule for flat in layout.rules if not (named := tensors_of(flat.rule, layout)) or named - absent]
+    items: list[LayoutItem] = [*settle.first(layout.files)]
+    items += [x for x in (layout.formats, *layout.carry) if x is not None]
+    items += [x for x in (layout.stages, *(settle.each((layout.state,)) if layout.state else ())) if x is not None]
+    items += [*settle.each(layout.texts), *layout.refinements]
+    items += [x for x in (replace(each, test=settle.rest(each.test)) for each in settle.each(layout.requires)) if x.test is not True]
+    items += settle.each(layout.notes)
+    if layout.config is not None:
+        items.append(settle.config(layout.config))
+    lets: dict[str, list[Any]] = {}
+    for let in layout.lets:
+        lets.setdefault(let.name, []).append(let)
+    items += [x for choices in lets.values() for x in settle.first(choices)]
+    items += settle.each(layout.omits)
+    items += settle.each(map(_whole, rules))
+    items += settle.each(map(_whole, layout.ignores))
+    said = tuple(replace(p, default=_literal(params[p.name]), choices=()) for p in layout.params)
+    found = Layout(layout.name, family.name, (), said, tuple(items))
+    return format_mapping(File((), (), (found,)))
+
+
+class _Settle:
+    """Guards, as far as a scope decides them."""
+
+    def __init__(self, scope: Scope) -> None:
+        self.scope = scope
+
+    def rest(self, guard: Expr | None) -> Any:
+        """True or False where it is decided, else what is left of it."""
+        match guard:
+            case None:
+                return True
+            case Binary("and" | "or" as op, left, right):
+                one, other = self.rest(left), self.rest(right)
+                dull = op == "and"
+                if (not dull) in (one, other):
+                    return not dull
+                left_over = [x for x in (one, other) if x is not dull]
+                return dull if not left_over else left_over[0] if len(left_over) == 1 else Binary(op, left_over[0], left_over[1])
+            case Unary("not", operand):
+                inner = self.rest(operand)
+                if isinstance(inner, Unary) and inner.op == "not":
+                    return inner.operand
+                return not inner if isinstance(inner, bool) else Unary("not", inner)
+        try:
+            value = evaluate(guard, self.scope)
+        except MappingError:
+            return guard
+        return value if isinstance(value, bool) else guard
+
+    def each(self, items: Any) -> list[Any]:
+        """The items whose guard may hold, each with what is left of it."""
+        out = []
+        for item in items:
+            left = self.rest(item.when)
+            if left is not False:
+                out.append(replace(item, when=None if left is True else left))
+        return out
+
+    def first(self, choices: Any) -> list[Any]:
+        """Choices of which the first whose guard holds is taken: none after one that holds for sure."""
+        out = []
+        for item in self.each(choices):
+            out.append(item)
+            if item.when is None:
+                break
+        return out
+
+    def config(self, config: Config) -> Config:
+        kept = [x for x in config.items if not isinstance(x, (Fixed, Only)) or self.rest(x.when) is not False]
+        return replace(config, items=tuple(kept))
+
+
+def _whole(item: Item) -> Item:
+    """Both halves of a guard as one again."""
+    found: Item = replace(item, when=both(item.when, item.where), where=None)
+    return found
+
+
+def _literal(value: Any) -> Expr:
+    return Ref(value) if isinstance(value, str) else Literal(value)
