@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -41,6 +41,7 @@ from .nemo.nemo2_side import LAYOUT as NEMO_2
 from .nemo.nemo2_side import Wanted, family_of
 from .optimizer.state import add_state, state_folder
 from .planning.ask import ask_what_differs
+from .planning.edits import Edits
 from .planning.side_files import side_files, target_side
 from .planning.vocabulary import say_padding_stays
 from .runtime.checkpoint.checkpoint import Checkpoint
@@ -202,11 +203,15 @@ def plan(
     stages: str | Said | Given | None = None,
     from_stages: str | Said | Given | None = None,
     settings: Mapping[str, Scalar] | None = None,
+    from_settings: Mapping[str, Scalar] | None = None,
     source_settings: Mapping[str, Scalar] | None = None,
     optimizer: bool = False,
     dp: int | None = None,
     model_id: str | None = None,
     tokenizer: str | Path | None = None,
+    config_base: str | Path | None = None,
+    set_config: Mapping[str, Any] | None = None,
+    artifacts: Mapping[str, str | Path] | None = None,
     accept: Collection[str] = (),
     **degrees: Scalar,
 ) -> Plan:
@@ -214,17 +219,26 @@ def plan(
 
     `src` is a path, or a repository of the hub, `org/name` or `hf://org/name@revision`, whose files are fetched first.
     `settings` are the target's degrees and parameters (`{"tp": 8, "kv_multiplier": 4}`), or axes and settings
-    of the model; what only the source has goes there. Degrees may stand as keywords too (`tp=8, pp=2`), where no argument
+    of the model; what only the source has goes there. `from_settings` are the source's alone (`source_settings` is its former
+    name). Degrees may stand as keywords too (`tp=8, pp=2`), where no argument
     is called so. Where both sides are of one layout, what is not given stays as it is in the source. The family, the source's layout and its parameters are found from the files unless given.
     `stages` says what each pipeline stage of the target has, `from_stages` of the source, where its files do not tell:
     lists of layers (of each stage, or of each of its turns), or a text as `--stages` takes it.
     `optimizer` takes zero1 optimizer state along, for `dp` data parallel ranks (as many as the source has). `model_id` and
-    `tokenizer` (a file or a folder) are for the context of NeMo 2. A setting that changes what the model computes and
+    `tokenizer` (a file or a folder) are for the context of NeMo 2; the tokenizer is for NeMo 1 as well.
+    `config_base` names a config whose settings the target's config has where the model says nothing, `set_config` sets keys of
+    it (`{"precision": 16, "data.num_workers": 2}`), and `artifacts` puts files in the place of those that NeMo's config names
+    (`{"tokenizer.model": "new.model"}`). A setting that changes what the model computes and
     that the target cannot say is refused; `accept` names those (config keys, settings) that are not to be. Raises `MappingError` or `Fault`, each with diagnostics.
     """
     check_dtype(dtype)
     given = joined(settings, degrees)
-    wanted = Wanted(model_id, None if tokenizer is None else str(tokenizer))
+    given_tokenizer = None if tokenizer is None else str(tokenizer)
+    wanted = Wanted(model_id, given_tokenizer if to == NEMO_2 else None)
+    edits = Edits(
+        None if config_base is None else str(config_base), dict(set_config or {}), {key: str(path) for key, path in (artifacts or {}).items()},
+        given_tokenizer if to != NEMO_2 else None,
+    )  # fmt: skip
     family = family_of(wanted, to, family)
     checkpoint = src if isinstance(src, Checkpoint) else open_source(src, revision)
     checkpoint = with_indices(checkpoint, mapping)
@@ -238,7 +252,7 @@ def plan(
     if mapping is None:
         refuse_said_encoded(checkpoint, config)
     targets, sources, model = route(given, family_, layout, family_.layout(to), to)
-    sources |= of_layout(source_settings or {}, layout)
+    sources |= of_layout({**(source_settings or {}), **(from_settings or {})}, layout)
     said, said_notes = said_by_files(checkpoint, layout, sources)
     sources = said | sources
     sizes = sizes_of(family_, keys_layout, config_path, model, found, layout, accepted)
@@ -263,8 +277,10 @@ def plan(
         for each in (target, target_of(source)) if to == source.layout else (target,):
             yield compile_sides(source, each, found=found)
 
-    side = side_files(checkpoint, source, target, family_, keys_layout, config_path, dtype, wanted, repository(src, revision))
+    side = side_files(checkpoint, source, target, family_, keys_layout, config_path, dtype, wanted, repository(src, revision), edits)
     compiled = compile_sides(source, target, found=found, compare_all=compare_all, dtype=dtype, files=side.texts)
+    if side.chosen:
+        compiled = replace(compiled, plan=replace(compiled.plan, target=replace(compiled.plan.target, carry=())))
     given_config = config is not None and keys_layout is not None and keys_layout.name == to
     if differs(family_.layout(to), {**target.ranks, **target.params}, source):  # else nothing moves, if the copies are as declared
         ask_what_differs(compiled, also_fitting(family_, layout, sizes, found, sources, source), again)
@@ -312,6 +328,7 @@ def compile(
     stages: str | Said | Given | None = None,
     from_stages: str | Said | Given | None = None,
     settings: Mapping[str, Scalar] | None = None,
+    from_settings: Mapping[str, Scalar] | None = None,
     source_settings: Mapping[str, Scalar] | None = None,
     model_id: str | None = None,
     accept: Collection[str] = (),
@@ -331,7 +348,7 @@ def compile(
     check_config(config, family_, families=library.families(mapping))
     left, right = family_.layout(from_), family_.layout(to)
     targets, sources, model = route(joined(settings, degrees), family_, left, right, to)
-    sources |= of_layout(source_settings or {}, left)
+    sources |= of_layout({**(source_settings or {}), **(from_settings or {})}, left)
     keys_layout = config_layout(family_, left, right, config)
     sizes = sizes_of(family_, keys_layout, Path(config) if config else None, model, None, left, frozenset(accept))
     held, sources = stages_asked(from_stages, left, sources, sizes, "--from-stages")
