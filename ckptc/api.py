@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from .choices.arguments import at_least_one, check_dtype, parse_size
+from .choices.arguments import at_least_one, dtype_name, parse_size
 from .choices.settings import joined, of_layout
 from .choices.stage_text import Said
 from .choices.stages import stages_asked
@@ -45,7 +45,7 @@ from .planning.edits import Edits
 from .planning.side_files import side_files, target_side
 from .planning.vocabulary import say_padding_stays
 from .runtime.checkpoint.checkpoint import Checkpoint
-from .runtime.fault import Fault
+from .runtime.fault import Fault, MissingTensor
 from .runtime.files.window import SideFile
 from .runtime.plan.plan import Plan as PlanData
 from .runtime.plan.plan_file import load_plan as read_plan_file
@@ -57,6 +57,7 @@ if TYPE_CHECKING:
     from .account import Totals
     from .runtime.binding.bind import Bound
     from .runtime.engine.engine import Report
+    from .runtime.progress import OnProgress
 
 
 @dataclass(frozen=True)
@@ -80,13 +81,18 @@ class Plan:
     def __str__(self) -> str:
         return describe(self.data)
 
+    def __repr__(self) -> str:
+        source, target = self.data.source, self.data.target
+        where = f" of {self.source.path}" if self.source is not None else ""
+        return f"<Plan {source.layout} to {target.layout}{where}: {source.proof.tensors:,} tensors to {target.proof.tensors:,}, {len(self.data.steps)} steps>"
+
     def explain(self, name: str) -> str:
         """Where the elements of one stored tensor go or come from. Raises `Fault` if no tensor has the name."""
         text = explain(self.data, name)
         if text is None:
             names = [s.name for side in (self.data.source, self.data.target) for s in side.stored]
             near = nearest(name, names)
-            raise Fault("unknown-tensor", f"the plan has no tensor `{name}`", help=f"did you mean `{near}`?" if near else "")
+            raise MissingTensor("unknown-tensor", f"the plan has no tensor `{name}`", help=f"did you mean `{near}`?" if near else "")
         return text
 
     def save(self, path: str | Path) -> None:
@@ -155,16 +161,23 @@ class Plan:
         merge: bool = False,
         max_shard_size: int | str = 5_000_000_000,
         compare_copies: bool = True,
-        progress: Any = None,
+        progress: bool | OnProgress | None = None,
     ) -> Report:
-        """Convert to `dst`, which appears only when it is whole. Sizes are bytes, or texts such as "512MiB"."""
+        """Convert to `dst`, which appears only when it is whole. Sizes are bytes, or texts such as "512MiB".
+
+        `progress` is called with a `Progress` record (phase, bytes, seconds) some ten times a second; what it raises ends the
+        run, and nothing is left behind. True shows progress on standard error as the command line does. Raises `Fault`, which
+        is a `FileExistsError` where `dst` is there and neither `overwrite` nor `merge` is given.
+        """
+        from .meter import Meter
         from .runtime.engine.engine import run
 
         bound = self._bound(source, max_shard_bytes=parse_size(max_shard_size))
-        return run(
-            bound, Path(dst), memory=parse_size(memory), workers=at_least_one(workers), overwrite=overwrite, merge=merge,
-            check_copies=compare_copies, progress=progress,
-        )  # fmt: skip
+        with Meter(progress is True) as meter:
+            return run(
+                bound, Path(dst), memory=parse_size(memory), workers=at_least_one(workers), overwrite=overwrite, merge=merge,
+                check_copies=compare_copies, progress=meter if progress is True else progress or None,
+            )  # fmt: skip
 
     def stream(
         self, ranks: Mapping[str, int] | Literal["all"] | None = None, *, source: str | Path | None = None, device: str = "cpu", **degrees: int
@@ -197,7 +210,7 @@ def plan(
     family: str | None = None,
     config: str | Path | None = None,
     format: str | None = None,
-    dtype: str | None = None,
+    dtype: str | torch.dtype | None = None,
     compare_all: bool = False,
     revision: str | None = None,
     stages: str | Said | Given | None = None,
@@ -231,7 +244,7 @@ def plan(
     (`{"tokenizer.model": "new.model"}`). A setting that changes what the model computes and
     that the target cannot say is refused; `accept` names those (config keys, settings) that are not to be. Raises `MappingError` or `Fault`, each with diagnostics.
     """
-    check_dtype(dtype)
+    dtype = dtype_name(dtype)
     given = joined(settings, degrees)
     given_tokenizer = None if tokenizer is None else str(tokenizer)
     wanted = Wanted(model_id, given_tokenizer if to == NEMO_2 else None)
@@ -324,7 +337,7 @@ def compile(
     config: str | Path | None = None,
     family: str | None = None,
     format: str | None = None,
-    dtype: str | None = None,
+    dtype: str | torch.dtype | None = None,
     stages: str | Said | Given | None = None,
     from_stages: str | Said | Given | None = None,
     settings: Mapping[str, Scalar] | None = None,
@@ -338,7 +351,7 @@ def compile(
 
     Settings and degrees are as those of `plan`. Optional tensors are taken to be absent. Raises `MappingError` or `Fault`.
     """
-    check_dtype(dtype)
+    dtype = dtype_name(dtype)
     wanted = Wanted(model_id)
     family = family_of(wanted, to, family)
     choices = [f for f in library.families(mapping) if family in (None, f.name)]

@@ -99,7 +99,7 @@ def convert(
     place = find_source(src, revision, progress and not quiet and not as_json)
     plan = api.plan(
         place, to=to, from_=from_, mapping=mapping, family=family, config=config, format=format,
-        dtype=options.dtype(dtype), compare_all=compare_all_copies, stages=stage_list, from_stages=from_stage_list, from_settings=source_settings,
+        dtype=dtype, compare_all=compare_all_copies, stages=stage_list, from_stages=from_stage_list, from_settings=source_settings,
         optimizer=optimizer, dp=dp, model_id=model_id, tokenizer=tokenizer,
         config_base=config_base, set_config=config_values, artifacts=artifacts, accept=accept or (), settings=settings,
     )  # fmt: skip
@@ -189,7 +189,7 @@ def compiled(
     from .. import api
 
     return api.compile(
-        mapping, from_=from_, to=to, family=family, config=config, format=format, dtype=options.dtype(dtype),
+        mapping, from_=from_, to=to, family=family, config=config, format=format, dtype=dtype,
         stages=options.stages(stages), from_stages=options.stages(from_stages, "--from-stages"), from_settings=source_settings, model_id=model_id, accept=accept, settings=settings,
     )  # fmt: skip
 

@@ -144,18 +144,6 @@ Progress = Annotated[bool, typer.Option("--progress/--no-progress", help="Show p
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
 Json = Annotated[bool, typer.Option("--json", help="Print a machine-readable report on standard output.")]
 
-DTYPES = {
-    "bf16": "bfloat16",
-    "fp16": "float16",
-    "f16": "float16",
-    "half": "float16",
-    "fp32": "float32",
-    "f32": "float32",
-    "fp64": "float64",
-    "f64": "float64",
-}
-
-
 def settings(pairs: list[str] | None, option: str, **degrees: int | None) -> dict[str, Any]:
     """`key=value` texts, and the degrees that were given, as one dictionary. A name may stand only once.
 
@@ -181,13 +169,6 @@ def pairs_of(pairs: list[str] | None, option: str) -> dict[str, str]:
 def config_values(pairs: list[str] | None) -> dict[str, Any]:
     """What `--set-config` says."""
     return {key: config_value(text) for key, text in pairs_of(pairs, "--set-config").items()}
-
-
-def dtype(text: str | None) -> str | None:
-    if text is None:
-        return None
-    name = text.lower().removeprefix("torch.")
-    return DTYPES.get(name, name)
 
 
 def stages(text: str | None, option: str = "--stages") -> Any:
