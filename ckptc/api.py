@@ -265,7 +265,7 @@ def plan(
     if mapping is None:
         refuse_said_encoded(checkpoint, config)
     targets, sources, model = route(given, family_, layout, family_.layout(to), to)
-    sources |= of_layout({**(source_settings or {}), **(from_settings or {})}, layout)
+    sources |= of_layout({**(source_settings or {}), **(from_settings or {})}, layout, "--from-set")
     said, said_notes = said_by_files(checkpoint, layout, sources)
     sources = said | sources
     sizes = sizes_of(family_, keys_layout, config_path, model, found, layout, accepted)
@@ -361,7 +361,7 @@ def compile(
     check_config(config, family_, families=library.families(mapping))
     left, right = family_.layout(from_), family_.layout(to)
     targets, sources, model = route(joined(settings, degrees), family_, left, right, to)
-    sources |= of_layout({**(source_settings or {}), **(from_settings or {})}, left)
+    sources |= of_layout({**(source_settings or {}), **(from_settings or {})}, left, "--from-set")
     keys_layout = config_layout(family_, left, right, config)
     sizes = sizes_of(family_, keys_layout, Path(config) if config else None, model, None, left, frozenset(accept))
     held, sources = stages_asked(from_stages, left, sources, sizes, "--from-stages")
