@@ -18,7 +18,7 @@ from ..runtime.fault import Fault
 
 if TYPE_CHECKING:
     from ..api import Plan
-    from ..runtime.plan.plan import Side, Step
+    from ..runtime.plan.plan import Over, Side, Step
 
 MEMORY = 512 << 20
 DEGREES = ("tp", "pp", "vpp", "ep")
@@ -77,9 +77,9 @@ def _first(check: Step, side: Side) -> Step:
     """The check for the first value of each loop over what is no rank, such as layers."""
     assert check.source is not None
     ranks = {name for name, _ in side.ranks}
-    ends = ((side.stored[check.source], lambda loop: loop.source), (side.stored[check.target], lambda loop: loop.target))
-    kept = [
-        loop if all(not step or name in ranks for stored, along in ends for name, step in zip(stored.coords, along(loop), strict=True)) else replace(loop, extent=1)
-        for loop in check.over
-    ]
-    return replace(check, over=tuple(kept))
+    one, other = side.stored[check.source].coords, side.stored[check.target].coords
+
+    def along_ranks(loop: Over) -> bool:
+        return all(not step or name in ranks for coords, steps in ((one, loop.source), (other, loop.target)) for name, step in zip(coords, steps, strict=True))
+
+    return replace(check, over=tuple(loop if along_ranks(loop) else replace(loop, extent=1) for loop in check.over))
