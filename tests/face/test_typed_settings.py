@@ -83,3 +83,16 @@ def test_a_value_of_the_declared_kind_is_taken_as_it_is(source, ckptc):
     words = [f"{name}={str(value).lower()}" for name, value in said.items()]
     done = ckptc("convert", source, "dst", "--to", "plain", "--mapping", "m.ckmap", "--set", "hidden=4", *(w for word in words for w in ("--set", word)))
     assert done.code == 0, done.err
+
+
+def test_parameters_called_as_arguments_of_the_face_reach_their_layout(source, ckptc):
+    said = {"dp": 2, "format": "nan", "to": "7", "config": 3, "stages": 0.25, "optimizer": 5, "mapping": 4, "dtype": True}
+    words = [f"{name}={str(value).lower()}" for name, value in said.items()]
+    done = ckptc("convert", source, "dst", "--to", "other", "--mapping", "m.ckmap", "--set", "hidden=4", *(w for word in words for w in ("--set", word)))
+    assert done.code == 0, done.err
+    plan = face.plan(source, to="other", mapping="m.ckmap", settings={"hidden": 4, **said})
+    assert {**dict(plan.data.target.params), **dict(plan.data.target.ranks)} == {**said, "family": "blocks"}
+    compiled = face.compile("m.ckmap", from_="plain", to="other", settings={"layer": 3, "ffn": 6, "hidden": 4, **said})
+    assert compiled.data.target.params == plan.data.target.params
+    back = face.plan("dst", to="plain", mapping="m.ckmap", settings={"hidden": 4}, from_settings={name: value for name, value in said.items() if name != "dp"})
+    assert dict(back.data.source.params) == dict(plan.data.target.params)
