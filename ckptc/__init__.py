@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .api import Plan, compile, convert, load_plan, plan
     from .dsl.diagnostic import MappingError
+    from .error import Error
     from .hub import open_source as open
     from .reshard_zero1 import zero1
     from .runtime.fault import Fault
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Error": ("error", "Error"),
     "Fault": ("runtime.fault", "Fault"),
     "MappingError": ("dsl.diagnostic", "MappingError"),
     "Plan": ("api", "Plan"),
@@ -34,6 +36,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "Error",
     "Fault",
     "MappingError",
     "Plan",

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from .choices.arguments import at_least_one, check_dtype, parse_size
+from .choices.arguments import at_least_one, dtype_name, parse_size
 from .choices.settings import joined, of_layout
 from .choices.stage_text import Said
 from .choices.stages import stages_asked
@@ -41,10 +41,11 @@ from .nemo.nemo2_side import LAYOUT as NEMO_2
 from .nemo.nemo2_side import Wanted, family_of
 from .optimizer.state import add_state, state_folder
 from .planning.ask import ask_what_differs
+from .planning.edits import Edits
 from .planning.side_files import side_files, target_side
 from .planning.vocabulary import say_padding_stays
 from .runtime.checkpoint.checkpoint import Checkpoint
-from .runtime.fault import Fault
+from .runtime.fault import Fault, MissingTensor
 from .runtime.files.window import SideFile
 from .runtime.plan.plan import Plan as PlanData
 from .runtime.plan.plan_file import load_plan as read_plan_file
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
     from .account import Totals
     from .runtime.binding.bind import Bound
     from .runtime.engine.engine import Report
+    from .runtime.progress import OnProgress
 
 
 @dataclass(frozen=True)
@@ -79,13 +81,18 @@ class Plan:
     def __str__(self) -> str:
         return describe(self.data)
 
+    def __repr__(self) -> str:
+        source, target = self.data.source, self.data.target
+        where = f" of {self.source.path}" if self.source is not None else ""
+        return f"<Plan {source.layout} to {target.layout}{where}: {source.proof.tensors:,} tensors to {target.proof.tensors:,}, {len(self.data.steps)} steps>"
+
     def explain(self, name: str) -> str:
         """Where the elements of one stored tensor go or come from. Raises `Fault` if no tensor has the name."""
         text = explain(self.data, name)
         if text is None:
             names = [s.name for side in (self.data.source, self.data.target) for s in side.stored]
             near = nearest(name, names)
-            raise Fault("unknown-tensor", f"the plan has no tensor `{name}`", help=f"did you mean `{near}`?" if near else "")
+            raise MissingTensor("unknown-tensor", f"the plan has no tensor `{name}`", help=f"did you mean `{near}`?" if near else "")
         return text
 
     def save(self, path: str | Path) -> None:
@@ -154,16 +161,23 @@ class Plan:
         merge: bool = False,
         max_shard_size: int | str = 5_000_000_000,
         compare_copies: bool = True,
-        progress: Any = None,
+        progress: bool | OnProgress | None = None,
     ) -> Report:
-        """Convert to `dst`, which appears only when it is whole. Sizes are bytes, or texts such as "512MiB"."""
+        """Convert to `dst`, which appears only when it is whole. Sizes are bytes, or texts such as "512MiB".
+
+        `progress` is called with a `Progress` record (phase, bytes, seconds) some ten times a second; what it raises ends the
+        run, and nothing is left behind. True shows progress on standard error as the command line does. Raises `Fault`, which
+        is a `FileExistsError` where `dst` is there and neither `overwrite` nor `merge` is given.
+        """
+        from .meter import Meter
         from .runtime.engine.engine import run
 
         bound = self._bound(source, max_shard_bytes=parse_size(max_shard_size))
-        return run(
-            bound, Path(dst), memory=parse_size(memory), workers=at_least_one(workers), overwrite=overwrite, merge=merge,
-            check_copies=compare_copies, progress=progress,
-        )  # fmt: skip
+        with Meter(progress is True) as meter:
+            return run(
+                bound, Path(dst), memory=parse_size(memory), workers=at_least_one(workers), overwrite=overwrite, merge=merge,
+                check_copies=compare_copies, progress=meter if progress is True else progress or None,
+            )  # fmt: skip
 
     def stream(
         self, ranks: Mapping[str, int] | Literal["all"] | None = None, *, source: str | Path | None = None, device: str = "cpu", **degrees: int
@@ -196,17 +210,21 @@ def plan(
     family: str | None = None,
     config: str | Path | None = None,
     format: str | None = None,
-    dtype: str | None = None,
+    dtype: str | torch.dtype | None = None,
     compare_all: bool = False,
     revision: str | None = None,
     stages: str | Said | Given | None = None,
     from_stages: str | Said | Given | None = None,
     settings: Mapping[str, Scalar] | None = None,
+    from_settings: Mapping[str, Scalar] | None = None,
     source_settings: Mapping[str, Scalar] | None = None,
     optimizer: bool = False,
     dp: int | None = None,
     model_id: str | None = None,
     tokenizer: str | Path | None = None,
+    config_base: str | Path | None = None,
+    set_config: Mapping[str, Any] | None = None,
+    artifacts: Mapping[str, str | Path] | None = None,
     accept: Collection[str] = (),
     **degrees: Scalar,
 ) -> Plan:
@@ -214,17 +232,26 @@ def plan(
 
     `src` is a path, or a repository of the hub, `org/name` or `hf://org/name@revision`, whose files are fetched first.
     `settings` are the target's degrees and parameters (`{"tp": 8, "kv_multiplier": 4}`), or axes and settings
-    of the model; what only the source has goes there. Degrees may stand as keywords too (`tp=8, pp=2`), where no argument
+    of the model; what only the source has goes there. `from_settings` are the source's alone (`source_settings` is its former
+    name). Degrees may stand as keywords too (`tp=8, pp=2`), where no argument
     is called so. Where both sides are of one layout, what is not given stays as it is in the source. The family, the source's layout and its parameters are found from the files unless given.
     `stages` says what each pipeline stage of the target has, `from_stages` of the source, where its files do not tell:
     lists of layers (of each stage, or of each of its turns), or a text as `--stages` takes it.
     `optimizer` takes zero1 optimizer state along, for `dp` data parallel ranks (as many as the source has). `model_id` and
-    `tokenizer` (a file or a folder) are for the context of NeMo 2. A setting that changes what the model computes and
+    `tokenizer` (a file or a folder) are for the context of NeMo 2; the tokenizer is for NeMo 1 as well.
+    `config_base` names a config whose settings the target's config has where the model says nothing, `set_config` sets keys of
+    it (`{"precision": 16, "data.num_workers": 2}`), and `artifacts` puts files in the place of those that NeMo's config names
+    (`{"tokenizer.model": "new.model"}`). A setting that changes what the model computes and
     that the target cannot say is refused; `accept` names those (config keys, settings) that are not to be. Raises `MappingError` or `Fault`, each with diagnostics.
     """
-    check_dtype(dtype)
+    dtype = dtype_name(dtype)
     given = joined(settings, degrees)
-    wanted = Wanted(model_id, None if tokenizer is None else str(tokenizer))
+    given_tokenizer = None if tokenizer is None else str(tokenizer)
+    wanted = Wanted(model_id, given_tokenizer if to == NEMO_2 else None)
+    edits = Edits(
+        None if config_base is None else str(config_base), dict(set_config or {}), {key: str(path) for key, path in (artifacts or {}).items()},
+        given_tokenizer if to != NEMO_2 else None,
+    )  # fmt: skip
     family = family_of(wanted, to, family)
     checkpoint = src if isinstance(src, Checkpoint) else open_source(src, revision)
     checkpoint = with_indices(checkpoint, mapping)
@@ -238,7 +265,7 @@ def plan(
     if mapping is None:
         refuse_said_encoded(checkpoint, config)
     targets, sources, model = route(given, family_, layout, family_.layout(to), to)
-    sources |= of_layout(source_settings or {}, layout)
+    sources |= of_layout({**(source_settings or {}), **(from_settings or {})}, layout, "--from-set")
     said, said_notes = said_by_files(checkpoint, layout, sources)
     sources = said | sources
     sizes = sizes_of(family_, keys_layout, config_path, model, found, layout, accepted)
@@ -263,8 +290,10 @@ def plan(
         for each in (target, target_of(source)) if to == source.layout else (target,):
             yield compile_sides(source, each, found=found)
 
-    side = side_files(checkpoint, source, target, family_, keys_layout, config_path, dtype, wanted, repository(src, revision))
+    side = side_files(checkpoint, source, target, family_, keys_layout, config_path, dtype, wanted, repository(src, revision), edits)
     compiled = compile_sides(source, target, found=found, compare_all=compare_all, dtype=dtype, files=side.texts)
+    if side.chosen:
+        compiled = replace(compiled, plan=replace(compiled.plan, target=replace(compiled.plan.target, carry=())))
     given_config = config is not None and keys_layout is not None and keys_layout.name == to
     if differs(family_.layout(to), {**target.ranks, **target.params}, source):  # else nothing moves, if the copies are as declared
         ask_what_differs(compiled, also_fitting(family_, layout, sizes, found, sources, source), again)
@@ -308,10 +337,11 @@ def compile(
     config: str | Path | None = None,
     family: str | None = None,
     format: str | None = None,
-    dtype: str | None = None,
+    dtype: str | torch.dtype | None = None,
     stages: str | Said | Given | None = None,
     from_stages: str | Said | Given | None = None,
     settings: Mapping[str, Scalar] | None = None,
+    from_settings: Mapping[str, Scalar] | None = None,
     source_settings: Mapping[str, Scalar] | None = None,
     model_id: str | None = None,
     accept: Collection[str] = (),
@@ -321,7 +351,7 @@ def compile(
 
     Settings and degrees are as those of `plan`. Optional tensors are taken to be absent. Raises `MappingError` or `Fault`.
     """
-    check_dtype(dtype)
+    dtype = dtype_name(dtype)
     wanted = Wanted(model_id)
     family = family_of(wanted, to, family)
     choices = [f for f in library.families(mapping) if family in (None, f.name)]
@@ -331,7 +361,7 @@ def compile(
     check_config(config, family_, families=library.families(mapping))
     left, right = family_.layout(from_), family_.layout(to)
     targets, sources, model = route(joined(settings, degrees), family_, left, right, to)
-    sources |= of_layout(source_settings or {}, left)
+    sources |= of_layout({**(source_settings or {}), **(from_settings or {})}, left, "--from-set")
     keys_layout = config_layout(family_, left, right, config)
     sizes = sizes_of(family_, keys_layout, Path(config) if config else None, model, None, left, frozenset(accept))
     held, sources = stages_asked(from_stages, left, sources, sizes, "--from-stages")

@@ -8,6 +8,7 @@ import sys
 from typing import Any, TextIO
 
 from .dsl.diagnostic import Diagnostic, MappingError
+from .error import Error
 from .runtime.fault import Fault
 
 FAILED, USAGE, INTERRUPTED = 1, 2, 130
@@ -17,14 +18,15 @@ class UsageError(Exception):
     """A command line that says nothing sensible: one sentence, exit code 2."""
 
 
-def diagnostics(error: MappingError | Fault) -> tuple[Diagnostic, ...]:
+def diagnostics(error: Error) -> tuple[Diagnostic, ...]:
     """A runtime fault is a diagnostic without a place in a mapping file."""
     if isinstance(error, MappingError):
         return error.diagnostics
+    assert isinstance(error, Fault)
     return (Diagnostic(error.code, error.title, notes=error.notes, help=error.help),)
 
 
-def text(error: MappingError | Fault, color: bool = False) -> str:
+def text(error: Error, color: bool = False) -> str:
     """What a person reads, with the lines of the mapping files that the diagnostics point at."""
     from .dsl.render import render
     from .library.mapping_files import sources
@@ -33,7 +35,7 @@ def text(error: MappingError | Fault, color: bool = False) -> str:
     return render(found, sources(found), color)
 
 
-def record(error: MappingError | Fault) -> dict[str, Any]:
+def record(error: Error) -> dict[str, Any]:
     """`{"error": first, "others": [...]}`, each as `dsl.render.to_record` has it."""
     from .dsl.render import to_record
 
@@ -54,7 +56,7 @@ def report(error: BaseException, as_json: bool, stopped: int = INTERRUPTED) -> i
         isinstance(error, KeyboardInterrupt) or type(error).__name__ == "Abort"
     ):  # what some versions of typer make of it
         return _say("interrupted", "interrupted; nothing was left behind", as_json, stopped)
-    if isinstance(error, (MappingError, Fault)):
+    if isinstance(error, Error):
         print(
             json.dumps(record(error), indent=2) if as_json else text(error, colored(sys.stderr)), file=_stream(as_json)
         )

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from .runtime.checkpoint.checkpoint import Checkpoint, open_checkpoint
-from .runtime.fault import Fault
+from .runtime.fault import Fault, MissingFile
 from .runtime.files.situations import refuse_names
 from .runtime.formats.nemo.training_run import rank_files
 from .runtime.path_names import did_you_mean, refuse_remote_source
@@ -195,7 +195,7 @@ def _path_first(hub_id: HubId, fault: Fault) -> Fault:
     if not hub_id.plain:
         return fault
     title = f"there is no path `{hub_id.repo}`, and as a repository of the hub it could not be read"
-    return Fault(fault.code, title, notes=(fault.title,), help=did_you_mean(hub_id.repo) or f"check the path, or {fault.help}")
+    return MissingFile(fault.code, title, notes=(fault.title,), help=did_you_mean(hub_id.repo) or f"check the path, or {fault.help}")
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

@@ -82,15 +82,19 @@ def inspect(
 @app.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
 def compat(
     script: Annotated[
-        str, typer.Argument(metavar="SCRIPT", help="The script, such as checkpoint_converter.py; `python3` or a launcher before it is skipped.", show_default=False)
-    ],
+        str | None,
+        typer.Argument(metavar="SCRIPT", help="The script, such as checkpoint_converter.py; `python3` or a launcher before it is skipped.", show_default=False),
+    ] = None,
     arguments: Annotated[
         list[str] | None, typer.Argument(metavar="ARGS...", help="The script's own arguments.")
     ] = None,
 ) -> None:
-    """Do a framework script's work, with its arguments."""
-    from .compat.scripts import run_script
+    """Do a framework script's work, with its arguments. Without SCRIPT, list the scripts."""
+    from .compat.scripts import listing, run_script
 
+    if script is None:
+        print(listing())
+        return
     run_script(script, arguments or [], invoke)
 
 

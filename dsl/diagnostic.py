@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ..error import Error, diagnostic_text
 from .tree import Span
 
 
@@ -30,10 +31,17 @@ class Diagnostic:
     help: str = ""
     severity: str = "error"  # or "warning"
 
+    def __str__(self) -> str:
+        places = tuple(f"{x.span.file}:{x.span.line}:{x.span.column}" + (f": {x.text}" if x.text else "") for x in self.labels)
+        return diagnostic_text(self.severity, self.code, self.title, places, self.notes, self.help)
 
-class MappingError(Exception):
+
+class MappingError(Error):
     """All faults of one phase, raised together; later phases do not run on a faulty tree."""
 
     def __init__(self, *diagnostics: Diagnostic) -> None:
         self.diagnostics = diagnostics
-        super().__init__("; ".join(f"{d.code}: {d.title}" for d in diagnostics))
+        super().__init__(*diagnostics)
+
+    def __str__(self) -> str:
+        return "\n\n".join(dict.fromkeys(map(str, self.diagnostics)))

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import fields, is_dataclass, replace
 from functools import cache
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from .tree import Span
 
@@ -13,14 +13,14 @@ Node = TypeVar("Node")
 
 
 @cache
-def _inner(kind: type[Any]) -> tuple[str, ...]:
+def _inner(kind: Hashable) -> tuple[str, ...]:
     """The fields of a kind of node that may hold nodes."""
-    return tuple(field.name for field in fields(kind) if field.name != "span")
+    return tuple(field.name for field in fields(cast(type, kind)) if field.name != "span")
 
 
 def children(node: Any) -> Iterator[Any]:
     """The nodes directly within a node, in the order of its fields."""
-    for name in _inner(type(node)):
+    for name in _inner(cast(Hashable, type(node))):
         yield from _nodes(getattr(node, name))
 
 
@@ -42,7 +42,7 @@ def walk(node: Any) -> Iterator[Any]:
 def rewritten(node: Node, change: Callable[[Any], Any]) -> Node:
     """The tree with `change` made to every node, the inner ones first. What is not changed stays the same object."""
     new = {}
-    for name in _inner(type(node)):
+    for name in _inner(cast(Hashable, type(node))):
         value = getattr(node, name)
         if (other := _rewritten(value, change)) is not value:
             new[name] = other

@@ -50,9 +50,7 @@ def main(plan: Plan, kernels: Mapping[int, Callable[..., None]]) -> None:
         with stoppable() as stop:
             report = run_module(plan, kernels, args[0], args[1], overwrite="--overwrite" in sys.argv)
     except Fault as fault:
-        print(f"error[{fault.code}]: {fault.title}", *(f"   = note: {n}" for n in fault.notes), sep="\n", file=sys.stderr)
-        if fault.help:
-            print(f"   = help: {fault.help}", file=sys.stderr)
+        print(fault, file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
         print("interrupted; nothing was left behind", file=sys.stderr)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from ..dsl.nearest import nearest
 from ..runtime.fault import Fault
 from ..runtime.files.dtypes import FLOATING
@@ -25,14 +27,28 @@ def parse_size(size: int | str) -> int:
         raise Fault("bad-size", f"`{size}` is not a size", help="write a number of bytes with a unit, such as 512MiB or 5GB") from None
 
 
-def check_dtype(dtype: str | None) -> None:
-    """Refuses what is no floating dtype."""
-    if dtype is not None and dtype not in FLOATING:
-        near = nearest(dtype, FLOATING)
+# Other names that are in use for dtypes.
+DTYPES = {
+    "bf16": "bfloat16", "fp16": "float16", "f16": "float16", "half": "float16", "fp32": "float32", "f32": "float32",
+    "float": "float32", "fp64": "float64", "f64": "float64", "double": "float64",
+}  # fmt: skip
+
+
+def dtype_name(dtype: Any) -> str | None:
+    """The name of a floating dtype, of whatever was given for one: a name, also a short one, or a dtype of torch or numpy.
+
+    Raises `Fault` for what is no floating dtype."""
+    if dtype is None:
+        return None
+    text = str(dtype).strip().lower().removeprefix("torch.")
+    name = DTYPES.get(text, text)
+    if name not in FLOATING:
+        near = nearest(name, FLOATING)
         raise Fault(
             "unknown-dtype", f"floating tensors cannot be cast to `{dtype}`", notes=(f"there are {', '.join(FLOATING)}",),
             help=f"did you mean `{near}`?" if near else "",
         )  # fmt: skip
+    return name
 
 
 def at_least_one(workers: int) -> int:

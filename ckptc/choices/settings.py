@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from ..compiler.link.flat import Family, FlatLayout
 from ..compiler.settle.sizes import Scalar
-from ..dsl.tree import Expr, Literal, Param
 from ..runtime.fault import Fault
-from .typed_text import Text, value
+from .declared import ANY, NUMBER, WHOLE, Declared, of_expression, of_param, read
 
 Settings = Mapping[str, Scalar]
 
@@ -36,24 +36,24 @@ def joined(settings: Settings | None, degrees: Mapping[str, Any]) -> dict[str, S
     return out
 
 
-def of_layout(settings: Settings, layout: FlatLayout) -> dict[str, Scalar]:
-    """Texts of a command line read as the layout's parameters are declared; other values, and other names, as they are."""
-    params = {p.name: p for p in layout.params}
-    return {name: _param(params[name], given) if name in params else given for name, given in settings.items()}
+def of_layout(settings: Settings, layout: FlatLayout, option: str = "--set") -> dict[str, Scalar]:
+    """Settings read as the layout's parameters are declared; those of other names as they are.
+
+    Raises `MappingError` for a value that a parameter cannot have; `option` is the one that gave it."""
+    known: dict[str, Declared] = {}
+    for param in layout.params:
+        known[param.name] = of_param(param, layout.words, known)
+    of = f"layout `{layout.name}`"
+    return {name: read(given, known[name], name, of, option) if name in known else given for name, given in settings.items()}
 
 
 def of_model(settings: Settings, family: Family) -> dict[str, Scalar]:
-    """Those settings that are axes or settings of the model, read as these are declared."""
-    declared: dict[str, Expr | None] = {a.name: None for a in family.model.axes} | {s.name: s.value for s in family.model.settings}
-    return {name: _declared(declared[name], given) for name, given in settings.items() if name in declared}
+    """Those settings that are axes or settings of the model, read as these are declared. Raises `MappingError`.
 
-
-def _param(param: Param, given: Scalar) -> Scalar:
-    return str(given) if param.choices and isinstance(given, Text) else _declared(param.default, given)
-
-
-def _declared(default: Expr | None, given: Scalar) -> Scalar:
-    """A text that is declared as one stays so; what else it may be shows in how it is written."""
-    if not isinstance(given, Text):
-        return given
-    return str(given) if isinstance(default, Literal) and isinstance(default.value, str) else value(given)
+    A setting that is declared as a whole number may be any number: configs say `1e6`."""
+    known = {axis.name: Declared(ANY) for axis in family.model.axes}  # its size is held against the tensors, which say more
+    for setting in family.model.settings:
+        if setting.name not in known:
+            known[setting.name] = of_expression(setting.value, known)
+    number = {name: replace(declared, kind=NUMBER) if declared.kind == WHOLE else declared for name, declared in known.items()}
+    return {name: read(given, number[name], name, f"model `{family.name}`", "--set") for name, given in settings.items() if name in number}

@@ -64,6 +64,9 @@ def convert(
     dtype: options.Dtype = None,
     model_id: options.ModelId = None,
     tokenizer: options.Tokenizer = None,
+    config_base: options.ConfigBase = None,
+    set_config: options.SetConfig = None,
+    artifact: options.Artifact = None,
     accept: options.Accept = None,
     optimizer: Optimizer = False,
     dp: options.Dp = None,
@@ -83,6 +86,9 @@ def convert(
     """Convert a checkpoint to another layout or degree."""
     settings = options.settings(set_, "--set", tp=tp, pp=pp, vpp=vpp, ep=ep, etp=etp)
     source_settings = options.settings(from_set, "--from-set")
+    config_values, artifacts = options.config_values(set_config), options.pairs_of(artifact, "--artifact")
+    if single_file is not None and (config_base or config_values or artifacts or tokenizer):
+        raise typer.BadParameter("no config or tokenizer is written beside the file", param_hint="--single-file")
     stage_list, from_stage_list = options.stages(stages), options.stages(from_stages, "--from-stages")
     from .. import api
     from ..hub import find_source
@@ -93,8 +99,9 @@ def convert(
     place = find_source(src, revision, progress and not quiet and not as_json)
     plan = api.plan(
         place, to=to, from_=from_, mapping=mapping, family=family, config=config, format=format,
-        dtype=options.dtype(dtype), compare_all=compare_all_copies, stages=stage_list, from_stages=from_stage_list, source_settings=source_settings,
-        optimizer=optimizer, dp=dp, model_id=model_id, tokenizer=tokenizer, accept=accept or (), settings=settings,
+        dtype=dtype, compare_all=compare_all_copies, stages=stage_list, from_stages=from_stage_list, from_settings=source_settings,
+        optimizer=optimizer, dp=dp, model_id=model_id, tokenizer=tokenizer,
+        config_base=config_base, set_config=config_values, artifacts=artifacts, accept=accept or (), settings=settings,
     )  # fmt: skip
     if single_file is not None:
         plan = into_single_file(plan, single_file)
@@ -182,8 +189,8 @@ def compiled(
     from .. import api
 
     return api.compile(
-        mapping, from_=from_, to=to, family=family, config=config, format=format, dtype=options.dtype(dtype),
-        stages=options.stages(stages), from_stages=options.stages(from_stages, "--from-stages"), source_settings=source_settings, model_id=model_id, accept=accept, settings=settings,
+        mapping, from_=from_, to=to, family=family, config=config, format=format, dtype=dtype,
+        stages=options.stages(stages), from_stages=options.stages(from_stages, "--from-stages"), from_settings=source_settings, model_id=model_id, accept=accept, settings=settings,
     )  # fmt: skip
 
 

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ..choices.pairs import config_value, split
 from ..choices.typed_text import Text
 
 Source = Annotated[
@@ -53,7 +54,19 @@ ModelId = Annotated[
 ]
 Tokenizer = Annotated[
     str | None,
-    typer.Option("--tokenizer", metavar="PATH", help="The tokenizer for NeMo 2, a file or a folder (default: the source's)."),
+    typer.Option("--tokenizer", metavar="PATH", help="The tokenizer for NeMo: a SentencePiece model, or a folder of HuggingFace's (default: the source's)."),
+]
+ConfigBase = Annotated[
+    str | None,
+    typer.Option("--config-base", metavar="FILE", help="A config whose settings the target's config has where the model says nothing."),
+]
+SetConfig = Annotated[
+    list[str] | None,
+    typer.Option("--set-config", metavar="KEY=VALUE", help="Set a key of the target's config; KEY.KEY for one within another. May be repeated."),
+]
+Artifact = Annotated[
+    list[str] | None,
+    typer.Option("--artifact", metavar="KEY=FILE", help="A file in the place of the one that NeMo's config names at KEY, as tokenizer.model. May be repeated."),
 ]
 Tp = Annotated[
     int | None,
@@ -131,40 +144,31 @@ Progress = Annotated[bool, typer.Option("--progress/--no-progress", help="Show p
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
 Json = Annotated[bool, typer.Option("--json", help="Print a machine-readable report on standard output.")]
 
-DTYPES = {
-    "bf16": "bfloat16",
-    "fp16": "float16",
-    "f16": "float16",
-    "half": "float16",
-    "fp32": "float32",
-    "f32": "float32",
-    "fp64": "float64",
-    "f64": "float64",
-}
-
-
 def settings(pairs: list[str] | None, option: str, **degrees: int | None) -> dict[str, Any]:
     """`key=value` texts, and the degrees that were given, as one dictionary. A name may stand only once.
 
     The texts are read when it is known what they are for.
     """
     found: dict[str, Any] = {name: degree for name, degree in degrees.items() if degree is not None}
-    for pair in pairs or ():
-        name, equals, text = pair.partition("=")
-        name = name.strip().replace("-", "_")
-        if not equals or not name:
-            raise typer.BadParameter(f"`{pair}` is not of the form key=value", param_hint=option)
+    for key, text in pairs_of(pairs, option).items():
+        name = key.replace("-", "_")
         if name in found:
             raise typer.BadParameter(f"`{name}` is given twice", param_hint=option)
-        found[name] = Text(text.strip())
+        found[name] = Text(text)
     return found
 
 
-def dtype(text: str | None) -> str | None:
-    if text is None:
-        return None
-    name = text.lower().removeprefix("torch.")
-    return DTYPES.get(name, name)
+def pairs_of(pairs: list[str] | None, option: str) -> dict[str, str]:
+    """`key=value` texts as a dictionary, or a usage error."""
+    try:
+        return split(pairs)
+    except ValueError as problem:
+        raise typer.BadParameter(str(problem), param_hint=option) from None
+
+
+def config_values(pairs: list[str] | None) -> dict[str, Any]:
+    """What `--set-config` says."""
+    return {key: config_value(text) for key, text in pairs_of(pairs, "--set-config").items()}
 
 
 def stages(text: str | None, option: str = "--stages") -> Any:

@@ -87,3 +87,17 @@ def add_special_tokens(
     for token, number in numbered:
         print(f"{shown(token)}  {number}")
     print(f"New tokenizer vocab size: {size}")
+
+
+@app.command("to-hf")
+def to_hf(
+    src: Annotated[str, typer.Argument(metavar="SRC", help="A .nemo archive, a SentencePiece model, or a folder with one.", show_default=False)],
+    dst: Annotated[Path, typer.Argument(metavar="DST", help="The folder to write to.", show_default=False)],
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace tokenizer.model in DST if it is there.")] = False,
+    as_json: options.Json = False,
+) -> None:
+    """Write a SentencePiece model as HuggingFace's tokenizer."""
+    from ..nemo.hf_tokenizer import write_tokenizer
+
+    files = write_tokenizer(src, str(dst), overwrite)
+    print(json.dumps({"source": src, "destination": str(dst), "files": list(files)}, indent=2) if as_json else f"{dst}: {', '.join(files)}")

@@ -10,17 +10,22 @@ from typing import Any
 from ..failure import UsageError
 from ..nemo.config import DTYPES
 from ..runtime.fault import Fault
-from . import edit as nemo_edit
+from .native import plan_of
 from .nemo_to_hf import nemo_to_hf
 from .nemo_work import (
     LEGACY,
+    alike,
     archive,
+    batch_size,
     check_degrees,
+    convert_words,
     dtype_of,
-    plan_alike,
+    read_base,
     say_degrees,
     say_unneeded,
     script_parser,
+    to_set,
+    tokenizer_name,
     tokens_of,
     work_of,
 )
@@ -59,26 +64,23 @@ def change_num_partitions(arguments: Sequence[str], script: str) -> Work:
         source = os.path.join(source, args.ckpt_name)
     if "--precision" not in {word.split("=")[0] for word in arguments}:
         notes.append("tensors are cast to float16, as the script does without --precision")
-    options: dict[str, Any] = {"dtype": dtype_of(args.precision), "tp": to_tp, "pp": to_pp, "config": args.hparams_file}
     blocks = {"qkv_order": "blocks"} if args.megatron_legacy else {}
-    said: dict[str, Any] = {**blocks}
-    plan = plan_alike(source, source_settings=blocks, settings=said, **options)
+    options: dict[str, Any] = {
+        **alike(source), "dtype": dtype_of(args.precision), "tp": to_tp, "pp": to_pp, "config": args.hparams_file, "set": blocks, "from-set": blocks,
+        "artifact": {f"tokenizer.{key}": file for key, file in (("model", args.tokenizer_model_path), ("vocab_file", args.tokenizer_vocab_file)) if file},
+    }  # fmt: skip
+    plan = plan_of(convert_words(source, target, options))
     if (tokens := tokens_of(plan, [file for file in (args.tokenizer_model_path, args.tokenizer_vocab_file) if file])) is not None:
         notes.append(f"the tokenizer has {tokens} tokens, and padded they are the rows that {source} has: what is above is padding")
-        said["vocab"] = tokens
-        plan = plan_alike(source, source_settings=blocks, settings=said, **options)
+        options["set"] = {**blocks, "vocab": tokens}
     notes += say_degrees(plan, source, tp, pp) if tp > 0 else []
     turns, given = dict(plan.data.source.params).get("vpp", 1), args.virtual_pipeline_model_parallel_size
     if given is not None and given != turns:
         notes.append(f"--virtual_pipeline_model_parallel_size is {given}, but {source} holds {turns} virtual stages a rank: the files decide")
     if args.tp_conversion_only and dict(plan.data.source.ranks).get("pp", 1) > 1:
         raise Fault("stages", f"{source} has pipeline stages, which --tp_conversion_only excludes", help="leave --tp_conversion_only out")
-    plan = nemo_edit.edit(plan, nemo_edit.batch_size(plan, to_tp * to_pp) | {"precision": args.precision}, notes)
-    for key, file in (("model", args.tokenizer_model_path), ("vocab_file", args.tokenizer_vocab_file)):
-        if file:
-            plan = nemo_edit.artifact(plan, ("tokenizer", key), file)
-            notes.append(f"the archive's tokenizer.{key} is {file}")
-    return work_of(source, target, plan, notes, said=said, source_said=blocks, **options)
+    options["set-config"] = to_set(plan, batch_size(plan, to_tp * to_pp) | {"precision": args.precision})
+    return work_of(source, target, options, notes, closing=["Successfully finished changing partitions!"])
 
 
 def _partitions(args: Namespace, notes: list[str]) -> tuple[int, int, int, int]:
@@ -113,23 +115,20 @@ def hf_to_nemo(arguments: Sequence[str], script: str) -> Work:
     args, notes = parser.parse_args(list(arguments)), list[str]()
     say_unneeded(args, ("llama31",), notes)
     target = archive(args.target, "--output_path")
-    options: dict[str, Any] = {"dtype": dtype_of(args.precision), "family": family}
     if "--precision" not in {word.split("=")[0] for word in arguments}:
         notes.append(f"tensors are cast to {dtype_of(usual)}, as the script does without --precision")
-    base = nemo_edit.read_base(args.hparams_file) if args.hparams_file else None
-    from .. import api
-
-    plan = api.plan(args.source, to="nemo" if base is None or base.get("mcore_gpt") else LEGACY, from_="hf", **options)
-    if base is not None:
-        plan = nemo_edit.onto(plan, base)
-        notes.append(f"what the HuggingFace config does not say is as {args.hparams_file} says")
-        notes += nemo_edit.say_not_taken(plan, base, args.hparams_file)
-    if family == "qwen2":
-        plan = nemo_edit.edit(plan, {"override_vocab_size": plan.values["vocab"]}, notes)
-    if family == "qwen2" or not nemo_edit.holds_tokenizer(plan):
-        plan = nemo_edit.hf_tokenizer(plan, args.source, **({"trust_remote_code": True} if family == "qwen2" else {}))
-        notes.append(f"the config's tokenizer is that of HuggingFace at {args.source}")
-    return work_of(args.source, target, nemo_edit.edit(plan, {"precision": args.precision}, notes), notes, **options)
+    base = read_base(args.hparams_file) if args.hparams_file else None
+    if base is None:
+        notes.append("without --hparams_file the model has Megatron-core's names; for NeMo's own modules give one with mcore_gpt: false")
+    layout = "nemo" if base is None or base.get("mcore_gpt") else LEGACY
+    options: dict[str, Any] = {"to": layout, "from": "hf", "dtype": dtype_of(args.precision), "family": family, "config-base": args.hparams_file}
+    plan = plan_of(convert_words(args.source, target, options))
+    values = {"override_vocab_size": plan.values["vocab"]} if family == "qwen2" else {}
+    options["set-config"] = to_set(plan, values | {"precision": args.precision})
+    if family == "qwen2" or not tokenizer_name(plan):
+        options["tokenizer"] = args.source
+        options["set-config"] |= {"tokenizer.trust_remote_code": True} if family == "qwen2" else {}
+    return work_of(args.source, target, options, notes, closing=[f"NeMo model saved to: {target}"])
 
 
 def ckpt_to_nemo(arguments: Sequence[str], script: str) -> Work:
@@ -155,19 +154,18 @@ def ckpt_to_nemo(arguments: Sequence[str], script: str) -> Work:
     tp, pp = args.tensor_model_parallel_size, args.pipeline_model_parallel_size
     if min(tp, pp) < 1:
         raise UsageError("degrees must be 1 or more")
-    options: dict[str, Any] = {"config": args.hparams_file, "family": _family_of(args.model_type)}
     source = os.path.join(args.checkpoint_folder, args.checkpoint_name)
-    plan = plan_alike(source, **options)
+    folder = os.path.dirname(args.nemo_file_path) or "."
+    target = folder if args.no_pack_nemo_file else archive(args.nemo_file_path, "--nemo_file_path")
+    options: dict[str, Any] = {**alike(source), "config": args.hparams_file, "family": _family_of(args.model_type)}
+    plan = plan_of(convert_words(source, target, options))
     check_degrees(plan, args.checkpoint_folder, tp, pp)
     if plan.data.source.layout != plan.data.target.layout:  # virtual stages: what is written is another layout, of the same ranks
         options |= {"tp": tp, "pp": pp}
-        plan = plan_alike(source, **options)
     if args.model_type == "sft":
-        plan = nemo_edit.settings(plan, {"target": SFT})
+        options["set-config"] = to_set(plan, {"target": SFT})
         notes.append("the config's target is MegatronGPTSFTModel, as the script sets it")
-    if args.no_pack_nemo_file:
-        return work_of(source, os.path.dirname(args.nemo_file_path) or ".", plan, notes, merge=True, **options)
-    return work_of(source, archive(args.nemo_file_path, "--nemo_file_path"), plan, notes, **options)
+    return work_of(source, target, options, notes, merge=args.no_pack_nemo_file, closing=[f"NeMo model saved to: {args.nemo_file_path}"])
 
 
 def _family_of(model_type: str | None) -> str | None:

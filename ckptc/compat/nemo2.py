@@ -12,9 +12,9 @@ from ..nemo.nemo2_models import FAMILIES, MODELS, find_model
 from ..nemo.nemo2_side import NEMO_1
 from ..runtime.fault import Fault
 from ..runtime.formats.nemo.archive import SUFFIX
-from . import edit as nemo_edit
+from .native import plan_of
 from .nemo import SFT
-from .nemo_work import archive, say_unneeded, script_parser, work_of
+from .nemo_work import archive, convert_words, say_unneeded, script_parser, to_set, work_of
 from .work import Work
 
 
@@ -36,7 +36,8 @@ def nemo1_to_nemo2(arguments: Sequence[str], script: str = "convert_nemo1_to_nem
         raise Fault("not-yet", f"--model_id {args.model_id} is a folder, and models are not taken from a NeMo 2 folder yet", help="give the id, or the family")
     find_model(args.model_id)
     native = ["convert", args.input_path, args.output_path, "--to", "nemo2", "--model-id", args.model_id]
-    return Work((*native, *_tokenizer(args, notes)), tuple(notes))
+    closing = [f"NeMo 2.0 checkpoint saved at {args.output_path}"]
+    return Work((*native, *_tokenizer(args, notes)), tuple(notes), closing=lambda: closing)
 
 
 def _tokenizer(args: Namespace, notes: list[str]) -> tuple[str, ...]:
@@ -82,11 +83,8 @@ def zarr_to_torch_dist(arguments: Sequence[str], script: str = "convert_zarr_to_
     if target.endswith(SUFFIX) and not args.save_to_nemo:
         raise UsageError(f"--path_to_save `{target}` would be an archive: give --save_to_nemo, or name a folder")
     source = os.path.join(args.checkpoint_folder, args.checkpoint_name)
-    options: dict[str, Any] = {"config": args.hparams_file, "format": args.ckpt_format}
-    from .. import api
-
-    plan = api.plan(source, to=NEMO_1, from_=NEMO_1, **options)
+    options: dict[str, Any] = {"to": NEMO_1, "config": args.hparams_file, "format": args.ckpt_format}
     if args.model_type == "sft":
-        plan = nemo_edit.settings(plan, {"target": SFT})
+        options["set-config"] = to_set(plan_of(convert_words(source, target, options)), {"target": SFT})
         notes.append("the config's target is MegatronGPTSFTModel, as the script sets it")
-    return work_of(source, target, plan, notes, replaces=args.save_to_nemo, **options)
+    return work_of(source, target, options, notes, replaces=args.save_to_nemo, closing=[f"NeMo model saved to: {target}"])

@@ -10,9 +10,8 @@ from typing import Any
 
 from ..failure import UsageError
 from ..nemo.config import DTYPES
-from ..nemo.hf_tokenizer import named_model, sentencepiece_of, write_tokenizer
+from ..nemo.hf_tokenizer import MODEL, named_model, sentencepiece_of
 from ..runtime.checkpoint.checkpoint import Checkpoint, open_checkpoint
-from ..runtime.files.window import SideFile
 from ..runtime.formats.nemo.archive import CONFIG, unwrap
 from .nemo_work import dtype_of, say_unneeded, script_parser, work_of
 from .work import Work
@@ -33,23 +32,19 @@ def nemo_to_hf(arguments: Sequence[str], script: str) -> Work:
     say_unneeded(args, ("cpu-only",), notes)
     if args.hf_target and not args.hf_source:
         raise UsageError("--hf_output_path needs --hf_input_path, whose config the folder gets")
-    from .. import api
-    from ..single_file import into_single_file
-
     config = args.hf_source and (os.path.join(args.hf_source, "config.json") if os.path.isdir(args.hf_source) else args.hf_source)
     folder, name = os.path.split(args.target)
     if not name or os.path.isdir(args.target):
         raise UsageError(f"--output_path is a file to write, such as pytorch_model.bin, not the folder `{args.target}`")
     source = open_checkpoint(args.source)
     dtype = dtype_of(args.precision) if args.precision else _dtype_of_config(source, notes)
-    options: dict[str, Any] = {"dtype": dtype, "config": config, "family": "llama"}
-    one = into_single_file(api.plan(source, to="hf", format="bin", **options), name)
-    model = _tokenizer_model(args, source, notes)
-    work = work_of(args.source, folder or ".", one, notes, name, merge=True, format="bin", **options)
+    options: dict[str, Any] = {"to": "hf", "dtype": dtype, "config": config, "family": "llama"}
+    tokenizer = _tokenizer_work(args, source, notes)
+    work = work_of(args.source, folder or ".", {**options, "format": "bin", "single-file": name}, notes, merge=True, closing=[f"Weights saved to {args.target}"])
     if not args.hf_target:
-        return _and_tokenizer(work, model, args.hf_output_tokenizer)
-    whole = work_of(args.source, args.hf_target, api.plan(source, to="hf", **options), (), **options)
-    return replace(work, then=_and_tokenizer(whole, model, args.hf_output_tokenizer))
+        return replace(work, then=tokenizer)
+    whole = work_of(args.source, args.hf_target, options, (), closing=[f"Full HF model saved to {args.hf_target}"])
+    return replace(work, then=replace(whole, then=tokenizer))
 
 
 def _dtype_of_config(source: Checkpoint, notes: list[str]) -> str | None:
@@ -63,29 +58,21 @@ def _dtype_of_config(source: Checkpoint, notes: list[str]) -> str | None:
     return dtype
 
 
-def _tokenizer_model(args: Namespace, source: Checkpoint, notes: list[str]) -> SideFile | None:
-    """The SentencePiece model to write, if one is asked for and is there."""
-    if not args.hf_output_tokenizer:
+def _tokenizer_work(args: Namespace, source: Checkpoint, notes: list[str]) -> Work | None:
+    """The command that writes the SentencePiece model, if one is asked for and is there."""
+    folder = args.hf_output_tokenizer
+    if not folder:
         notes += ["--input_tokenizer is not needed without --hf_output_tokenizer"] if args.input_tokenizer else []
         return None
-    model = named_model(args.input_tokenizer) if args.input_tokenizer else sentencepiece_of(source)
-    if model is None:
+    if args.input_tokenizer:
+        named_model(args.input_tokenizer)  # one that is not there is said before anything is written
+    elif sentencepiece_of(source) is None:
         notes.append(f"--hf_output_tokenizer is not written: {args.source} holds no SentencePiece model (name one with --input_tokenizer)")
-    else:
-        notes.append(
-            f"tokenizer.model is written to {args.hf_output_tokenizer}, with a tokenizer_config.json if there is none; tokenizer.json, which "
-            "transformers makes of the model, is not: one that is there stays, and is of another tokenizer where tokens were added"
-        )  # fmt: skip
-    return model
-
-
-def _and_tokenizer(work: Work, model: SideFile | None, folder: str) -> Work:
-    if model is None or work.do is None:
-        return work
-    weights, tokenizer = work.do, model
-
-    def do() -> None:
-        weights()
-        write_tokenizer(tokenizer, folder)
-
-    return replace(work, do=do)
+        return None
+    notes.append(
+        f"tokenizer.model is written to {folder}, with a tokenizer_config.json if there is none; tokenizer.json, which "
+        "transformers makes of the model, is not: one that is there stays, and is of another tokenizer where tokens were added"
+    )
+    carried = args.hf_target is not None and os.path.abspath(args.hf_target) == os.path.abspath(folder)  # the commands before may write one there
+    overwrite = ("--overwrite",) if carried or os.path.exists(os.path.join(folder, MODEL)) else ()
+    return Work(("tokenizer", "to-hf", args.input_tokenizer or args.source, folder, *overwrite), closing=lambda: [f"Tokenizer saved to {folder}"])

@@ -1,15 +1,17 @@
-"""What the commands for NeMo 1's scripts share: their parser, what their arguments mean, and a plan as work to do."""
+"""What the commands for NeMo 1's scripts share: their parser, what their arguments mean, and native commands."""
 
 from __future__ import annotations
 
 import os
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from ..choices.pairs import typed
+from ..configs.config_file import read_config
+from ..configs.yaml_text import value_at
 from ..failure import UsageError
+from ..nemo.artifacts import REFERENCE
 from ..nemo.config import DTYPES
 from ..planning.tokenizer_size import count_tokens
 from ..planning.vocabulary import padded
@@ -18,7 +20,8 @@ from ..runtime.fault import Fault
 from ..runtime.files.read_window import read_at
 from ..runtime.files.window import SideFile
 from ..runtime.formats.megatron.rank_file import is_of_turn
-from ..runtime.formats.nemo.archive import SUFFIX
+from ..runtime.formats.nemo.archive import CONFIG, SUFFIX, unwrap
+from ..runtime.formats.nemo.interpolation import plain
 from ..runtime.tokenizer.sentencepiece_model import count_pieces
 from .work import ScriptParser, Work
 
@@ -26,40 +29,36 @@ if TYPE_CHECKING:
     from ..api import Plan
 
 LEGACY, INTERLEAVED = "nemo-legacy", "nemo-interleaved"
-OPTIONS = {"config": "--config", "family": "--family", "dtype": "--dtype", "tp": "--tp", "pp": "--pp", "format": "--format"}
+# The options of a native command in the order in which they are written; those that may repeat take a mapping.
+OPTIONS = ("to", "from", "config", "family", "dtype", "tp", "pp", "format")
+REPEATED = ("set", "from-set", "artifact", "set-config")
 
 
 def script_parser(script: str, about: str) -> ScriptParser:
     return ScriptParser(prog=f"ckptc compat {script}", description=about, allow_abbrev=False)
 
 
-def work_of(
-    src: str, dst: str, plan: Plan, notes: Sequence[str], single_file: str = "", merge: bool = False, replaces: bool = True,
-    said: Mapping[str, Any] = MappingProxyType({}), source_said: Mapping[str, Any] = MappingProxyType({}), **options: Any,
-) -> Work:  # fmt: skip
-    """The plan as work to do, with the native command that comes nearest to it. `said` and `source_said` are settings.
+def convert_words(src: str, dst: str, options: Mapping[str, Any]) -> list[str]:
+    """The words of a native `convert`. `options` are by their names; those that are None are left out."""
+    words = ["convert", src, dst]
+    for name in (*OPTIONS, *REPEATED[:2], "config-base", "tokenizer", *REPEATED[2:], "single-file"):
+        value = options.get(name)
+        if name in REPEATED:
+            spelled = typed if name == "set-config" else str
+            words += [word for key, each in (value or {}).items() for word in (f"--{name}", f"{key}={spelled(each)}")]
+        elif value is not None:
+            words += [f"--{name}", str(value)]
+    return words
 
-    `replaces`: whether the script writes over what is there.
-    """
-    native = ["convert", src, dst, "--to", plan.data.target.layout]
-    native += [word for key, option in OPTIONS.items() if options.get(key) is not None for word in (option, str(options[key]))]
-    native += [word for key, value in said.items() for word in ("--set", f"{key}={value}")]
-    native += [word for key, value in source_said.items() for word in ("--from-set", f"{key}={value}")]
-    native += ["--single-file", single_file] if single_file else []
+
+def work_of(src: str, dst: str, options: Mapping[str, Any], notes: Sequence[str], merge: bool = False, replaces: bool = True, closing: Sequence[str] = ()) -> Work:
+    """The native command. `replaces`: whether the script writes over what is there; `closing` are its last lines."""
+    single_file = options.get("single-file")
     place = os.path.join(dst, single_file) if single_file else dst
     anew = replaces and (single_file or not merge)
     taken = [f"{place} exists; the script replaces it, and so does this"] if anew and os.path.exists(place) else []
-    native += ["--merge"] if merge else ["--overwrite"] if taken else []
-
-    def do() -> None:
-        from ..cli.convert import MEMORY, SHARD, WORKERS, execute
-
-        execute(
-            plan, src, plan.source.path if plan.source is not None else src, Path(dst), dry_run=False, progress=True, quiet=False, as_json=False,
-            memory=MEMORY, workers=WORKERS, max_shard_size=SHARD, overwrite=bool(taken), merge=merge, compare_copies=True,
-        )  # fmt: skip
-
-    return Work(tuple(native), (*notes, *taken), do=do)
+    words = [*convert_words(src, dst, options), *(["--merge"] if merge else ["--overwrite"] if taken else [])]
+    return Work(tuple(words), (*notes, *taken), closing=(lambda: closing) if closing else None)
 
 
 def archive(path: str, option: str) -> str:
@@ -96,15 +95,53 @@ def check_degrees(plan: Plan, path: str, tp: int, pp: int) -> None:
         )  # fmt: skip
 
 
-def plan_alike(path: str, config: str | None, **options: Any) -> Plan:
-    """A plan from NeMo files to NeMo files of the layout they have, and without virtual stages."""
-    from .. import api
-
+def alike(path: str) -> dict[str, str]:
+    """The layouts for NeMo files of the layout that those at `path` have, and without virtual stages."""
     checkpoint = open_checkpoint(path)
-    legacy = any(".language_model." in f".{tensor.name}" for tensor in checkpoint)
     if any(is_of_turn(tensor.name) for tensor in checkpoint):
-        return api.plan(checkpoint, to=LEGACY, from_=INTERLEAVED, config=config, **options)
-    return api.plan(checkpoint, to=LEGACY if legacy else "nemo", from_=LEGACY if legacy else "nemo", config=config, **options)
+        return {"to": LEGACY, "from": INTERLEAVED}
+    return {"to": LEGACY if any(".language_model." in f".{tensor.name}" for tensor in checkpoint) else "nemo"}
+
+
+def config_of(plan: Plan) -> dict[str, Any]:
+    """The model_config.yaml that a plan writes."""
+    import yaml
+
+    return dict(yaml.safe_load(dict(plan.data.files)[CONFIG]))
+
+
+def to_set(plan: Plan, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Those values of top keys that the plan's config does not have. Numbers that are given as text are numbers."""
+    config = config_of(plan)
+    numbers = {key: int(value) if isinstance(value, str) and value.isdecimal() else value for key, value in values.items()}
+    return {key: value for key, value in numbers.items() if key not in config or config[key] != value}
+
+
+def batch_size(plan: Plan, ranks: int) -> dict[str, Any]:
+    """What a change of degrees does to other settings: no virtual stages, and a global batch that the micro batches fill."""
+    config = config_of(plan)
+    out = {"virtual_pipeline_model_parallel_size": None} if config.get("virtual_pipeline_model_parallel_size") else {}
+    micro, whole = config.get("micro_batch_size"), config.get("global_batch_size")
+    if type(micro) is int and type(whole) is int and micro > 0 and (whole % (micro * ranks) or whole < micro * ranks):
+        return {**out, "global_batch_size": micro * ranks}
+    return out
+
+
+def read_base(path: str) -> dict[str, Any]:
+    """The model's settings of a YAML file that a config is to be based on."""
+    base: dict[str, Any] = plain(unwrap(read_config(path)))
+    if bool(base.get("mcore_gpt")) != bool(base.get("transformer_engine")):
+        raise Fault(
+            "bad-config", f"{path} has only one of mcore_gpt and transformer_engine on, which the script refuses",
+            help="set both to true, or both to false",
+        )  # fmt: skip
+    return base
+
+
+def tokenizer_name(plan: Plan) -> str:
+    """The name in the archive of the config's tokenizer model; empty where it holds none."""
+    said = str(value_at(config_of(plan), ("tokenizer", "model")) or "")
+    return said.removeprefix(REFERENCE) if said.startswith(REFERENCE) else ""
 
 
 def tokens_of(plan: Plan, tokenizer: Sequence[str]) -> int | None:

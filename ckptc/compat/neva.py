@@ -8,14 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 from ..nemo.config import DTYPES
 from ..runtime.fault import Fault
-from . import edit as nemo_edit
+from .native import plan_of
 from .nemo_work import (
     LEGACY,
     archive,
+    convert_words,
     dtype_of,
     pieces_of,
+    read_base,
     say_unneeded,
     script_parser,
+    to_set,
+    tokenizer_name,
     work_of,
 )
 from .work import Work
@@ -39,11 +43,11 @@ def llava_to_legacy(arguments: Sequence[str], script: str) -> Work:
     add("--mm_vision_tower", help="the vision tower's name on HuggingFace; default: what LLaVA's config says")
     args, notes = parser.parse_args(list(arguments)), list[str]()
     _say_precision(arguments, "32", notes)
-    base = nemo_edit.read_base(args.config_file) if args.config_file else None
+    base = read_base(args.config_file) if args.config_file else None
     said = {"conversation": args.conv_template} | ({"vision_tower": args.mm_vision_tower} if args.mm_vision_tower else {})
     layout = "nemo" if base and base.get("mcore_gpt") else LEGACY
     target = archive(args.out_file, "--out-file")
-    return _to_neva(args.in_file, target, layout, args.tokenizer_model, args.precision, said, notes, base, args.config_file)
+    return _to_neva(args.in_file, target, layout, args.tokenizer_model, args.precision, said, notes, args.config_file)
 
 
 def llava_to_mcore(arguments: Sequence[str], script: str) -> Work:
@@ -60,10 +64,10 @@ def llava_to_mcore(arguments: Sequence[str], script: str) -> Work:
     args, notes = parser.parse_args(list(arguments)), list[str]()
     say_unneeded(args, ("skip_verification",), notes)
     _say_precision(arguments, "bf16", notes)
-    base = nemo_edit.read_base(args.hparams_file) if args.hparams_file else None
+    base = read_base(args.hparams_file) if args.hparams_file else None
     said = {"conversation": args.conv_template, "vocab_multiple": _multiple(base or {}, args.hparams_file)}
     target = archive(args.output_path, "--output_path")
-    return _to_neva(args.input_name_or_path, target, "nemo", args.tokenizer_path, args.precision, said, notes, base, args.hparams_file)
+    return _to_neva(args.input_name_or_path, target, "nemo", args.tokenizer_path, args.precision, said, notes, args.hparams_file)
 
 
 def _say_precision(arguments: Sequence[str], usual: str, notes: list[str]) -> None:
@@ -80,40 +84,26 @@ def _multiple(base: Mapping[str, Any], path: str | None) -> int:
 
 
 def _to_neva(
-    source: str, target: str, layout: str, tokenizer: str | None, precision: str, said: Mapping[str, Any], notes: list[str],
-    base: Mapping[str, Any] | None, base_file: str | None,
+    source: str, target: str, layout: str, tokenizer: str | None, precision: str, said: Mapping[str, Any], notes: list[str], base_file: str | None,
 ) -> Work:  # fmt: skip
-    from .. import api
-
-    options: dict[str, Any] = {"family": "neva", "dtype": dtype_of(precision)}
-    plan = _with_tokenizer(api.plan(source, to=layout, settings=said, **options), source, tokenizer, notes)
+    options: dict[str, Any] = {"to": layout, "family": "neva", "dtype": dtype_of(precision), "set": said, "config-base": base_file, "tokenizer": tokenizer}
+    plan = plan_of(convert_words(source, target, options))
+    if not tokenizer and not tokenizer_name(plan):
+        options["tokenizer"] = source
+    if options["tokenizer"] is not None and not os.path.isfile(options["tokenizer"]):
+        notes.append("rows of the vocabulary are as LLaVA has them")
     rows = _rows(plan, notes)
     if rows is not None:
-        said = {**said, "padded_vocab": rows}
-        plan = _with_tokenizer(api.plan(source, to=layout, settings=said, **options), source, tokenizer, [])
+        options["set"] = {**said, "padded_vocab": rows}
     if plan.source is not None and any("vision_tower." in tensor.name for tensor in plan.source):
         notes.append("the vision tower's tensors are left out: NeMo takes the tower from HuggingFace by the name in mm_cfg.vision_encoder")
-    if base is not None:
-        plan = nemo_edit.onto(plan, base)
-        notes.append(f"what LLaVA's config does not say is as {base_file} says")
-        notes += nemo_edit.say_not_taken(plan, base, str(base_file))
-    return work_of(source, target, nemo_edit.edit(plan, {"precision": precision}, notes), notes, said=said, **options)
-
-
-def _with_tokenizer(plan: Plan, source: str, tokenizer: str | None, notes: list[str]) -> Plan:
-    """The plan with the tokenizer that is named: a SentencePiece model, or a folder of HuggingFace's."""
-    if tokenizer and not os.path.isdir(tokenizer):
-        notes.append(f"the archive's tokenizer.model is {tokenizer}")
-        return nemo_edit.artifact(plan, ("tokenizer", "model"), tokenizer)
-    if not tokenizer and nemo_edit.holds_tokenizer(plan):
-        return plan
-    notes.append(f"the config's tokenizer is that of HuggingFace at {tokenizer or source}; rows of the vocabulary are as LLaVA has them")
-    return nemo_edit.hf_tokenizer(plan, tokenizer or source)
+    options["set-config"] = to_set(plan, {"precision": precision})
+    return work_of(source, target, options, notes, closing=[f"NeMo model saved to: {target}"])
 
 
 def _rows(plan: Plan, notes: list[str]) -> int | None:
     """Rows of the vocabulary as NeMo counts them: the tokenizer's pieces, padded. None where they are as they would be anyway."""
-    name = nemo_edit.tokenizer_name(plan)
+    name = tokenizer_name(plan)
     model = next((each for each in plan.extra if each.name == name), None)
     if model is None:
         return None

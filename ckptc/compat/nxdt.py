@@ -10,6 +10,7 @@ from typing import Any
 from ..compiler.values.scope import either
 from ..failure import UsageError
 from ..runtime.fault import Fault
+from .native import fails_with
 from .work import ScriptParser, Work, truth
 
 MODES = ("convert_from_full_state", "convert_to_full_state", "convert_from_xser", "convert_to_xser")
@@ -257,24 +258,27 @@ def _backward(args: Namespace, source: str, common: list[str], keys: Mapping[str
         return (*out, *common, "--format", "bin", "--single-file", "checkpoint.pt", "--merge")
 
     if megatron:  # where the rows' order makes a difference and nothing tells it, it is the module's
-        return Work(native(args.hw_backend), tuple(notes), NOT_TOLD, Work(native(args.hw_backend, ["qkv_order=heads"])))
+        order = ["qkv_order=heads"] if fails_with(native(args.hw_backend), NOT_TOLD) else []
+        return Work(native(args.hw_backend, order), tuple(notes))
     return _in_either_order(args, native, notes)
 
 
 def _in_either_order(args: Namespace, native: Callable[[str], tuple[str, ...]], notes: list[str]) -> Work:
-    """Of trn2 with copies, the files may be in the module's order or in the script's."""
+    """Of trn2 with copies, the files may be in the module's order or in the script's: a layer's copies tell."""
     if args.model_style == "megatron" or not args.qkv_linear or args.hw_backend != "trn2" or args.kv_size_multiplier == 1:
         return Work(native(args.hw_backend), tuple(notes))
+    if fails_with(native("trn2"), IN_OWN_ORDER):
+        notes.append(
+            "the key/value heads are not where the trn2 module has them: the script itself made these files for trn2, and "
+            "they are read in its order; if they are of trn1, use --hw_backend trn1"
+        )
+        return Work(native("trn2_converter"), tuple(notes))
     if args.tp_size == args.kv_size_multiplier:
         # Every rank holds every key/value head, so the copies cannot tell who wrote the files.
         notes.append(
             "read as the trn2 module orders its heads; if the script wrote these files, use --from-set hw=trn2_converter"
         )
-    why = (
-        "the key/value heads are not where the trn2 module has them: the script itself made these files for trn2, and "
-        "they are read in its order; if they are of trn1, use --hw_backend trn1"
-    )
-    return Work(native("trn2"), tuple(notes), IN_OWN_ORDER, Work(native("trn2_converter"), (why,)))
+    return Work(native("trn2"), tuple(notes))
 
 
 def _repack(args: Namespace, mode: str, source: str, common: list[str], keys: Mapping[str, Any], notes: list[str]) -> Work:

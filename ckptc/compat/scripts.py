@@ -8,10 +8,8 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import PurePath
 
-from ..dsl.diagnostic import MappingError
 from ..dsl.nearest import nearest
-from ..failure import UsageError, diagnostics
-from ..runtime.fault import Fault
+from ..failure import UsageError
 from .work import Work
 
 
@@ -75,28 +73,37 @@ def _zarr_to_torch_dist(arguments: Sequence[str]) -> Work:
     return zarr_to_torch_dist(arguments)
 
 
-SCRIPTS: dict[str, Callable[[Sequence[str]], Work]] = {
-    "add_special_tokens_to_sentencepiece": _special_tokens,
-    "checkpoint_converter": _nxdt,
-    "convert_checkpoints": _nxd(None),
-    "convert_checkpoints_dbrx": _nxd("dbrx"),
-    "convert_checkpoints_llama": _nxd("llama"),
-    "convert_checkpoints_mixtral": _nxd("mixtral"),
-    "convert_ckpt_to_nemo": _nemo("convert_ckpt_to_nemo"),
-    "convert_hf_llama_to_nemo": _nemo("convert_hf_llama_to_nemo"),
-    "convert_hf_llava_to_neva": _nemo("convert_hf_llava_to_neva"),
-    "convert_llama_hf_to_nemo": _nemo("convert_llama_hf_to_nemo"),
-    "convert_llama_nemo_to_hf": _nemo("convert_llama_nemo_to_hf"),
-    "convert_llava_hf_to_nemo": _nemo("convert_llava_hf_to_nemo"),
-    "convert_nemo1_to_nemo2": _nemo2,
-    "convert_qwen2_hf_to_nemo": _nemo("convert_qwen2_hf_to_nemo"),
-    "convert_zarr_to_torch_dist": _zarr_to_torch_dist,
-    "convert_zero_checkpoints": _zero1,
-    "hf_nxdt_mixtral_ckpt_converter": _nxdt_mixtral,
-    "megatron_change_num_partitions": _nemo("megatron_change_num_partitions"),
-    "megatron_ckpt_to_nemo": _nemo("megatron_ckpt_to_nemo"),
-    "nnm_model_ckpt_to_nxdt_model_ckpt_converter": _nnm,
+SCRIPTS: dict[str, tuple[Callable[[Sequence[str]], Work], str]] = {
+    "add_special_tokens_to_sentencepiece": (_special_tokens, "NeMo: special tokens into a SentencePiece model"),
+    "checkpoint_converter": (_nxdt, "NxD Training: HuggingFace to rank files and back, to xser and back"),
+    "convert_checkpoints": (_nxd(None), "NxD: HuggingFace to rank files and back, to xser and back"),
+    "convert_checkpoints_dbrx": (_nxd("dbrx"), "NxD: the same for DBRX"),
+    "convert_checkpoints_llama": (_nxd("llama"), "NxD: the same for Llama"),
+    "convert_checkpoints_mixtral": (_nxd("mixtral"), "NxD: the same for Mixtral"),
+    "convert_ckpt_to_nemo": (_nemo("convert_ckpt_to_nemo"), "NeMo 1: a training run's .ckpt to a .nemo file (GPT, NeVA, ViT)"),
+    "convert_hf_llama_to_nemo": (_nemo("convert_hf_llama_to_nemo"), "NeMo 1: HuggingFace's Llama to a .nemo file, in float32"),
+    "convert_hf_llava_to_neva": (_nemo("convert_hf_llava_to_neva"), "NeMo 1: LLaVA to a .nemo file of NeVA, with NeMo's own modules"),
+    "convert_llama_hf_to_nemo": (_nemo("convert_llama_hf_to_nemo"), "NeMo 1: HuggingFace's Llama to a .nemo file, in float16"),
+    "convert_llama_nemo_to_hf": (_nemo("convert_llama_nemo_to_hf"), "NeMo 1: a .nemo file to HuggingFace's weights, in one .bin file and a folder"),
+    "convert_llava_hf_to_nemo": (_nemo("convert_llava_hf_to_nemo"), "NeMo 1: HuggingFace's LLaVA to a .nemo file of NeVA, with Megatron-core's modules"),
+    "convert_nemo1_to_nemo2": (_nemo2, "NeMo 1 to NeMo 2: weights and context"),
+    "convert_qwen2_hf_to_nemo": (_nemo("convert_qwen2_hf_to_nemo"), "NeMo 1: HuggingFace's Qwen2 to a .nemo file, in float16"),
+    "convert_zarr_to_torch_dist": (_zarr_to_torch_dist, "NeMo 1: a training run's distributed checkpoint in the other format"),
+    "convert_zero_checkpoints": (_zero1, "NxD: zero1 optimizer state of another data parallel degree, or uncut"),
+    "hf_nxdt_mixtral_ckpt_converter": (_nxdt_mixtral, "NxD Training: HuggingFace's Mixtral to rank files and back"),
+    "megatron_change_num_partitions": (_nemo("megatron_change_num_partitions"), "NeMo 1: a .nemo file of other tensor and pipeline parallel degrees"),
+    "megatron_ckpt_to_nemo": (_nemo("megatron_ckpt_to_nemo"), "NeMo 1: a training run's .ckpt to a .nemo file"),
+    "nnm_model_ckpt_to_nxdt_model_ckpt_converter": (_nnm, "Neuron NeMo Megatron to NxD Training, into xser files"),
 }
+# Native commands that can say what they would do, and do nothing.
+HAVE_DRY_RUN = ("convert", "zero1")
+
+
+def listing() -> str:
+    """The scripts, one a line, with what each does."""
+    width = max(map(len, SCRIPTS))
+    lines = [f"{name:{width}}  {about}" for name, (_, about) in SCRIPTS.items()]
+    return "\n".join([*lines, "", "`ckptc compat SCRIPT --help` lists a script's arguments. With --dry-run the plan is printed, and nothing is written."])
 
 
 # What stands before a script where it is run: interpreters, and launchers of several processes.
@@ -130,28 +137,30 @@ def after_launcher(words: Sequence[str]) -> tuple[str, list[str], list[str]]:
 
 
 def run_script(script: str, arguments: Sequence[str], invoke: Callable[[list[str]], object]) -> None:
-    """Translate, print the native command, and `invoke` it. `script` may have its folder and its `.py`, and its launcher before it."""
+    """Translate, print the native commands, and `invoke` each. `script` may have its folder and its `.py`, and its launcher before
+    it. `--dry-run` among the script's arguments is passed on."""
     name, rest, before = after_launcher([script, *arguments])
-    work = SCRIPTS[name](rest)
+    dry = [word for word in rest if word in ("--dry-run", "--dry_run")]
+    translate, _ = SCRIPTS[name]
+    work = translate([word for word in rest if word not in dry])
     if len(before) > 1:
         _say([f"`{shlex.join(before)}` is not needed: ckptc is one process"])
-    try:
-        _run(work, invoke)
-    except (Fault, MappingError) as error:
-        if work.otherwise is None or not {d.code for d in diagnostics(error)} & {*work.otherwise_on}:
-            raise
-        _run(work.otherwise, invoke)
+    _run(work, invoke, bool(dry))
 
 
-def _run(work: Work, invoke: Callable[[list[str]], object]) -> None:
-    _say(work.notes)
-    print(f"ckptc {shlex.join(work.arguments)}", flush=True)
-    if work.do is not None:
-        work.do()
-    else:
-        invoke(list(work.arguments))
-    if work.then is not None:
-        _run(work.then, invoke)
+def _run(work: Work | None, invoke: Callable[[list[str]], object], dry: bool) -> None:
+    while work is not None:
+        _say(work.notes)
+        able = work.arguments[0] in HAVE_DRY_RUN
+        words = [*work.arguments, *(["--dry-run"] if dry and able else [])]
+        if able or not dry:
+            print(f"ckptc {shlex.join(words)}", flush=True)
+            invoke(words)
+        else:
+            _say([f"`ckptc {shlex.join(words)}` would be run: it has no --dry-run"])
+        for line in work.closing() if work.closing is not None and not dry else ():
+            print(line, file=sys.stderr if work.logs else sys.stdout, flush=True)
+        work = work.then
 
 
 def _say(notes: Iterable[str]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
-from ..runtime.tokenizer.sentencepiece_model import check_tokens
+from ..runtime.tokenizer.sentencepiece_model import check_tokens, count_pieces, shown
 from .work import ScriptParser, Work
 
 
@@ -30,4 +30,12 @@ def translate(arguments: Sequence[str]) -> Work:
         native += [f"--tokens={token}" for token in args.tokens]
     else:
         native += ["--tokens", *args.tokens]
-    return Work((*native, "--overwrite"), tuple(notes))
+    return Work((*native, "--overwrite"), tuple(notes), closing=lambda: _closing(args.output_file, args.tokens), logs=True)
+
+
+def _closing(output: str, tokens: Sequence[str]) -> list[str]:
+    """What the script logs of a tokenizer whose last pieces are the tokens (add_special_tokens_to_sentencepiece.py, edit_spt_model)."""
+    with open(output, "rb") as file:
+        size = count_pieces(file.read()) or 0
+    created = [f"INFO: Created token '{shown(token)}' at ID {number}" for number, token in enumerate(tokens, size - len(tokens))]
+    return [*created, f"INFO: New tokenizer vocab size: {size}", f"INFO: Created new tokenizer at: {output}"]

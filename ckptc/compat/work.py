@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -12,18 +12,17 @@ from ..failure import UsageError
 
 @dataclass(frozen=True)
 class Work:
-    """What a script's arguments mean: native arguments, and what there is to say about them.
+    """What a script's arguments mean: the arguments of one native command, and what there is to say about them.
 
-    If running them fails with a code of `otherwise_on`, the files call for `otherwise` instead. `do` does the work where
-    the arguments do not say all of it, and the notes the rest. `then` is what comes after.
+    `then` is the command that comes after. `closing` gives the lines with which the script itself ends, which people look
+    for in logs; it is asked when the command is done. They go to standard error where `logs` says that the script's do.
     """
 
     arguments: tuple[str, ...]
     notes: tuple[str, ...] = ()
-    otherwise_on: tuple[str, ...] = ()
-    otherwise: Work | None = None
-    do: Callable[[], None] | None = None
     then: Work | None = None
+    closing: Callable[[], Iterable[str]] | None = None
+    logs: bool = False
 
 
 class ScriptParser(argparse.ArgumentParser):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from ..runtime.formats.nemo.archive import WRAPPERS
@@ -79,3 +80,30 @@ def _node(text: str, keys: Keys) -> Any:
         if node is not None and node.id == "scalar":
             return node
     return None
+
+
+def dump(config: Mapping[str, Any]) -> str:
+    """A config as YAML, its keys in their order."""
+    import yaml
+
+    return str(yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True))
+
+
+def put(config: Mapping[str, Any], keys: Keys, value: Any) -> dict[str, Any]:
+    """The parsed config with the value at a path, which need not be there yet."""
+    if len(keys) == 1:
+        return {**config, keys[0]: value}
+    inner = config.get(keys[0])
+    return {**config, keys[0]: put(inner if isinstance(inner, Mapping) else {}, keys[1:], value)}
+
+
+def set_value(text: str, keys: Keys, value: Any) -> str:
+    """The text with `value` at a path. Where a scalar takes the place of a scalar, or a new key stands at the end, all else stays
+    as it was; else the text is written anew."""
+    import yaml
+
+    config = yaml.safe_load(text) or {}
+    scalar = not isinstance(value, list | dict)
+    if scalar and (has_scalar(text, keys) or (len(keys) == 1 and keys[0] not in config)):
+        return set_scalar(text, keys, value)
+    return dump(put(config, keys, value))

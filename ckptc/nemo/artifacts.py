@@ -71,9 +71,9 @@ def name_artifacts(
     return text, tuple(out.values())
 
 
-def say_absent(config: Mapping[str, Any], held: Iterable[SideFile], paths: tuple[ArtifactPath, ...] = PATHS) -> tuple[str, ...]:
+def say_absent(config: Mapping[str, Any], held: Iterable[SideFile], paths: tuple[ArtifactPath, ...] = PATHS, named: bool = False) -> tuple[str, ...]:
     """A note for each path of the config that names a file that is not `held`, and for a tokenizer of HuggingFace that is
-    only named. Files elsewhere are not gone for: a config may have come from anywhere."""
+    only named, unless it was the user who `named` it. Files elsewhere are not gone for: a config may have come from anywhere."""
     there = list(held)
     names = {each.name for each in there} | {plain_name(each.name) for each in there}
     said = [(".".join(path.keys), value_at(config, path.keys)) for path in paths]
@@ -83,7 +83,7 @@ def say_absent(config: Mapping[str, Any], held: Iterable[SideFile], paths: tuple
         if isinstance(value, str) and value and not names & {value.removeprefix(REFERENCE), plain_name(_last(value))}
     ]
     kind, library = value_at(config, ("tokenizer", "type")), value_at(config, ("tokenizer", "library"))
-    if library == "huggingface" and isinstance(kind, str) and kind and not any(name.startswith("tokenizer") for name in names):
+    if not named and library == "huggingface" and isinstance(kind, str) and kind and not any(name.startswith("tokenizer") for name in names):
         notes.append(f"the config's tokenizer is HuggingFace's `{kind}`, whose files are not beside it: take them from there")
     return tuple(notes)
 

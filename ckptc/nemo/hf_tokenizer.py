@@ -6,12 +6,12 @@ import json
 import os
 
 from ..configs.yaml_text import value_at
-from ..runtime.checkpoint.checkpoint import Checkpoint
+from ..runtime.checkpoint.checkpoint import Checkpoint, open_checkpoint
 from ..runtime.engine.destination import check_file, write_file
 from ..runtime.fault import Fault
 from ..runtime.files.read_window import read_at
 from ..runtime.files.window import SideFile
-from ..runtime.formats.nemo.archive import CONFIG
+from ..runtime.formats.nemo.archive import CONFIG, SUFFIX
 from .artifacts import REFERENCE
 
 MODEL, SETTINGS = "tokenizer.model", "tokenizer_config.json"
@@ -33,11 +33,27 @@ def named_model(path: str) -> SideFile:
     return SideFile(MODEL, place, 0, os.path.getsize(place))
 
 
-def write_tokenizer(model: SideFile, folder: str) -> None:
-    """tokenizer.model, and settings where there are none, into the folder. What else is there stays."""
+def tokenizer_of(path: str) -> SideFile:
+    """The SentencePiece model that `path` is, or holds: a .model file, a folder with one, or a .nemo archive, packed or not."""
+    if not (path.endswith(SUFFIX) or os.path.isfile(os.path.join(path, CONFIG))):
+        return named_model(path)
+    model = sentencepiece_of(open_checkpoint(path))
+    if model is None:
+        raise Fault("no-tokenizer", f"{path} holds no SentencePiece model", help="name the tokenizer's .model file")
+    return model
+
+
+def write_tokenizer(source: str, folder: str, overwrite: bool = False) -> tuple[str, ...]:
+    """`tokenizer.model`, and `tokenizer_config.json` where there is none, into the folder. What else is there stays.
+
+    `source` is as `tokenizer_of` takes it. The names of the files that were written. Raises `Fault`, with nothing written.
+    """
+    model = tokenizer_of(source)
     place, settings = os.path.join(folder, MODEL), os.path.join(folder, SETTINGS)
     data = bytes(read_at(model.path, model.at, model.nbytes))
-    check_file(place, overwrite=True)
+    check_file(place, overwrite=overwrite)
     write_file(place, data)
-    if not os.path.exists(settings):
-        write_file(settings, (json.dumps(CONTENT, indent=2) + "\n").encode())
+    if os.path.exists(settings):
+        return (MODEL,)
+    write_file(settings, (json.dumps(CONTENT, indent=2) + "\n").encode())
+    return MODEL, SETTINGS

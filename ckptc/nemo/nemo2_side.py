@@ -58,8 +58,7 @@ class Context:
 def family_of(wanted: Wanted, to: str, family: str | None) -> str | None:
     """The family to convert with, which an id tells. Faults for what is asked of another layout, or does not agree."""
     if to != LAYOUT and wanted != Wanted():
-        option = "a model id" if wanted.model_id else "a tokenizer"
-        raise Fault("not-nemo2", f"{option} is given for NeMo 2's context folder, which layout `{to}` does not have", help=f"convert to `{LAYOUT}`, or leave it out")
+        raise Fault("not-nemo2", f"a model id is given for NeMo 2's context folder, which layout `{to}` does not have", help=f"convert to `{LAYOUT}`, or leave it out")
     if wanted.model_id is None:
         return family
     named = find_model(wanted.model_id).family.name

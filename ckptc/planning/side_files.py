@@ -23,6 +23,7 @@ from ..runtime.files.window import SideFile
 from ..runtime.formats.nemo.archive import CONFIG
 from ..runtime.formats.nemo.interpolation import plain
 from ..runtime.formats.registry import format_named
+from .edits import NO_EDITS, Edits, edited_config, edited_nemo, refuse_edits
 
 Texts = tuple[tuple[str, str], ...]
 NOTHING_WANTED = Wanted()
@@ -31,19 +32,20 @@ USUAL_DTYPE = "bfloat16"
 
 @dataclass(frozen=True)
 class SideFiles:
-    """Texts to write, files to carry over, and what there is to say about them."""
+    """Texts to write, files to carry over, and what there is to say about them. `chosen`: nothing else goes along."""
 
     texts: Texts
     carried: tuple[SideFile, ...]
     notes: tuple[str, ...] = ()
+    chosen: bool = False
 
 
 def side_files(
     checkpoint: Checkpoint, source: Side, target: Side, family: Family, keys_layout: FlatLayout | None, config: Path | None,
-    dtype: str | None, wanted: Wanted = NOTHING_WANTED, hub: str = "",
+    dtype: str | None, wanted: Wanted = NOTHING_WANTED, hub: str = "", edits: Edits = NO_EDITS,
 ) -> SideFiles:  # fmt: skip
     """The target's config as text, and the files to carry over: from the source, or from beside the config. `hub` is the
-    repository that the source was fetched from, if it was."""
+    repository that the source was fetched from, if it was. Raises `Fault` for edits that the target has no file for."""
     files = target_config(target, family, keys_layout, config, dtype)
     written = {name for name, _ in files}
     archived = as_in_archives(target.format, written)
@@ -52,23 +54,32 @@ def side_files(
         there.setdefault(each.name, each)
     carried = tuple(each for each in choose(there.values(), target.carry) if each.name not in written)
     if target.layout == NEMO_2:
+        refuse_edits(edits, target.layout)
         if source.layout == NEMO_2:
             context = copied_context(checkpoint, wanted, dtype)
         else:
             context = made_context(target, family, keys_layout, config, wanted, dtype or dtype_of(checkpoint), there.values())
         return SideFiles((*files, *context.texts), (*carried, *context.carried), context.notes)
-    if not archived:
-        of_nemo = config is not None and config.name == CONFIG
-        return SideFiles(files, carried, say_absent(plain(read_config(config)), there.values()) if of_nemo and config else ())
+    block = family.layout(target.layout).config
     texts = dict(files)
-    if CONFIG not in texts:
-        return SideFiles(files, carried)
+    if not archived or CONFIG not in texts:
+        own = block.file if block is not None and block.file in texts else ""
+        refuse_edits(edits, target.layout, own)
+        edit_notes: tuple[str, ...] = ()
+        if edits:
+            texts[own], edit_notes = edited_config(texts[own], own, edits)
+        of_nemo = not archived and config is not None and config.name == CONFIG
+        absent = say_absent(plain(read_config(config)), there.values()) if of_nemo and config else ()
+        return SideFiles(tuple(texts.items()), carried, (*edit_notes, *absent))
     texts[CONFIG], carried = name_artifacts(texts[CONFIG], carried, there.values())
     said: tuple[str, ...] = ()
-    if keys_layout is None or Path(getattr(keys_layout.config, "file", "")).name != CONFIG:  # else it is NeMo's own word
+    its_own = keys_layout is not None and Path(getattr(keys_layout.config, "file", "")).name == CONFIG
+    if not its_own and edits.tokenizer is None and "tokenizer.model" not in edits.artifacts:
         texts[CONFIG], said = with_tokenizer(texts[CONFIG], there.values(), hub)
-    absent = say_absent(plain(parse_config(texts[CONFIG], Path(CONFIG))), carried)
-    return SideFiles(tuple(texts.items()), carried, (*absent, *said))
+    edited = edited_nemo(texts[CONFIG], carried, edits)
+    texts[CONFIG] = edited.text
+    absent = say_absent(plain(parse_config(edited.text, Path(CONFIG))), edited.carried, named=edits.tokenizer is not None)
+    return SideFiles(tuple(texts.items()), edited.carried, (*absent, *said, *edited.notes), edited.replaced)
 
 
 def beside(checkpoint: Checkpoint, config: Path | None) -> list[SideFile]:

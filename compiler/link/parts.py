@@ -50,12 +50,13 @@ def as_part(model: Model, part: Part) -> Model:
 def names_of(model: Model) -> set[str]:
     """What a model names: axes, settings, parts of axes and tensors."""
     of_parts = {name for refine in model.refinements for name in refine.parts}
-    return {x.name for x in (*model.axes, *model.settings, *model.tensors, *model.selects)} | of_parts
+    of_model: list[Any] = [*model.axes, *model.settings, *model.tensors, *model.selects]
+    return {x.name for x in of_model} | of_parts
 
 
 def layout_as_part(layout: FlatLayout, model: Model, part: str) -> FlatLayout:
     """The layout as it is within one of the whole, whose own files, format and stages apply."""
-    own = {x.name for x in (*layout.params, *layout.lets)} | {name for refine in layout.refinements for name in refine.parts}
+    own = {p.name for p in layout.params} | {let.name for let in layout.lets} | {name for refine in layout.refinements for name in refine.parts}
     found = rewritten(layout, _renaming(part, names_of(model) | own))
     return replace(found, files=(), formats=None, stages=None, state=None, texts=())
 

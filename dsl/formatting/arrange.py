@@ -113,7 +113,7 @@ class Arrange:
         if model.axes:
             children.append(self.words(model.axes, "axes", " "))
         for head, hint in (("settings", False), ("hints", True)):
-            each = [*(s for s in model.settings if s.hint == hint), *(() if hint else model.selects)]
+            each: list[tree.Setting | tree.Select] = [*(s for s in model.settings if s.hint == hint), *(() if hint else model.selects)]
             if found := tuple(sorted(each, key=lambda node: (node.span.line, node.span.column))):
                 children.append(self.words(found, head, "  "))
         rest: list[tree.Refine | tree.Part | tree.Require | tree.TensorDecl] = [*model.refinements, *model.parts, *model.requires, *model.tensors]

@@ -49,9 +49,9 @@ def _block_text(block: Block, indent: str) -> list[str]:
         and all(not (x.spot.leading or x.spot.trailing) for x in lines)
     )
     if len(block.rows) == 1 and block.gap and quiet:
-        one = f"{indent}{block.head} {{ " + block.gap.join(" ".join(line.cells) for line in lines) + " }"
-        if len(one) <= WIDTH:
-            return [_trail(one, block.close)]
+        row = f"{indent}{block.head} {{ " + block.gap.join(" ".join(line.cells) for line in lines) + " }"
+        if len(row) <= WIDTH:
+            return [_trail(row, block.close)]
     if (one := _in_one_line(block)) is not None and "\n" not in one and len(indent + one) <= LONGEST:
         return [_trail(indent + one, block.close)]
     empty = not block.children and not block.close.leading and not block.spot.trailing

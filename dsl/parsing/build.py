@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from .. import tree
 from ..diagnostic import MappingError
@@ -17,6 +17,8 @@ from ..tree import Expr, Span
 from .build_expressions import BuildExpressions, Place, name_of
 from .modifiers import PLACEMENTS, Modifier, sort_modifiers
 from .pattern import parse_pattern
+
+Node = TypeVar("Node", tree.Files, tree.Let, tree.Rule)
 
 
 class Build(BuildExpressions):
@@ -210,9 +212,9 @@ class Build(BuildExpressions):
     def named_prefix(self, at: Place, parts: list[Any]) -> tree.NamedPrefix:
         return tree.NamedPrefix(str(parts[0]), tuple(parts[1:]), self.span(at))
 
-    def _choices(self, at: Place, parts: list[Any]) -> Any:
+    def _choices(self, at: Place, parts: list[Node]) -> Node | tree.Choices:
         """The one node, or a statement of several choices."""
-        return parts[0] if len(parts) == 1 else tree.Choices(tuple(parts), self.span(at))
+        return parts[0] if len(parts) == 1 else tree.Choices(cast(Any, tuple(parts)), self.span(at))
 
     def omit(self, at: Place, parts: list[Any]) -> tree.Omit:
         names, when = parts

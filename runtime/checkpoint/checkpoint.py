@@ -1,19 +1,26 @@
-"""A path in; a `Checkpoint` out: its tensors and where each lies, from headers alone, and its side files."""
+"""A path in; a `Checkpoint` out: its tensors and where each lies, from headers alone, and its side files.
+
+A checkpoint is a mapping of names to tensors that are read when asked: `name in it`, `it[name]`, `it.keys()`, `dict(it)`.
+Rank files hold several tensors of one name, so iterating gives the tensors themselves, each with its `file` and `name`, in the
+order of the files; `it[file, name]` is one of them.
+"""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, KeysView, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from ..fault import Fault
 from ..files.format import Found
+from ..files.index import block_at
 from ..files.read_window import read_at, read_window
 from ..files.situations import refuse_place
-from ..files.window import Entry, SideFile, at_index
+from ..files.window import Entry, SideFile, at_index, block_of
 from ..formats.distributed.find import around
 from ..formats.registry import archive_kinds, format_named
 from ..path_names import refuse_remote_source
@@ -27,11 +34,15 @@ if TYPE_CHECKING:
 
 # What is said of files that are not what they are called.
 _UNREADABLE = ("bad-safetensors", "bad-torch-zip", "truncated-file", "bad-metadata", "bad-pickle", "unsafe-pickle")
+_MOST_NEAR = 20_000  # names among which a near one is looked for
 
 
 @dataclass(frozen=True)
 class Tensor:
-    """A tensor of a checkpoint that is read when asked."""
+    """A tensor of a checkpoint that is read when asked: whole by `read()`, in part by `tensor[3:5]`.
+
+    `shape` is in elements; `dtype` is torch's name of the element type, without `torch.`.
+    """
 
     entry: Entry
     _held: object = field(default=None, repr=False, compare=False)  # keeps the file that it lies in
@@ -55,6 +66,15 @@ class Tensor:
     def read(self) -> torch.Tensor:
         """The elements, contiguous, on the CPU."""
         return read_window(self.entry.window)
+
+    def __getitem__(self, index: Any) -> torch.Tensor:
+        """The elements at numbers, slices and `...`, as of a torch tensor; contiguous, on the CPU. No byte before the first of
+        them or after the last is read: of whole rows, none but theirs. Raises `Fault`, an `IndexError`, where there are none."""
+        first, shape, within = block_at(index, self.shape, self.name)
+        return read_window(block_of(self.entry.window, first, shape))[within].contiguous()
+
+    def __repr__(self) -> str:
+        return f"<Tensor {self.name} {self.dtype} {list(self.shape)} in {self.file}>"
 
     def at(self, *index: int) -> Tensor:
         """The part at `index` of the first axes, as of one layer of a stacked tensor; nothing else is read for it."""
@@ -96,16 +116,38 @@ class Checkpoint:
         return (Tensor(entry, self.held) for entry in self.entries)
 
     def __len__(self) -> int:
+        """How many tensors there are, in all files."""
         return len(self.entries)
 
-    def __getitem__(self, name: str) -> Tensor:
-        """The tensor called `name`; where several files have one, `by_file` tells them apart."""
+    def __contains__(self, name: object) -> bool:
+        """Whether there is a tensor called `name`, or one of that name in a file where it is `(file, name)`."""
+        if isinstance(name, Tensor):
+            return name.entry in self._by_name.get(name.name, ())
+        if isinstance(name, tuple):
+            return len(name) == 2 and any(entry.file == name[0] for entry in self._by_name.get(name[1], ()))
+        return name in self._by_name
+
+    def __repr__(self) -> str:
+        files = len({entry.file for entry in self.entries})
+        return f"<Checkpoint {self.path}: {self.format}, {len(self)} tensors in {files} file{'s' * (files != 1)}>"
+
+    def keys(self) -> KeysView[str]:
+        """The names of the tensors, each once."""
+        return self._by_name.keys()
+
+    def __getitem__(self, name: str | tuple[str, str]) -> Tensor:
+        """The tensor called `name`; where several files have one, `(file, name)` tells them apart.
+
+        Raises `Fault`, which is a `KeyError` where there is none."""
+        if isinstance(name, tuple):
+            return self.by_file(*name)
         found = self._by_name.get(name, ())
         if not found:
-            raise Fault("missing-tensor", f"`{self.path}` has no tensor `{name}`")
+            near = get_close_matches(name, self.keys(), 1, 0.8) if len(self.keys()) <= _MOST_NEAR else ()
+            raise Fault("missing-tensor", f"`{self.path}` has no tensor `{name}`", help=f"did you mean `{near[0]}`?" if near else "")
         if len(found) > 1:
             files = tuple(entry.file for entry in found[:6])
-            raise Fault("several-tensors", f"`{self.path}` has `{name}` in {len(found)} files", notes=files)
+            raise Fault("several-tensors", f"`{self.path}` has `{name}` in {len(found)} files", notes=files, help="name the file, too: [file, name]")
         return Tensor(found[0], self.held)
 
     def by_file(self, file: str, name: str) -> Tensor:

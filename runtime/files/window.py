@@ -125,6 +125,21 @@ def at_index(window: Window, index: tuple[int, ...]) -> Window:
     return tiled(shape, window.dtype, parts)
 
 
+def block_of(window: Window, first: tuple[int, ...], shape: tuple[int, ...]) -> Window:
+    """The block of `shape` elements of `window` that begins at `first`, within it."""
+    if not window.tiles or 0 in shape:
+        at = window.at + sum(i * stride for i, stride in zip(first, window.strides, strict=True)) * ITEM_BYTES[window.dtype]
+        return Window(window.path, at, shape, window.strides, window.dtype)
+    parts = []
+    for tile in window.tiles:
+        begin = tuple(map(max, first, tile.first))
+        end = tuple(min(i + n, j + m) for i, n, j, m in zip(first, shape, tile.first, tile.window.shape, strict=True))
+        if all(i < j for i, j in zip(begin, end, strict=True)):
+            inner = block_of(tile.window, tuple(i - j for i, j in zip(begin, tile.first, strict=True)), tuple(j - i for i, j in zip(begin, end, strict=True)))
+            parts.append(Tile(tuple(i - j for i, j in zip(begin, first, strict=True)), inner))
+    return tiled(shape, window.dtype, parts)
+
+
 def along(window: Window, axes: int) -> dict[tuple[int, ...], Window]:
     """The part at each index of the first `axes` axes, as `at_index` has it; each tile is looked at once."""
     indices = product(*(range(extent) for extent in window.shape[:axes]))

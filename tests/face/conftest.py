@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import shlex
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -36,17 +40,53 @@ def llama(made_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.fixture
-def ckptc(capfd: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
-    """Runs one command line in this process."""
+def ckptc(request: pytest.FixtureRequest, capfd: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
+    """Runs one command line in this process. Every `compat` command that a test of compat runs is run as it is printed, too."""
 
-    def run(*arguments: object) -> Outcome:
+    def once(*arguments: object) -> Outcome:
         capfd.readouterr()
         with pytest.raises(SystemExit) as stopped:
             main([str(a) for a in arguments])
         assert isinstance(stopped.value.code, int)
         return Outcome(stopped.value.code, *capfd.readouterr())
 
+    def run(*arguments: object) -> Outcome:
+        if arguments[:1] != ("compat",) or not request.module.__name__.rpartition(".")[2].startswith("test_compat"):
+            return once(*arguments)
+        with as_it_was() as again:
+            done = once(*arguments)
+            if done.code == 0:
+                again(lambda line: once(*shlex.split(line)[1:]), [line for line in done.out.splitlines() if line.startswith("ckptc ")])
+        return done
+
     return run
+
+
+@contextmanager
+def as_it_was() -> Iterator[Callable[[Callable[[str], Outcome], list[str]], None]]:
+    """Gives a function that puts the working directory back as it was, runs the lines there, and finds the same files as now."""
+    here = Path.cwd()
+    with TemporaryDirectory() as held:
+        before, after = Path(held) / "before", Path(held) / "after"
+        shutil.copytree(here, before, symlinks=True)
+
+        def again(run: Callable[[str], Outcome], lines: list[str]) -> None:
+            shutil.copytree(here, after, symlinks=True)
+            for each in here.iterdir():
+                shutil.rmtree(each) if each.is_dir() and not each.is_symlink() else each.unlink()
+            shutil.copytree(before, here, symlinks=True, dirs_exist_ok=True)
+            for line in lines:
+                done = run(line)
+                assert done.code == 0, (line, done.err)
+            assert contents(here) == contents(after), lines
+
+        yield again
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """The files below a folder, byte for byte; of a link, where it leads."""
+    found = (path for path in folder.rglob("*") if path.is_symlink() or path.is_file())
+    return {path.relative_to(folder).as_posix(): str(path.readlink()).encode() if path.is_symlink() else path.read_bytes() for path in found}
 
 
 @pytest.fixture(scope="session")

@@ -35,7 +35,7 @@ def arguments(source: str, *more: str, model: str = LLAMA) -> list[str]:
 def test_the_native_command_says_all() -> None:
     work = nemo1_to_nemo2(arguments("it.nemo"))
     assert work.arguments == ("convert", "it.nemo", "OUT", "--to", "nemo2", "--model-id", LLAMA)
-    assert (work.notes, work.do) == ((), None)
+    assert (work.notes, work.then) == ((), None)
     Path("hf").mkdir()
     work = nemo1_to_nemo2(arguments("it/model_weights", "--tokenizer_path=hf", "--tokenizer_library=huggingface", "--tokenizer_model_name=x"))
     assert work.arguments[-2:] == ("--tokenizer", "hf")
@@ -160,7 +160,7 @@ def test_a_runs_checkpoint_as_an_archive(run: dict[str, Any], ckptc: Callable[..
         (("--path_to_save=o.nemo", "--model_type=gpt"), UsageError, "--save_to_nemo"),
         (("--path_to_save=OUT", "--model_type=gpt", "--ckpt_format=npz"), UsageError, "npz"),
         (("--model_type=gpt",), UsageError, "--path_to_save"),
-        (("--path_to_save=OUT", "--model_type=gpt"), Fault, "does not exist"),
+        (("--path_to_save=OUT", "--model_type=sft"), Fault, "does not exist"),
     ],
 )
 def test_what_the_other_script_refuses(more: tuple[str, ...], kind: type[Exception], says: str) -> None:
