@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -155,14 +155,18 @@ class Plan:
         max_shard_size: int | str = 5_000_000_000,
         compare_copies: bool = True,
         progress: Any = None,
+        judge: Callable[[str], None] | None = None,
     ) -> Report:
-        """Convert to `dst`, which appears only when it is whole. Sizes are bytes, or texts such as "512MiB"."""
+        """Convert to `dst`, which appears only when it is whole. Sizes are bytes, or texts such as "512MiB".
+
+        `judge` is called with the path of what was written before it gets its final name; what it raises keeps it from that.
+        """
         from .runtime.engine.engine import run
 
         bound = self._bound(source, max_shard_bytes=parse_size(max_shard_size))
         return run(
             bound, Path(dst), memory=parse_size(memory), workers=at_least_one(workers), overwrite=overwrite, merge=merge,
-            check_copies=compare_copies, progress=progress,
+            check_copies=compare_copies, progress=progress, judge=judge,
         )  # fmt: skip
 
     def stream(
@@ -346,8 +350,17 @@ def compile(
     return Plan(compile_sides(source, target, dtype=dtype, files=side.texts).plan, notes=(*side.notes, *target.notes), values=sizes.values)
 
 
-def convert(src: str | Path, dst: str | Path, *, to: str, **options: Any) -> Report:
-    """Plan and run in one call. Options are those of `plan` and of `Plan.run`."""
-    names = ("memory", "workers", "overwrite", "merge", "max_shard_size", "compare_copies", "progress")
+def convert(src: str | Path, dst: str | Path, *, to: str, verify: bool = False, **options: Any) -> Report:
+    """Plan and run in one call. Options are those of `plan` and of `Plan.run`.
+
+    With `verify`, what was written is read back and compared with the source, as `ckptc.verify` does it, before it gets its
+    name: raises `Fault`, and leaves nothing, where they differ.
+    """
+    names = ("memory", "workers", "overwrite", "merge", "max_shard_size", "compare_copies", "progress", "judge")
     running = {k: options.pop(k) for k in names if k in options}
-    return plan(src, to=to, **options).run(dst, **running)
+    made = plan(src, to=to, **options)
+    if verify:
+        from .checking.written import judge_of
+
+        running["judge"] = judge_of(made, options, running)
+    return made.run(dst, **running)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -62,7 +63,8 @@ class Read:
 
 @dataclass(frozen=True, eq=False)
 class Sides:
-    """Both, with the family they are of. `buffers` are names of spare tensors of the target that are no weights."""
+    """Both, with the family they are of. `buffers` are names of spare tensors of the target that are no weights. `told` are
+    sizes of axes that the target's config says, and of the source its shapes alone, as another number."""
 
     family: Family
     source: Read
@@ -70,15 +72,28 @@ class Sides:
     sizes: Sizes
     buffers: frozenset[str]
     notes: tuple[str, ...]
+    told: Mapping[str, int]
 
 
 def read_sides(src: str | Path | Checkpoint, dst: str | Path | Checkpoint, asked: Asked, degrees: Mapping[str, Any]) -> Sides:
     """Which layouts and settings both checkpoints have. Raises `Fault` or `MappingError` where one is none that is known."""
     left = with_indices(src if isinstance(src, Checkpoint) else open_source(src, asked.revision), asked.mapping)
     right = with_indices(dst if isinstance(dst, Checkpoint) else open_source(dst), asked.mapping)
+    given = joined(asked.settings, degrees)
+    sides = _read_sides(left, right, asked, given)
+    told = {name: n for name, n in sides.told.items() if name not in given}
+    if told and sides.target.located.misshapen:  # such as a vocabulary that the source has with its padding
+        with suppress(MappingError, Fault):
+            again = _read_sides(left, right, asked, {**given, **told})
+            if not again.source.located.misshapen and len(again.target.located.misshapen) < len(sides.target.located.misshapen):
+                said = ", ".join(f"{name} = {n}" for name, n in told.items())
+                return replace(again, notes=(*again.notes, f"only the target's config tells {said}: what the source has beyond is taken for padding"))
+    return sides
+
+
+def _read_sides(left: Checkpoint, right: Checkpoint, asked: Asked, given: Mapping[str, Scalar]) -> Sides:
     found, theirs = found_in(left), found_in(right)
     to = asked.to or _layout_of(right, theirs, asked)
-    given = joined(asked.settings, degrees)
     accepted = frozenset(asked.accept)
     config = asked.config
     chosen = choose(left, found, to, asked.from_, asked.mapping, asked.family, config, given, accepted)
@@ -99,7 +114,7 @@ def read_sides(src: str | Path | Checkpoint, dst: str | Path | Checkpoint, asked
     source = fit_source(family, layout, sizes, found, sources, stages=held, bare=left.bare)
 
     told, more = said_by_files(right, target_layout, targets)
-    own, own_notes = _own_settings(right, family, target_layout, theirs, sizes)
+    own, own_notes, axes = _own_settings(right, family, target_layout, theirs, sizes)
     targets = told | own | targets
     there = sizes_of(family, keys_layout, place, model, theirs, target_layout, accepted)
     owned, _ = stages_asked(asked.stages, target_layout, degrees_of(target_layout, theirs) | targets, there)
@@ -107,7 +122,7 @@ def read_sides(src: str | Path | Checkpoint, dst: str | Path | Checkpoint, asked
     target = as_target(family, fitted, source, sizes)
     return Sides(
         family, read(left, source, given=frozenset(sources)), read(right, target, given=frozenset(targets)), sizes, _buffers(fitted),
-        (*left.notes, *right.notes, *notes, *more, *own_notes),
+        (*left.notes, *right.notes, *notes, *more, *own_notes), axes,
     )  # fmt: skip
 
 
@@ -183,21 +198,30 @@ def _config_beside(checkpoint: Checkpoint, family: Family) -> Path | None:
 
 def _own_settings(
     checkpoint: Checkpoint, family: Family, layout: FlatLayout, found: tuple[Found, ...], sizes: Sizes
-) -> tuple[dict[str, Scalar], tuple[str, ...]]:
-    """The target's parameters that its own config says; and notes where that config is of another model than the source's."""
+) -> tuple[dict[str, Scalar], tuple[str, ...], dict[str, int]]:
+    """The target's parameters that its own config says; notes where that config is of another model than the source's; and
+    sizes that it says, and that nothing says of the source."""
     keys_layout = config_layout(family, layout, layout, None, checkpoint)
     place = config_path(checkpoint, keys_layout, None)
     if keys_layout is None or place is None:
-        return {}, ()
+        return {}, (), {}
     try:
         own = sizes_of(family, keys_layout, place, {}, found, layout)
     except (MappingError, Fault) as problem:
         title = problem.diagnostics[0].title if isinstance(problem, MappingError) else problem.title
-        return {}, (f"the target's own config {place.name} is not one of this model: {title}",)
+        return {}, (f"the target's own config {place.name} is not one of this model: {title}",), {}
     hints = {s.name for s in family.model.settings if s.hint}
-    other = [n for n, v in own.values.items() if n not in hints and n in sizes.values and sizes.values[n] != v and (type(v) is not float or abs(v - sizes.values[n]) > 1e-12)]
-    notes = tuple(f"the target's own config {place.name} says {n} = {own.values[n]}, and the source's {sizes.values[n]}" for n in other)
-    return (_of(layout, own.params) if keys_layout.name == layout.name else {}), notes
+    said = [n for n in own.values if n not in hints and n in sizes.values and str(place) in own.origins.get(n, "")]
+    other = [n for n in said if not _alike(own.values[n], sizes.values[n])]
+    open_axes = {n: own.values[n] for n in other if sizes.origins.get(n, "").startswith("the ")}
+    notes = tuple(
+        f"the target's own config {place.name} says {n} = {own.values[n]}, and the source's {sizes.values[n]}" for n in other if n not in open_axes
+    )
+    return (_of(layout, own.params) if keys_layout.name == layout.name else {}), notes, open_axes
+
+
+def _alike(one: Any, two: Any) -> bool:
+    return bool(abs(one - two) <= 1e-9 * abs(one)) if type(one) is float and type(two) is float else one == two
 
 
 def _buffers(side: Side) -> frozenset[str]:

@@ -39,6 +39,9 @@ Emit = Annotated[
     str | None,
     typer.Option("--emit", metavar="python", help="Write a self-contained Python module instead of a plan file."),
 ]
+Verify = Annotated[
+    bool, typer.Option("--verify", help="Read back what was written and compare it with SRC, before it gets its name.")
+]
 Output = Annotated[Path | None, typer.Option("-o", "--output", metavar="FILE", help="Where to write (default: print).")]
 
 
@@ -76,6 +79,7 @@ def convert(
     dry_run: DryRun = False,
     compare_copies: options.CompareCopies = True,
     compare_all_copies: CompareAll = False,
+    verify: Verify = False,
     progress: options.Progress = True,
     quiet: options.Quiet = False,
     as_json: options.Json = False,
@@ -91,16 +95,22 @@ def convert(
 
     refuse_remote_target(dst)
     place = find_source(src, revision, progress and not quiet and not as_json)
-    plan = api.plan(
-        place, to=to, from_=from_, mapping=mapping, family=family, config=config, format=format,
+    asked: dict[str, Any] = dict(
+        to=to, from_=from_, mapping=mapping, family=family, config=config, format=format,
         dtype=options.dtype(dtype), compare_all=compare_all_copies, stages=stage_list, from_stages=from_stage_list, source_settings=source_settings,
         optimizer=optimizer, dp=dp, model_id=model_id, tokenizer=tokenizer, accept=accept or (), settings=settings,
     )  # fmt: skip
+    plan = api.plan(place, **asked)
     if single_file is not None:
         plan = into_single_file(plan, single_file)
+    judge = None
+    if verify:
+        from ..checking.written import judge_of
+
+        judge = judge_of(plan, asked, {"memory": memory})
     execute(
         plan, src, place, dst, dry_run=dry_run, progress=progress, quiet=quiet, as_json=as_json, memory=memory,
-        workers=workers, max_shard_size=max_shard_size, overwrite=overwrite, merge=merge, compare_copies=compare_copies,
+        workers=workers, max_shard_size=max_shard_size, overwrite=overwrite, merge=merge, compare_copies=compare_copies, judge=judge,
     )  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ..files.window import Window
+from ..files.window import Window, row_major
 from .elements import Files, summed, take
 from .locate import Located
 from .numbers import Array, apart, bits_of, can_cast, cast, shown, unequal
@@ -170,3 +170,18 @@ def _note(gap: Gap, part: Block, dtype: str, differ: Array, wanted: Array, found
     most, ulps = apart(wanted[differ], found[differ], dtype)
     gap.max_abs = max(gap.max_abs, most)
     gap.max_ulps = None if ulps is None or gap.max_ulps is None else max(gap.max_ulps, ulps)
+
+
+def compare_windows(files: Files, one: Window, other: Window, most: int) -> Gap:
+    """What differs between two tensors of one shape, in the dtype of the second."""
+    gap, exact = Gap(0, 0), one.dtype == other.dtype
+    offsets = tuple(np.arange(n, dtype=np.int64) * step for n, step in zip(one.shape, row_major(one.shape), strict=True))
+    for part in chunks(Block("", 0, 0, offsets, 0, 0, offsets), most):
+        wanted = cast(take(files, one, 0, part.source_offsets), one.dtype, other.dtype)
+        found = take(files, other, 0, part.target_offsets)
+        differ = unequal(wanted, found, other.dtype, exact)
+        if differ.any():
+            _note(gap, part, other.dtype, differ, wanted, found)
+        else:
+            gap.compared += part.count
+    return gap
