@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -181,7 +182,8 @@ def _listed(differences: Iterable[Difference]) -> list[str]:
     """The first of each kind of difference in full; how many are like it."""
     alike: dict[tuple[str, ...], list[Difference]] = {}
     for each in differences:
-        alike.setdefault((each.kind, each.side, each.tensor, each.setting, _general(each.explanation)), []).append(each)
+        own = "" if each.explanation else each.tensor
+        alike.setdefault((each.kind, each.side, own, each.setting, _general(each.explanation)), []).append(each)
     lines: list[str] = []
     for first, *rest in list(alike.values())[:SHOWN]:
         lines.append(str(first))
@@ -192,7 +194,8 @@ def _listed(differences: Iterable[Difference]) -> list[str]:
 
 
 def _general(text: str) -> str:
-    return "".join("#" if c.isdigit() else c for c in text)
+    """An explanation without names and numbers: equal for what is alike."""
+    return re.sub(r"[+-]?\d+", "#", re.sub(r"`[^`]*`", "`", text))
 
 
 def _plain(value: Any) -> Any:

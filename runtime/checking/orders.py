@@ -131,6 +131,8 @@ def _rotary(order: Order, word: str, marks: Marks) -> str:
         pairs = np.arange(size).reshape(2, -1).T.ravel()
         halves = np.arange(size).reshape(-1, 2).T.ravel()
         plain = (blocks == firsts[:, None] + np.arange(size)).all(axis=1)
+        if plain.all():
+            continue
         where = " in some heads" if plain.any() else ""
         if ((blocks == firsts[:, None] + pairs).all(axis=1) | plain).all():
             return f"{word} of each head{where} are interleaved: rotary pairs stand side by side, and should be in two halves"
@@ -158,12 +160,15 @@ def _turned(blocks: list[int]) -> tuple[int, int] | None:
 
 def _parts(order: Order, marks: Marks) -> str:
     """Joined tensors in another order, named as they stand."""
-    owner = np.empty(len(order), dtype=object)
-    for name, at, size in marks.parts:
-        owner[at : at + size] = name
-    starts = np.concatenate([[0], np.flatnonzero(np.diff(order) != 1) + 1])
-    names = [owner[order[at]] for at in starts]
+    owner = np.full(len(order), -1, dtype=np.int64)
+    for number, (_, at, size) in enumerate(marks.parts):
+        owner[at : at + size] = number
+    held = owner[order]
+    if (held < 0).any():
+        return ""
+    starts = np.concatenate([[0], np.flatnonzero((np.diff(order) != 1) | (np.diff(held) != 0)) + 1])
+    names = [marks.parts[number][0] for number in held[starts].tolist()]
     wanted = [name for name, _, _ in marks.parts]
-    if None in names or len(names) > 3 * SHOWN or sorted(names) != sorted(wanted) or len(set(names)) < 2:
+    if len(names) > 3 * SHOWN or sorted(names) != sorted(wanted) or len(set(names)) < 2:
         return ""
     return f"parts are in the order {', '.join(names[:SHOWN])}{', ...' if len(names) > SHOWN else ''}, and should be {', '.join(wanted[:SHOWN])}{', ...' if len(wanted) > SHOWN else ''}"
