@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from math import isfinite
 from typing import Any
 
 Value = int | float | str
@@ -37,8 +38,8 @@ class Difference:
     """One stored tensor, or one file, that is not what it should be.
 
     `kind` is values (elements differ), shape, dtype (elements of these dtypes cannot be compared, or, of `diff`, other ones),
-    missing, extra (a tensor that the other side has not), missing-file, or copies (of `diff`: none). `side` says which
-    checkpoint it is in, target or source. `tensor` is its name in the model, empty where it has none. Of `compared` elements
+    missing, extra (a tensor that its layout, or the other side, has not) or missing-file. `side` says which checkpoint it is
+    in, target or source. `tensor` is its name in the model, empty where it has none. Of `compared` elements
     `different` differ; `source` and `target` have the first of them, in the order of the target. The source's value is what
     it is in the target's dtype. `max_ulps` counts values of the target's dtype between the two farthest apart.
     `explanation` is what would make it equal, and `setting` the option that says so, where one does.
@@ -59,7 +60,8 @@ class Difference:
     def __str__(self) -> str:
         own = self.target if self.side == "target" or self.source is None else self.source
         of = f" ({self.tensor})" if self.tensor else ""
-        lines = [f"{_KINDS[self.kind]}  {own}{of}"]
+        where = " of the source" if self.side == "source" else ""
+        lines = [f"{_KINDS[self.kind]}{where}  {own}{of}"]
         if self.kind == "values" and self.source is not None and self.target is not None:
             ulps = f", {self.max_ulps:,} ULPs" if self.max_ulps is not None else ""
             lines.append(f"  {self.different:,} of {self.compared:,} elements differ, by at most {self.max_abs:.6g}{ulps}")
@@ -76,7 +78,7 @@ class Difference:
 
 _KINDS = {
     "values": "differs", "shape": "another shape", "dtype": "another dtype", "missing": "missing", "extra": "extra",
-    "missing-file": "missing file", "copies": "copies differ",
+    "missing-file": "missing file",
 }  # fmt: skip
 
 
@@ -90,6 +92,10 @@ class Side:
     degrees: tuple[tuple[str, int], ...] = ()
     settings: tuple[tuple[str, Any], ...] = ()
 
+    def record(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return {"path": self.path, "format": self.format, "layout": self.layout, "degrees": dict(self.degrees), "settings": dict(self.settings)}
+
     def __str__(self) -> str:
         facts = ", ".join(f"{name} {value}" for name, value in (*self.degrees, *self.settings))
         return f"{self.path}: {self.layout or self.format}" + (f" ({facts})" if facts else "")
@@ -102,8 +108,7 @@ class Verification:
     `equal` are equal elements, each of the model counted once; `copies` further copies of them that are equal, too. Of both,
     `rounded` have another dtype than the source's: they are equal to the source's after the cast that a conversion defines
     (to nearest, ties to even), and `calculated` went through a rule's arithmetic, such as norm + 1. `padding` belongs to no
-    element of the model; `unlike_padding` of it is not what the layout writes there, which is no difference. `elsewhere` are
-    tensors that are not compared, as one side calculates them.
+    element of the model; `unlike_padding` of it is not what the layout writes there, which is no difference.
     """
 
     source: Side
@@ -127,7 +132,7 @@ class Verification:
 
     def record(self) -> dict[str, Any]:
         """Plain values, for JSON."""
-        return {"same": self.same, **_plain(asdict(self))}
+        return {"same": self.same, **_plain(asdict(self)), "source": self.source.record(), "target": self.target.record()}
 
     def __str__(self) -> str:
         head = [
@@ -165,7 +170,7 @@ class Diff:
 
     def record(self) -> dict[str, Any]:
         """Plain values, for JSON."""
-        return {"same": self.same, **_plain(asdict(self))}
+        return {"same": self.same, **_plain(asdict(self)), "source": self.source.record(), "target": self.target.record()}
 
     def __str__(self) -> str:
         head = [
@@ -199,11 +204,9 @@ def _general(text: str) -> str:
 
 
 def _plain(value: Any) -> Any:
+    """Values that JSON has: no infinities, lists for tuples."""
     if isinstance(value, dict):
         return {k: _plain(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
-        pairs = value and all(isinstance(x, tuple) and len(x) == 2 and isinstance(x[0], str) for x in value)
-        return {k: _plain(v) for k, v in value} if pairs else [_plain(x) for x in value]
-    if isinstance(value, float) and value != value or value in (float("inf"), float("-inf")):
-        return str(value)
-    return value
+        return [_plain(x) for x in value]
+    return str(value) if isinstance(value, float) and not isfinite(value) else value

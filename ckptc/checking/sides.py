@@ -211,7 +211,8 @@ def _own_settings(
         title = problem.diagnostics[0].title if isinstance(problem, MappingError) else problem.title
         return {}, (f"the target's own config {place.name} is not one of this model: {title}",), {}
     hints = {s.name for s in family.model.settings if s.hint}
-    said = [n for n in own.values if n not in hints and n in sizes.values and str(place) in own.origins.get(n, "")]
+    unused = {a.name for a in family.model.axes} - {axis for tensor in sizes.tensors.values() for axis in tensor.axes}
+    said = [n for n, v in own.values.items() if n not in hints | unused and None not in (v, sizes.values.get(n)) and str(place) in own.origins.get(n, "")]
     other = [n for n in said if not _alike(own.values[n], sizes.values[n])]
     open_axes = {n: own.values[n] for n in other if sizes.origins.get(n, "").startswith("the ")}
     notes = tuple(
