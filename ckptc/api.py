@@ -362,5 +362,6 @@ def convert(src: str | Path, dst: str | Path, *, to: str, verify: bool = False, 
     if verify:
         from .checking.written import judge_of
 
-        running["judge"] = judge_of(made, options, running)
+        assert made.source is not None
+        running["judge"] = judge_of(made.source, made.data, options, running)
     return made.run(dst, **running)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from math import prod
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from ..choices.arguments import parse_size
 from ..hub import open_source
 from ..runtime.checking.alone import explain_alone
 from ..runtime.checking.compare import Gap, compare_windows
-from ..runtime.checking.elements import Files
+from ..runtime.checking.elements import Files, index_of
 from ..runtime.checking.numbers import can_cast
 from ..runtime.checkpoint.checkpoint import Checkpoint
 from ..runtime.files.window import Entry
@@ -66,9 +67,6 @@ def _place(entry: Entry) -> Place:
 
 
 def _values(one: Entry, other: Entry, gap: Gap, explanation: str) -> Difference:
-    index, offset = [], gap.first_target
-    for extent in reversed(one.shape):
-        index.insert(0, offset % extent)
-        offset //= extent
-    places = (Place(e.name, e.file, e.dtype, e.shape, tuple(index), v) for e, v in ((one, gap.source_value), (other, gap.target_value)))
-    return Difference("values", "target", "", *places, gap.compared, gap.different, gap.max_abs, gap.max_ulps, explanation)
+    index = index_of(one.shape, gap.first_target)
+    source, target = (replace(_place(e), index=index, value=v) for e, v in ((one, gap.source_value), (other, gap.target_value)))
+    return Difference("values", "target", "", source, target, gap.compared, gap.different, gap.max_abs, gap.max_ulps, explanation)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from ..runtime.checking.compare import Gap, Pair
+from ..runtime.checking.elements import index_of
 from ..runtime.checking.locate import Located, Lost
 from ..runtime.files.window import Entry
 from .report import Difference, Place, Side
@@ -68,11 +69,7 @@ def _of(side: str, kind: str, tensor: str, place: Place, explanation: str) -> Di
 def _place(located: Located, number: int, offset: int, value: int | float | str | None) -> Place:
     entry = located.entries[number]
     shape = located.shape(number)
-    index: list[int] = []
-    for extent in reversed(shape):
-        index.insert(0, offset % extent)
-        offset //= extent
-    return Place(located.names[number], located.files[number], entry.dtype if entry is not None else "", shape, tuple(index), value)
+    return Place(located.names[number], located.files[number], entry.dtype if entry is not None else "", shape, index_of(shape, offset), value)
 
 
 def _tensors(own: Read, number: int) -> list[str]:

@@ -23,7 +23,17 @@ from ..compiler.settle.sizes import Scalar, Sizes
 from ..compiler.values.stages import Given
 from ..dsl.diagnostic import MappingError
 from ..hub import open_source
-from ..identify.choose import choose, config_layout, config_path, degrees_of, found_in, route, said_by_files, sizes_of, with_indices
+from ..identify.choose import (
+    choose,
+    config_layout,
+    config_path,
+    degrees_of,
+    found_in,
+    route,
+    said_by_files,
+    sizes_of,
+    with_indices,
+)
 from ..library import mapping_files as library
 from ..runtime.checking.locate import Located, locate
 from ..runtime.checking.overlaps import Rule

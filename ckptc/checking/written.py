@@ -5,21 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ..api import Plan
 from ..choices.settings import DEGREES
+from ..runtime.checkpoint.checkpoint import Checkpoint
 from ..runtime.fault import Fault
+from ..runtime.plan.plan import Plan
 from .verify import verify
 
 MOST_SAID = 3
 
 
-def judge_of(plan: Plan, options: Mapping[str, Any], running: Mapping[str, Any]) -> Callable[[str], None]:
+def judge_of(source: Checkpoint, data: Plan, options: Mapping[str, Any], running: Mapping[str, Any]) -> Callable[[str], None]:
     """For `Plan.run`: raises `Fault` where what was written does not hold what the source holds.
 
     `options` are those of `ckptc.plan`, `running` those of `Plan.run`. Layouts, degrees and parameters are the plan's own.
     """
-    assert plan.source is not None
-    source, data = plan.source, plan.data
     asked = {name: options[name] for name in ("mapping", "config", "revision", "stages", "from_stages", "accept") if options.get(name) is not None}
     settings = {**(options.get("settings") or {}), **{name: options[name] for name in DEGREES if name in options}}
     settings |= {**dict(data.target.ranks), **dict(data.target.params)}

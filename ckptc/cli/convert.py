@@ -95,11 +95,12 @@ def convert(
 
     refuse_remote_target(dst)
     place = find_source(src, revision, progress and not quiet and not as_json)
-    asked: dict[str, Any] = dict(
-        to=to, from_=from_, mapping=mapping, family=family, config=config, format=format,
-        dtype=options.dtype(dtype), compare_all=compare_all_copies, stages=stage_list, from_stages=from_stage_list, source_settings=source_settings,
-        optimizer=optimizer, dp=dp, model_id=model_id, tokenizer=tokenizer, accept=accept or (), settings=settings,
-    )  # fmt: skip
+    asked: dict[str, Any] = {
+        "to": to, "from_": from_, "mapping": mapping, "family": family, "config": config, "format": format,
+        "dtype": options.dtype(dtype), "compare_all": compare_all_copies, "stages": stage_list, "from_stages": from_stage_list,
+        "source_settings": source_settings, "optimizer": optimizer, "dp": dp, "model_id": model_id, "tokenizer": tokenizer,
+        "accept": accept or (), "settings": settings,
+    }  # fmt: skip
     plan = api.plan(place, **asked)
     if single_file is not None:
         plan = into_single_file(plan, single_file)
@@ -107,7 +108,8 @@ def convert(
     if verify:
         from ..checking.written import judge_of
 
-        judge = judge_of(plan, asked, {"memory": memory})
+        assert plan.source is not None
+        judge = judge_of(plan.source, plan.data, asked, {"memory": memory})
     execute(
         plan, src, place, dst, dry_run=dry_run, progress=progress, quiet=quiet, as_json=as_json, memory=memory,
         workers=workers, max_shard_size=max_shard_size, overwrite=overwrite, merge=merge, compare_copies=compare_copies, judge=judge,

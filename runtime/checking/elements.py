@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections import OrderedDict
 from collections.abc import Sequence
+from itertools import pairwise
 from math import prod
 from typing import TypeAlias
 
@@ -72,6 +73,15 @@ def summed(base: int, offsets: Sequence[Offsets]) -> Offsets:
     return total
 
 
+def index_of(shape: Sequence[int], offset: int) -> tuple[int, ...]:
+    """The index of a row-major offset."""
+    index: list[int] = []
+    for extent in reversed(shape):
+        index.insert(0, offset % extent)
+        offset //= extent
+    return tuple(index)
+
+
 def take(files: Files, window: Window, base: int, offsets: Sequence[Offsets]) -> Array:
     """The elements of `window` at all sums of `base` and `offsets`, as bits; an axis for each array of offsets."""
     shape = [len(each) for each in offsets]
@@ -109,7 +119,7 @@ def _runs(files: Files, window: Window, starts: Offsets, width: int) -> Array:
     most = max(4 * len(starts) * width, 1 << 16)
     cuts = [0, *(np.flatnonzero(np.diff(ordered) > width + NEAR) + 1).tolist(), len(ordered)]
     out = np.empty((len(starts), width), bits)
-    for begin, end in zip(cuts[:-1], cuts[1:], strict=True):
+    for begin, end in pairwise(cuts):
         while begin < end:
             first = int(ordered[begin])
             stop = end if int(ordered[end - 1]) + width - first <= most else begin + max(1, int(np.searchsorted(ordered[begin:end], first + most - width, "right")))

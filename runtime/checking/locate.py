@@ -49,9 +49,9 @@ def locate(families: Sequence[Family], entries: Sequence[Entry], ignored: Iterab
     every = by_index(tuple(entries), (name for f in families for name in (f.stored.name, *f.stored.others)))
     in_files = {(entry.file, entry.name): entry for entry in every}
     by_name: dict[str, Entry] = {}
-    for entry in every:
-        by_name.setdefault(entry.name, entry)
-    there = {entry.file for entry in every}
+    for each in every:
+        by_name.setdefault(each.name, each)
+    there = {each.file for each in every}
     found: list[Entry | None] = []
     names: list[str] = []
     places: list[str] = []
@@ -65,7 +65,7 @@ def locate(families: Sequence[Family], entries: Sequence[Entry], ignored: Iterab
         for row, spelled in enumerate(spellings):
             number = family.start + row
             file = _file(files[row], there) if files else None
-            hits = (by_name.get(n) for n in spelled) if not files else (in_files.get((file or "", n)) for n in spelled)
+            hits = [in_files.get((file or "", n)) if files else by_name.get(n) for n in spelled]
             entry = next((hit for hit in hits if hit is not None), None)
             found.append(entry)
             names.append(entry.name if entry is not None else spelled[0])

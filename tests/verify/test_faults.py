@@ -22,7 +22,7 @@ WIDE = Model(dtype=torch.float32)
 BIASED = Model(bias=True)
 MIXTRAL = Model(experts=5)
 AT = "model.layers.1."
-Q, K, V, O = (f"{AT}self_attn.{n}_proj.weight" for n in "qkvo")
+Q, K, V, OUT = (f"{AT}self_attn.{n}_proj.weight" for n in "qkvo")
 GATE, UP, DOWN = (f"{AT}mlp.{n}_proj.weight" for n in ("gate", "up", "down"))
 EMBED, HEAD, NORM = "model.embed_tokens.weight", "lm_head.weight", f"{AT}input_layernorm.weight"
 EXPERT = f"{AT}block_sparse_moe.experts"
@@ -155,7 +155,7 @@ def noise(x: torch.Tensor) -> torch.Tensor:
 
 
 HF: dict[str, Plant] = {
-    "a square matrix is transposed": Plant(change(O, lambda x: x.T), name=O, explained="it is transposed", model=SQUARE),
+    "a square matrix is transposed": Plant(change(OUT, lambda x: x.T), name=OUT, explained="it is transposed", model=SQUARE),
     "a matrix is transposed": Plant(change(DOWN, lambda x: x.T), "shape", DOWN, "it is transposed"),
     "transposed elements in the old shape": Plant(change(DOWN, lambda x: x.T.reshape(x.shape)), name=DOWN, explained="those of the transposed tensor"),
     "gate and up are exchanged": Plant(exchange(GATE, UP), name=GATE, explained=f"what `{UP}` should hold"),
@@ -167,7 +167,7 @@ HF: dict[str, Plant] = {
     "one bit is flipped": Plant(change(DOWN, flip), name=DOWN, explained=r"one bit is flipped: bit 9 of the element at \[17, 5\]"),
     "key/value heads are in another order": Plant(change(K, lambda x: heads(x, [0, 2, 1], 10)), name=K, explained=r"blocks of 10 rows \(`dim`\) are in another order: 0, 2, 1"),
     "query heads are dealt out otherwise": Plant(change(Q, lambda x: heads(x, [0, 2, 4, 1, 3, 5], 10)), name=Q, explained="blocks of 10 rows .* dealt out otherwise"),
-    "columns of the output projection are in another order": Plant(change(O, lambda x: heads(x.T, [1, 0, 2, 3, 5, 4], 10).T), name=O, explained="blocks of 10 columns"),
+    "columns of the output projection are in another order": Plant(change(OUT, lambda x: heads(x.T, [1, 0, 2, 3, 5, 4], 10).T), name=OUT, explained="blocks of 10 columns"),
     "rotary pairs are interleaved": Plant(change(Q, interleave), name=Q, explained="rotary pairs stand side by side"),
     "rotary pairs are in halves twice": Plant(change(K, deal), name=K, explained="in two halves"),
     "1 is added to a norm": Plant(change(NORM, lambda x: x + 1), name=NORM, explained="1 is added to each element"),
