@@ -13,6 +13,7 @@ from ..choices.stage_text import Said
 from ..compiler.settle.sizes import Scalar
 from ..compiler.values.stages import Given
 from ..runtime.checking.compare import Counts, Gap, Pair, compare
+from ..runtime.checking.contents import Contents
 from ..runtime.checking.elements import Files
 from ..runtime.checking.made import hold_made
 from ..runtime.checking.overlaps import Overlaps
@@ -27,7 +28,7 @@ from .sides import Asked, Read, Sides, read_sides, with_made
 from .ticking import Ticking
 
 PER_ELEMENT, WHOLE = 128, 96  # bytes of working memory for each element that is compared, or held to be explained, at once
-MOST_EXPLAINED = 256  # tensors whose difference is looked into
+MOST_EXPLAINED = 2048  # tensors whose difference is looked into
 
 
 def verify(
@@ -76,7 +77,7 @@ def verify_sides(sides: Sides, memory: int, explain: bool = True, progress: OnPr
         if own_gaps:
             ranks = {n for n, degree in source.side.ranks.items() if target.side.ranks.get(n) == degree}
             gaps = _rank_by_rank(pair, ranks, own_gaps, gaps, counts, notes)
-        suspects = Suspects(pair, max(4096, memory // WHOLE), {n: v for n, v in sides.sizes.values.items() if type(v) is int}) if explain else None
+        suspects = Suspects(Contents(pair), max(4096, memory // WHOLE), {n: v for n, v in sides.sizes.values.items() if type(v) is int}) if explain else None
         found = [*_absent(sides, pair, suspects, notes), *_unequal(sides, pair, gaps, suspects, memory)]
         if counts.filled:
             notes.append(f"{counts.filled:,} of {counts.padding:,} padding elements of the target are not as its layout fills them")
@@ -130,7 +131,7 @@ def _absent(sides: Sides, pair: Pair, suspects: Suspects | None, notes: list[str
     if suspects is not None:
         for entry in spare[:MOST_EXPLAINED]:
             numbers = [x.number for x in target.lost if target.shape(x.number) == entry.shape and x.number not in renamed]
-            if (hit := suspects.holds(entry.window, numbers)) is not None:
+            if (hit := suspects.contents.holds(entry.window, numbers)) is not None:
                 renamed[hit] = entry
     found += lost(sides.source, pair, source.lost, "source", {})
     found += lost(sides.target, pair, target.lost, "target", {n: f"what it should hold is there as `{e.name}`" for n, e in renamed.items()})
@@ -139,7 +140,7 @@ def _absent(sides: Sides, pair: Pair, suspects: Suspects | None, notes: list[str
         number = by_entry.get((entry.file, entry.name))
         if number is None and suspects is not None and len(found) < MOST_EXPLAINED:
             alike = [f.start + row for f in target.families if f.stored.shape == entry.shape for row in range(len(f.rows))]
-            number = suspects.holds(entry.window, alike)
+            number = suspects.contents.holds(entry.window, alike)
         found.append(extra(entry, f"it holds what `{target.names[number]}` should hold" if number is not None else ""))
     for number in target.misshapen:
         found.append(misshapen(sides.target, pair, number, "target", suspects.explain(number) if suspects is not None else ""))
@@ -160,7 +161,7 @@ def _unequal(sides: Sides, pair: Pair, gaps: Mapping[int, Gap], suspects: Suspec
     if suspects is not None and ordered:
         said = _by_parameters(sides, pair, [g for g in ordered if not g.cannot], memory)
         for gap in [g for g in ordered if g.number not in said and not g.cannot][:MOST_EXPLAINED]:
-            said[gap.number] = suspects.explain(gap.number), ""
+            said[gap.number] = suspects.explain(gap.number, gap.first_target, gap.different), ""
     return [differs(sides, pair, gap, *said.get(gap.number, ("", ""))) for gap in ordered]
 
 

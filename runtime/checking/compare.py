@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ..files.window import Window, row_major
+from ..files.window import ITEM_BYTES, Window, row_major
 from .elements import Files, summed, take
 from .locate import Located
 from .numbers import Array, apart, bits_of, can_cast, cast, shown, unequal
@@ -85,7 +85,7 @@ def compare(
     """What differs, by the number of the target's tensor. Tensors that a side lacks, or has in another shape, are left out.
 
     `rules` and `only` restrict it to some of the target's rules and tensors. With `only_copies` further copies alone are
-    compared; it is how a side is compared with itself. `tick` is told how many elements are done.
+    compared; it is how a side is compared with itself. `tick` is told how many bytes of the target are done.
     """
     gaps: dict[int, Gap] = {}
     for number in range(len(pair.overlaps.targets)) if rules is None else rules:
@@ -101,7 +101,7 @@ def compare(
                 else:
                     _part(pair, part, window, counts, gaps)
                 if tick is not None:
-                    tick(part.count)
+                    tick(part.count * ITEM_BYTES[window.dtype])
     return gaps
 
 

@@ -3,6 +3,7 @@ the elements, and of the shapes, by themselves. Empty where nothing does."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import permutations
 
 import numpy as np
@@ -13,8 +14,8 @@ MOST_FLIPS = 16
 NARROWER = {"float64": ("float32", "bfloat16", "float16"), "float32": ("bfloat16", "float16"), "float16": ("bfloat16",)}
 
 
-def of_elements(wanted: Array, found: Array, dtype: str) -> str:
-    """What is the matter with elements that stand where they belong."""
+def of_elements(wanted: Array, found: Array, dtype: str, starts: Sequence[int] = ()) -> str:
+    """What is the matter with elements that stand where they belong. `starts`: where these begin in the tensor."""
     differ = wanted != found
     a, b = wanted[differ], found[differ]
     if not len(a):
@@ -27,7 +28,7 @@ def of_elements(wanted: Array, found: Array, dtype: str) -> str:
             return "only the payloads of NaN differ"
     if dtype.startswith("complex"):
         return ""
-    if len(a) <= MOST_FLIPS and (flips := _flips(wanted, found, differ)):
+    if len(a) <= MOST_FLIPS and (flips := _flips(wanted, found, differ, starts)):
         return flips
     if not found.view(np.uint8).any():
         return "all elements are zero: it was never filled"
@@ -44,11 +45,11 @@ def of_elements(wanted: Array, found: Array, dtype: str) -> str:
     return ""
 
 
-def _flips(wanted: Array, found: Array, differ: Array) -> str:
+def _flips(wanted: Array, found: Array, differ: Array, starts: Sequence[int]) -> str:
     changed = (wanted ^ found)[differ].tolist()
     if any(bits.bit_count() != 1 for bits in changed):
         return ""
-    first = np.argwhere(differ)[0].tolist()
+    first = [at + (starts[k] if k < len(starts) else 0) for k, at in enumerate(np.argwhere(differ)[0].tolist())]
     bit = changed[0].bit_length() - 1
     if len(changed) == 1:
         return f"one bit is flipped: bit {bit} of the element at {first}"

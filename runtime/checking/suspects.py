@@ -1,103 +1,101 @@
 """A stored tensor that differs in; what would explain it, in words, out: its own elements, shape and order, or that it holds
 what another one should hold.
 
-What is looked at is held in memory whole where it is small enough, else its first rows, or its first columns. Which other
-tensor's content it has is found by digests, which are summed up over all elements in any order, a bounded number at a time.
+What is looked at is held in memory whole where it is small enough, else some rows, some columns, a corner, and what is
+around the first element that differs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from math import prod
+from typing import TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..files.window import Window, row_major
 from .compare import Pair
-from .elements import Offsets, summed, take
+from .contents import Contents
+from .elements import Offsets, index_of, summed, take
 from .numbers import Array, bits_of, can_cast, cast, truncated
 from .orders import Marks, reordered
 from .overlaps import Block, chunks
 from .relations import of_elements, of_shape
 
-MOST_OTHERS = 20_000  # tensors whose content is held against one that differs
-_MIX = (np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))
+Box: TypeAlias = tuple[range, ...]  # a part of a tensor, by dimension
 
 
 @dataclass(frozen=True, eq=False)
 class Suspects:
     """`most`: how many elements may be held at once. `sizes` are those of the model's axes."""
 
-    pair: Pair
+    contents: Contents
     most: int
     sizes: dict[str, int]
-    _blocks: dict[int, dict[int, list[Block]]] = field(default_factory=dict)
-    _digests: dict[tuple[int, str], tuple[int, int] | None] = field(default_factory=dict)
 
-    def explain(self, number: int) -> str:
-        """What would make the stored tensor of this number what it should be; empty where nothing that is known does."""
+    @property
+    def pair(self) -> Pair:
+        return self.contents.pair
+
+    def explain(self, number: int, first: int = 0, different: int = -1) -> str:
+        """What would make the stored tensor of this number what it should be; empty where nothing that is known does.
+
+        `first` is the offset of its first element that differs, and `different` how many do, where that is known.
+        """
         entry = self.pair.target.entries[number]
         if entry is None or entry.dtype.startswith("complex"):
             return ""
         shape, window = self.pair.target.shape(number), entry.window
-        blocks = self.blocks(number)
-        for box, found_box in self._boxes(shape, window.shape):
-            found = take(self.pair.files, window, 0, found_box).reshape([len(each) for each in found_box])
+        blocks = self.contents.blocks(number)
+        for box, theirs in self._boxes(shape, window.shape, first):
+            found = take(self.pair.files, window, 0, _offsets(window.shape, theirs))
             wanted = self._expected(blocks, shape, box, window.dtype, found)
             if wanted is None:
                 return ""
             if np.array_equal(wanted, found):
                 continue
-            whole = prod(len(each) for each in box) == prod(shape)
+            alike = wanted.shape == found.shape
+            whole = wanted.size == prod(shape) or (alike and int(np.count_nonzero(wanted != found)) == different)
             for said in (
-                of_elements(wanted, found, window.dtype) if wanted.shape == found.shape else "",
+                of_elements(wanted, found, window.dtype, [r.start for r in box]) if alike else "",
                 self._truncated(blocks, shape, box, window.dtype, found),
                 of_shape(wanted, found),
-                reordered(wanted, found, self._marks(number, blocks)),
+                reordered(wanted, found, self._marks(number, blocks) if box == _whole(shape) else [Marks(sizes=self.sizes)] * len(shape)),
             ):
                 if said:
                     return said if whole else f"{said} (as far as was looked at: {_extent(found.shape)} of {_extent(window.shape)})"
         return self._elsewhere(number, window) or self._of_parts(number, blocks, window)
 
-    def blocks(self, number: int) -> list[Block]:
-        """The blocks that fill a stored tensor."""
-        targets = self.pair.overlaps.targets
-        at = next(i for i, rule in enumerate(targets) if rule.family.start <= number < rule.family.start + len(rule.family.rows))
-        if at not in self._blocks:
-            self._blocks.clear()  # one rule's at a time
-            by_number: dict[int, list[Block]] = {}
-            for block in self.pair.overlaps.of(at):
-                by_number.setdefault(block.target, []).append(block)
-            self._blocks[at] = by_number
-        return self._blocks[at].get(number, [])
-
-    def holds(self, window: Window, numbers: Iterable[int]) -> int | None:
-        """Which of the target's tensors should hold what `window` holds."""
-        own = self._digest([(self.pair, Block("", 0, 0, tuple(_all(window.shape))), window)], window.dtype)
-        for number in numbers:
-            if own is not None and self._expected_digest(number, window.dtype) == own:
-                return number
-        return None
-
-    def _boxes(self, shape: tuple[int, ...], found: tuple[int, ...]) -> Iterator[tuple[list[Offsets], list[Offsets]]]:
-        """What is looked at of both: all, or all rows of the first columns, and all columns of the first rows."""
-        kept = [k for k in (0, len(shape) - 1) if k >= 0] if prod(shape) > self.most or prod(found) > self.most else [-1]
-        for keep in dict.fromkeys(kept):
+    def _boxes(self, shape: tuple[int, ...], found: tuple[int, ...], first: int) -> Iterator[tuple[Box, Box]]:
+        """What is looked at of both: all; or all rows of some columns, all columns of some rows, a corner, and what is
+        around the first element that differs."""
+        if max(prod(shape), prod(found)) <= self.most:
+            yield _whole(shape), _whole(found)
+            return
+        side = max(1, int(self.most ** (1 / len(shape))))
+        corners = [[min(n, side) for n in shape]]
+        for keep in dict.fromkeys((0, len(shape) - 1)):
             limits = list(shape)
-            while keep >= 0 and prod(limits) > self.most and max((n for k, n in enumerate(limits) if k != keep), default=1) > 1:
+            while prod(limits) > self.most and max((n for k, n in enumerate(limits) if k != keep), default=1) > 1:
                 k = max((k for k in range(len(limits)) if k != keep), key=lambda k: limits[k])
-                limits[k] = max(1, limits[k] // 2)
-            if prod(limits) > self.most:
-                limits[keep] = max(1, self.most * limits[keep] // prod(limits))
-            other = [n if keep < 0 or limits[k] == shape[k] else min(n, limits[k]) for k, n in enumerate(found)] if len(found) == len(shape) else list(found)
-            if prod(other) <= 4 * self.most:
-                yield [o[:n] for o, n in zip(_all(shape), limits, strict=True)], [o[:n] for o, n in zip(_all(found), other, strict=True)]
+                limits[k] = -(-limits[k] // 2)
+            limits[keep] = max(1, min(limits[keep], self.most * limits[keep] // prod(limits)))
+            corners.append(limits)
+        if len(found) != len(shape):
+            return
+        for limits in (*corners[1:], corners[0]):
+            theirs = tuple(range(n if limit == own else min(n, limit)) for n, limit, own in zip(found, limits, shape, strict=True))
+            if prod(map(len, theirs)) <= 4 * self.most:
+                yield tuple(map(range, limits)), theirs
+        if found == shape:
+            starts = [min(max(0, at - n // 2), extent - n) for at, n, extent in zip(index_of(shape, first), corners[0], shape, strict=True)]
+            around = tuple(range(start, start + n) for start, n in zip(starts, corners[0], strict=True))
+            yield around, around
 
-    def _expected(self, blocks: Sequence[Block], shape: tuple[int, ...], box: Sequence[Offsets], dtype: str, found: Array | None) -> Array | None:
+    def _expected(self, blocks: Sequence[Block], shape: tuple[int, ...], box: Box, dtype: str, found: Array | None) -> Array | None:
         """What a part of a stored tensor should hold, in `dtype`; where it is padding, what `found` has, or zeros."""
-        extents = tuple(len(each) for each in box)
+        extents = tuple(map(len, box))
         out = np.zeros(extents, bits_of(dtype))
         if found is not None and found.shape == extents:
             out[...] = found
@@ -109,16 +107,16 @@ class Suspects:
             offsets = summed(part.target_base, part.target_offsets)
             inside = np.ones(offsets.shape, dtype=bool)
             places = np.zeros_like(offsets)
-            for step, extent, limit, stride in zip(steps, shape, extents, own, strict=True):
-                index = offsets // step % extent
-                inside &= index < limit
+            for step, extent, kept, stride in zip(steps, shape, box, own, strict=True):
+                index = offsets // step % extent - kept.start
+                inside &= (index >= 0) & (index < len(kept))
                 places += index * stride
             if inside.any():
                 read = take(self.pair.files, source, part.source_base, part.source_offsets)[inside]
                 out.reshape(-1)[places[inside]] = cast(read, source.dtype, dtype, part.scale, part.shift)
         return out
 
-    def _truncated(self, blocks: Sequence[Block], shape: tuple[int, ...], box: Sequence[Offsets], dtype: str, found: Array) -> str:
+    def _truncated(self, blocks: Sequence[Block], shape: tuple[int, ...], box: Box, dtype: str, found: Array) -> str:
         """Whether bits were cut off where a conversion rounds."""
         windows = [w for block in blocks if not block.padding and (w := self.pair.source_window(block.source)) is not None]
         if not windows or len({w.dtype for w in windows}) != 1 or any((b.scale, b.shift) != (1.0, 0.0) for b in blocks):
@@ -162,11 +160,8 @@ class Suspects:
         if window.shape != shape:
             return ""
         own = side.family(number)
-        near = [f for f in self.pair.target.families if f.stored.shape == shape]
-        near.sort(key=lambda f: f is not own)
-        others = [f.start + row for f in near for row in range(len(f.rows)) if f.start + row != number][:MOST_OTHERS]
-        found = self.holds(window, others)
-        if found is None:
+        found = self.contents.holder(own, window)
+        if found is None or found == number:
             return ""
         family = side.family(found)
         if family is own:
@@ -181,8 +176,8 @@ class Suspects:
         """Where only some tensors of the model in a joined one differ, or only some rows: which."""
         if window.shape != self.pair.target.shape(number) or prod(window.shape) > self.most:
             return ""
-        found = take(self.pair.files, window, 0, _all(window.shape)).reshape(window.shape)
-        wanted = self._expected(blocks, window.shape, _all(window.shape), window.dtype, found)
+        found = take(self.pair.files, window, 0, _offsets(window.shape, _whole(window.shape)))
+        wanted = self._expected(blocks, window.shape, _whole(window.shape), window.dtype, found)
         if wanted is None or found.ndim < 2:
             return ""
         rows = np.flatnonzero((wanted != found).reshape(len(found), -1).any(axis=1))
@@ -190,53 +185,16 @@ class Suspects:
             return ""
         low, high = int(rows[0]), int(rows[-1]) + 1
         part, own = wanted[low:high], found[low:high]
-        said = of_elements(part, own, window.dtype) or reordered(part, own, [Marks(sizes=self.sizes)] * found.ndim)
+        said = of_elements(part, own, window.dtype, [low]) or reordered(part, own, [Marks(sizes=self.sizes)] * found.ndim)
         return f"in rows {low} to {high - 1} alone: {said}" if said and (low, high) != (0, len(found)) else ""
 
-    def _expected_digest(self, number: int, dtype: str) -> tuple[int, int] | None:
-        key = number, dtype
-        if key not in self._digests:
-            parts = []
-            for block in self.blocks(number):
-                source = self.pair.source_window(block.source) if block.source >= 0 else None
-                if block.padding:
-                    continue
-                if source is None or not can_cast(source.dtype, dtype):
-                    self._digests[key] = None
-                    return None
-                parts.append((self.pair, block, source))
-            self._digests[key] = self._digest(parts, dtype)
-        return self._digests[key]
 
-    def _digest(self, parts: Iterable[tuple[Pair, Block, Window]], dtype: str) -> tuple[int, int] | None:
-        """Two sums over all elements, each of its bits and its place; whatever the order of the blocks."""
-        sums = [np.uint64(0), np.uint64(0)]
-        with np.errstate(over="ignore"):
-            for pair, block, window in parts:
-                for part in chunks(block, pair.most):
-                    own = part.source < 0
-                    read = take(pair.files, window, part.target_base if own else part.source_base, part.target_offsets if own else part.source_offsets)
-                    bits = cast(read, window.dtype, dtype, part.scale, part.shift)
-                    if bits.dtype.itemsize > 8:
-                        return None
-                    places = summed(part.target_base, part.target_offsets).astype(np.uint64)
-                    for k in range(2):
-                        value = _mixed(bits.astype(np.uint64) + _mixed(places + np.uint64(k)))
-                        value[bits == 0] = 0  # padding of zeros counts for nothing
-                        sums[k] = sums[k] + value.sum(dtype=np.uint64)
-        return int(sums[0]), int(sums[1])
+def _whole(shape: Sequence[int]) -> Box:
+    return tuple(map(range, shape))
 
 
-def _mixed(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """A one-to-one scrambling of 64 bits (splitmix64's finishing steps)."""
-    values = values + _MIX[0]
-    values = (values ^ (values >> np.uint64(30))) * _MIX[1]
-    values = (values ^ (values >> np.uint64(27))) * _MIX[2]
-    return values ^ (values >> np.uint64(31))
-
-
-def _all(shape: Sequence[int]) -> list[Offsets]:
-    return [np.arange(n, dtype=np.int64) * step for n, step in zip(shape, row_major(tuple(shape)), strict=True)]
+def _offsets(shape: tuple[int, ...], box: Box) -> list[Offsets]:
+    return [np.arange(kept.start, kept.stop, dtype=np.int64) * step for kept, step in zip(box, row_major(shape), strict=True)]
 
 
 def _extent(shape: Sequence[int]) -> str:

@@ -405,3 +405,31 @@ def test_files_that_do_not_go_together_are_named(spoil: Callable[[Path], None], 
             judge(source, result)
         assert code in (None, fault.value.code)
         assert names in fault.value.title
+
+
+LARGE = Model(hidden=160, ffn=252, groups=4, share=4, dim=10)
+SMALL_MEMORY: dict[str, Plant] = {
+    "a bit in the middle": Plant(change(UP, lambda x: odd_at(x, 177, 93)), name=UP, explained=r"^one bit is flipped: bit 3 of the element at \[177, 93\]$"),
+    "a square matrix is transposed": Plant(change(Q, lambda x: x.T), name=Q, explained="^it is transposed .as far as was looked at"),
+    "a matrix is transposed": Plant(change(DOWN, lambda x: x.T), "shape", DOWN, "^it is transposed .as far as was looked at"),
+    "rotary pairs are interleaved": Plant(change(Q, interleave), name=Q, explained="rotary pairs stand side by side,.*as far as"),
+    "rows are shifted": Plant(change(UP, shifted), name=UP, explained="rows are shifted by 1 towards the end .as far as"),
+    "columns are exchanged in blocks": Plant(change(DOWN, lambda x: torch.cat([x[:, 126:], x[:, :126]], 1)), name=DOWN, explained="columns are shifted in a circle, by 126 of 252"),
+    "layers are exchanged": Plant(swap_layers, name=DOWN, explained="of layer 3 should hold"),
+    "a weight is halved": Plant(change(UP, lambda x: x * 0.5), name=UP, explained=r"multiplied by 0\.5"),
+}  # fmt: skip
+
+
+def odd_at(x: torch.Tensor, row: int, column: int) -> torch.Tensor:
+    bits(x)[row, column] ^= 8
+    return x
+
+
+@pytest.mark.parametrize("fault", SMALL_MEMORY)
+def test_what_is_too_large_to_be_held_is_explained_from_its_parts(fault: str, tmp_path: Path) -> None:
+    """4,096 elements are held at once: a tenth of a weight."""
+    plant, weights = SMALL_MEMORY[fault], LARGE.weights()
+    source = write_hf(tmp_path / "source", LARGE, weights)
+    spoilt = dict(weights)
+    plant.spoil(spoilt)
+    judged(ckptc.verify(source, write_hf(tmp_path / "result", LARGE, spoilt), memory="1KiB"), plant)
