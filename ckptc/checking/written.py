@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from ..choices.settings import DEGREES
+from ..library import mapping_files as library
+from ..optimizer.state import FOLDER as STATE
 from ..runtime.checkpoint.checkpoint import Checkpoint
 from ..runtime.fault import Fault
 from ..runtime.plan.plan import Plan
@@ -18,10 +21,14 @@ def judge_of(source: Checkpoint, data: Plan, options: Mapping[str, Any], running
     """For `Plan.run`: raises `Fault` where what was written does not hold what the source holds.
 
     `options` are those of `ckptc.plan`, `running` those of `Plan.run`. Layouts, degrees and parameters are the plan's own.
+    Optimizer state is not compared.
     """
+    source = replace(source, entries=tuple(e for e in source.entries if not e.file.startswith(f"{STATE}/")))
     asked = {name: options[name] for name in ("mapping", "config", "revision", "stages", "from_stages", "accept") if options.get(name) is not None}
     settings = {**(options.get("settings") or {}), **{name: options[name] for name in DEGREES if name in options}}
-    settings |= {**dict(data.target.ranks), **dict(data.target.params)}
+    family = next(f for f in library.families(options.get("mapping")) if f.name == data.mapping)
+    own = {p.name for p in family.layout(data.target.layout).params}
+    settings |= {name: value for name, value in (*data.target.ranks, *data.target.params) if name in own}
     limits = {name: running[name] for name in ("memory", "progress") if running.get(name) is not None}
 
     def judge(written: str) -> None:

@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 
 import ckptc
 from ckptc import MappingError
+from tests import nxdt_state
 from tests.plans import test_hf_dialects as dialects
 from tests.plans import test_megatron_families as families
 from tests.plans import test_neva as neva
@@ -194,3 +195,9 @@ def test_settings_that_the_files_contradict_are_refused(tmp_path: Path) -> None:
     with pytest.raises(MappingError) as caught:
         ckptc.verify(source, tmp_path / "out", tp=4)
     assert caught.value.diagnostics[0].code == "degree-disagrees"
+
+
+def test_a_conversion_with_optimizer_state_verifies_its_weights(tmp_path: Path) -> None:
+    nxdt_state.write(tmp_path / "tag", nxdt_state.make(nxdt_state.HF, 2, 1), 2)
+    ckptc.convert(tmp_path / "tag", tmp_path / "out", to="nxdt", tp=4, optimizer=True, verify=True)
+    assert (tmp_path / "out/optim").is_dir()

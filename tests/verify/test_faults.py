@@ -433,3 +433,10 @@ def test_what_is_too_large_to_be_held_is_explained_from_its_parts(fault: str, tm
     spoilt = dict(weights)
     plant.spoil(spoilt)
     judged(ckptc.verify(source, write_hf(tmp_path / "result", LARGE, spoilt), memory="1KiB"), plant)
+
+
+def test_there_are_as_many_faults_as_were_promised() -> None:
+    """At least 40 that are found, of which at least 30 are explained."""
+    plants = [*HF.values(), *NXDT.values(), *NEMO.values()]
+    assert len(plants) >= 60
+    assert sum(plant.explained is not None for plant in plants) >= 50
