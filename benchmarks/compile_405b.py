@@ -32,7 +32,7 @@ def measure(case: str, folder: Path) -> dict[str, float]:
     elif case == "hf":
         plan = ckptc.plan(source, to="nxdt", settings=large.SETTINGS)
     else:
-        plan = ckptc.plan(source, to="hf", config=config, source_settings={"hw": "trn1"})
+        plan = ckptc.plan(source, to="hf", config=config, from_settings={"hw": "trn1"})
     compiled = time.perf_counter() - began
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     began = time.perf_counter()

@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .api import Plan, compile, convert, load_plan, plan
+    from .checking.diff import diff
+    from .checking.report import Diff, Difference, Verification
+    from .checking.verify import verify
     from .dsl.diagnostic import MappingError
     from .error import Error
     from .hub import open_source as open
@@ -21,33 +24,43 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Diff": ("checking.report", "Diff"),
+    "Difference": ("checking.report", "Difference"),
     "Error": ("error", "Error"),
     "Fault": ("runtime.fault", "Fault"),
     "MappingError": ("dsl.diagnostic", "MappingError"),
     "Plan": ("api", "Plan"),
+    "Verification": ("checking.report", "Verification"),
     "add_special_tokens": ("runtime.tokenizer.sentencepiece_model", "add_special_tokens"),
     "compile": ("api", "compile"),
     "convert": ("api", "convert"),
+    "diff": ("checking.diff", "diff"),
     "inspect": ("survey", "survey"),
     "load_plan": ("api", "load_plan"),
     "open": ("hub", "open_source"),
     "plan": ("api", "plan"),
+    "verify": ("checking.verify", "verify"),
     "zero1": ("reshard_zero1", "zero1"),
 }
 
 __all__ = [
+    "Diff",
+    "Difference",
     "Error",
     "Fault",
     "MappingError",
     "Plan",
+    "Verification",
     "__version__",
     "add_special_tokens",
     "compile",
     "convert",
+    "diff",
     "inspect",
     "load_plan",
     "open",
     "plan",
+    "verify",
     "zero1",
 ]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -162,9 +162,11 @@ class Plan:
         max_shard_size: int | str = 5_000_000_000,
         compare_copies: bool = True,
         progress: bool | OnProgress | None = None,
+        judge: Callable[[str], None] | None = None,
     ) -> Report:
         """Convert to `dst`, which appears only when it is whole. Sizes are bytes, or texts such as "512MiB".
 
+        `judge` is called with the path of what was written before it gets its final name; what it raises keeps it from that.
         `progress` is called with a `Progress` record (phase, bytes, seconds) some ten times a second; what it raises ends the
         run, and nothing is left behind. True shows progress on standard error as the command line does. Raises `Fault`, which
         is a `FileExistsError` where `dst` is there and neither `overwrite` nor `merge` is given.
@@ -176,7 +178,7 @@ class Plan:
         with Meter(progress is True) as meter:
             return run(
                 bound, Path(dst), memory=parse_size(memory), workers=at_least_one(workers), overwrite=overwrite, merge=merge,
-                check_copies=compare_copies, progress=meter if progress is True else progress or None,
+                check_copies=compare_copies, progress=meter if progress is True else progress or None, judge=judge,
             )  # fmt: skip
 
     def stream(
@@ -217,7 +219,6 @@ def plan(
     from_stages: str | Said | Given | None = None,
     settings: Mapping[str, Scalar] | None = None,
     from_settings: Mapping[str, Scalar] | None = None,
-    source_settings: Mapping[str, Scalar] | None = None,
     optimizer: bool = False,
     dp: int | None = None,
     model_id: str | None = None,
@@ -232,8 +233,8 @@ def plan(
 
     `src` is a path, or a repository of the hub, `org/name` or `hf://org/name@revision`, whose files are fetched first.
     `settings` are the target's degrees and parameters (`{"tp": 8, "kv_multiplier": 4}`), or axes and settings
-    of the model; what only the source has goes there. `from_settings` are the source's alone (`source_settings` is its former
-    name). Degrees may stand as keywords too (`tp=8, pp=2`), where no argument
+    of the model; what only the source has goes there. `from_settings` are the source's alone.
+    Degrees may stand as keywords too (`tp=8, pp=2`), where no argument
     is called so. Where both sides are of one layout, what is not given stays as it is in the source. The family, the source's layout and its parameters are found from the files unless given.
     `stages` says what each pipeline stage of the target has, `from_stages` of the source, where its files do not tell:
     lists of layers (of each stage, or of each of its turns), or a text as `--stages` takes it.
@@ -265,7 +266,7 @@ def plan(
     if mapping is None:
         refuse_said_encoded(checkpoint, config)
     targets, sources, model = route(given, family_, layout, family_.layout(to), to)
-    sources |= of_layout({**(source_settings or {}), **(from_settings or {})}, layout, "--from-set")
+    sources |= of_layout(from_settings or {}, layout, "--from-set")
     said, said_notes = said_by_files(checkpoint, layout, sources)
     sources = said | sources
     sizes = sizes_of(family_, keys_layout, config_path, model, found, layout, accepted)
@@ -342,7 +343,6 @@ def compile(
     from_stages: str | Said | Given | None = None,
     settings: Mapping[str, Scalar] | None = None,
     from_settings: Mapping[str, Scalar] | None = None,
-    source_settings: Mapping[str, Scalar] | None = None,
     model_id: str | None = None,
     accept: Collection[str] = (),
     **degrees: Scalar,
@@ -361,7 +361,7 @@ def compile(
     check_config(config, family_, families=library.families(mapping))
     left, right = family_.layout(from_), family_.layout(to)
     targets, sources, model = route(joined(settings, degrees), family_, left, right, to)
-    sources |= of_layout({**(source_settings or {}), **(from_settings or {})}, left, "--from-set")
+    sources |= of_layout(from_settings or {}, left, "--from-set")
     keys_layout = config_layout(family_, left, right, config)
     sizes = sizes_of(family_, keys_layout, Path(config) if config else None, model, None, left, frozenset(accept))
     held, sources = stages_asked(from_stages, left, sources, sizes, "--from-stages")
@@ -376,8 +376,18 @@ def compile(
     return Plan(compile_sides(source, target, dtype=dtype, files=side.texts).plan, notes=(*side.notes, *target.notes), values=sizes.values)
 
 
-def convert(src: str | Path, dst: str | Path, *, to: str, **options: Any) -> Report:
-    """Plan and run in one call. Options are those of `plan` and of `Plan.run`."""
-    names = ("memory", "workers", "overwrite", "merge", "max_shard_size", "compare_copies", "progress")
+def convert(src: str | Path, dst: str | Path, *, to: str, verify: bool = False, **options: Any) -> Report:
+    """Plan and run in one call. Options are those of `plan` and of `Plan.run`.
+
+    With `verify`, what was written is read back and compared with the source, as `ckptc.verify` does it, before it gets its
+    name: raises `Fault`, and leaves nothing, where they differ.
+    """
+    names = ("memory", "workers", "overwrite", "merge", "max_shard_size", "compare_copies", "progress", "judge")
     running = {k: options.pop(k) for k in names if k in options}
-    return plan(src, to=to, **options).run(dst, **running)
+    made = plan(src, to=to, **options)
+    if verify:
+        from .checking.written import judge_of
+
+        assert made.source is not None
+        running["judge"] = judge_of(made.source, made.data, options, running)
+    return made.run(dst, **running)

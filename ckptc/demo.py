@@ -153,7 +153,7 @@ def main(folder: Path) -> int:
     report = plan.run(sharded)
     print(f"   {report.bytes_written:,} bytes in {len(report.files)} files, {report.seconds:.2f} s\n")
     print(f"3. and back, the copies compared with each other: {back}\n")
-    report = ckptc.convert(sharded, back, to="hf", config=source / "config.json", source_settings={"hw": "trn1"})
+    report = ckptc.convert(sharded, back, to="hf", config=source / "config.json", from_settings={"hw": "trn1"})
     print(f"   {report.bytes_written:,} bytes in {len(report.files)} files, {report.seconds:.2f} s\n")
     different = differences(source, back)
     count = sum(1 for _ in tensors())

@@ -16,6 +16,7 @@ from .cli import mappings as cli_mappings
 from .cli import nemo as cli_nemo
 from .cli import options
 from .cli import tokenizer as cli_tokenizer
+from .cli import verify as cli_verify
 from .cli import zero1 as cli_zero1
 from .runtime.stopping import Stop, stoppable
 
@@ -36,6 +37,8 @@ app.command("convert")(cli_convert.convert)
 app.command("compile")(cli_convert.compile)
 app.command("run")(cli_convert.run)
 app.command("zero1")(cli_zero1.zero1)
+app.command("verify")(cli_verify.verify)
+app.command("diff")(cli_verify.diff)
 app.command("explain")(cli_mappings.explain)
 app.command("check")(cli_mappings.check)
 app.command("fmt")(cli_mappings.fmt)

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from .runtime.progress import Progress
 
 EVERY_SECONDS = 5.0
-WORDS = {"compare": "comparing copies", "write": "writing"}
+WORDS = {"compare": "comparing copies", "write": "writing", "verify": "verifying"}
 
 
 def size(count: float) -> str:

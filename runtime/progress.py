@@ -9,7 +9,7 @@ from typing import TypeAlias
 
 @dataclass(frozen=True)
 class Progress:
-    """`phase` is "compare" or "write"; `done_bytes` never falls within a phase."""
+    """`phase` is "compare", "write" or "verify"; `done_bytes` never falls within a phase."""
 
     phase: str
     done_bytes: int

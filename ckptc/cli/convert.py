@@ -39,6 +39,9 @@ Emit = Annotated[
     str | None,
     typer.Option("--emit", metavar="python", help="Write a self-contained Python module instead of a plan file."),
 ]
+Verify = Annotated[
+    bool, typer.Option("--verify", help="Read back what was written and compare it with SRC, before it gets its name.")
+]
 Output = Annotated[Path | None, typer.Option("-o", "--output", metavar="FILE", help="Where to write (default: print).")]
 
 
@@ -79,13 +82,14 @@ def convert(
     dry_run: DryRun = False,
     compare_copies: options.CompareCopies = True,
     compare_all_copies: CompareAll = False,
+    verify: Verify = False,
     progress: options.Progress = True,
     quiet: options.Quiet = False,
     as_json: options.Json = False,
 ) -> None:
     """Convert a checkpoint to another layout or degree."""
     settings = options.settings(set_, "--set", tp=tp, pp=pp, vpp=vpp, ep=ep, etp=etp)
-    source_settings = options.settings(from_set, "--from-set")
+    from_settings = options.settings(from_set, "--from-set")
     config_values, artifacts = options.config_values(set_config), options.pairs_of(artifact, "--artifact")
     if single_file is not None and (config_base or config_values or artifacts or tokenizer):
         raise typer.BadParameter("no config or tokenizer is written beside the file", param_hint="--single-file")
@@ -97,17 +101,24 @@ def convert(
 
     refuse_remote_target(dst)
     place = find_source(src, revision, progress and not quiet and not as_json)
-    plan = api.plan(
-        place, to=to, from_=from_, mapping=mapping, family=family, config=config, format=format,
-        dtype=dtype, compare_all=compare_all_copies, stages=stage_list, from_stages=from_stage_list, from_settings=source_settings,
-        optimizer=optimizer, dp=dp, model_id=model_id, tokenizer=tokenizer,
-        config_base=config_base, set_config=config_values, artifacts=artifacts, accept=accept or (), settings=settings,
-    )  # fmt: skip
+    asked: dict[str, Any] = {
+        "to": to, "from_": from_, "mapping": mapping, "family": family, "config": config, "format": format,
+        "dtype": dtype, "compare_all": compare_all_copies, "stages": stage_list, "from_stages": from_stage_list,
+        "from_settings": from_settings, "optimizer": optimizer, "dp": dp, "model_id": model_id, "tokenizer": tokenizer,
+        "config_base": config_base, "set_config": config_values, "artifacts": artifacts, "accept": accept or (), "settings": settings,
+    }  # fmt: skip
+    plan = api.plan(place, **asked)
     if single_file is not None:
         plan = into_single_file(plan, single_file)
+    judge = None
+    if verify:
+        from ..checking.written import judge_of
+
+        assert plan.source is not None
+        judge = judge_of(plan.source, plan.data, asked, {"memory": memory})
     execute(
         plan, src, place, dst, dry_run=dry_run, progress=progress, quiet=quiet, as_json=as_json, memory=memory,
-        workers=workers, max_shard_size=max_shard_size, overwrite=overwrite, merge=merge, compare_copies=compare_copies,
+        workers=workers, max_shard_size=max_shard_size, overwrite=overwrite, merge=merge, compare_copies=compare_copies, judge=judge,
     )  # fmt: skip
 
 
@@ -165,7 +176,7 @@ def compile(
     if emit not in (None, "python"):
         raise typer.BadParameter(f"`{emit}` cannot be emitted, only `python`", param_hint="--emit")
     plan = compiled(mapping, from_, to, family, config, settings=options.settings(set_, "--set", tp=tp, pp=pp, vpp=vpp, ep=ep, etp=etp),
-                    source_settings=options.settings(from_set, "--from-set"), stages=stages, from_stages=from_stages, format=format, dtype=dtype, model_id=model_id, accept=accept or ())  # fmt: skip
+                    from_settings=options.settings(from_set, "--from-set"), stages=stages, from_stages=from_stages, format=format, dtype=dtype, model_id=model_id, accept=accept or ())  # fmt: skip
     for note in plan.notes:
         print(f"note: {note}", file=sys.stderr)
     if emit:
@@ -182,7 +193,7 @@ def compile(
 
 def compiled(
     mapping: str, from_: str, to: str, family: str | None, config: str | None, *, settings: dict[str, Any],
-    source_settings: dict[str, Any], stages: str | None, from_stages: str | None = None, format: str | None = None, dtype: str | None = None, model_id: str | None = None,
+    from_settings: dict[str, Any], stages: str | None, from_stages: str | None = None, format: str | None = None, dtype: str | None = None, model_id: str | None = None,
     accept: Collection[str] = (),
 ) -> Plan:  # fmt: skip
     """A plan from options alone."""
@@ -190,7 +201,7 @@ def compiled(
 
     return api.compile(
         mapping, from_=from_, to=to, family=family, config=config, format=format, dtype=dtype,
-        stages=options.stages(stages), from_stages=options.stages(from_stages, "--from-stages"), from_settings=source_settings, model_id=model_id, accept=accept, settings=settings,
+        stages=options.stages(stages), from_stages=options.stages(from_stages, "--from-stages"), from_settings=from_settings, model_id=model_id, accept=accept, settings=settings,
     )  # fmt: skip
 
 

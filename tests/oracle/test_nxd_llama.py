@@ -66,7 +66,7 @@ def forward(case: Case, out: Path, hw: str | None = None, source: str = "pytorch
 
 def back(case: Case, out: Path, hw: str | None = None):
     """To HF; names only, as the reference puts all into one checkpoint.pt."""
-    plan = ckptc.plan(case.folder / "in/model", to="hf", config=case.folder / "in/config.json", source_settings=settings(case, hw))
+    plan = ckptc.plan(case.folder / "in/model", to="hf", config=case.folder / "in/config.json", from_settings=settings(case, hw))
     plan.run(out)
     return {name: held for (_, name), held in contents(out).items()}
 
@@ -104,7 +104,7 @@ def test_safetensors_input_gives_the_same_result(name: str, tmp_path: Path) -> N
 def test_degrees_and_settings_are_read_from_the_files(name: str, tmp_path: Path) -> None:
     case = ALL[name]
     asked = {"hw": "trn1"} if case.number("kv_size_multiplier") > 1 else {}  # all but this
-    plan = ckptc.plan(case.folder / "in", to="hf", config=case.folder / "in/config.json", source_settings=asked)
+    plan = ckptc.plan(case.folder / "in", to="hf", config=case.folder / "in/config.json", from_settings=asked)
     plan.run(tmp_path / "out")
     assert {n: held for (_, n), held in contents(tmp_path / "out").items()} == expected(case)
 
@@ -225,7 +225,7 @@ def test_padded_attention_heads_are_written_as_the_converter_does_and_stripped_g
     assert contents(tmp_path / "out") == case.expected
     plan = ckptc.plan(
         again.folder / "in/model", to="hf", config=again.folder / "in/config.json",
-        source_settings={"hw": "trn2_converter", "kv_multiplier": 4, "pad_heads": True},
+        from_settings={"hw": "trn2_converter", "kv_multiplier": 4, "pad_heads": True},
     )  # fmt: skip
     plan.run(tmp_path / "again")
     assert {name: held for (_, name), held in contents(tmp_path / "again").items()} == originals(again)
@@ -248,7 +248,7 @@ def test_padded_heads_stand_beside_their_own_key_value_head(hw: str, tmp_path: P
         assert torch.equal(held["weight_k"], key[group])
         heads = [query[group * 6 + copy * 2 + i] if copy < 3 else torch.zeros(8, 96) for i in (0, 1)]
         assert torch.equal(held["weight_q"], torch.cat(heads))
-    back_again = ckptc.plan(tmp_path / "out", to="hf", config=case.folder / "in/config.json", source_settings={"hw": hw})
+    back_again = ckptc.plan(tmp_path / "out", to="hf", config=case.folder / "in/config.json", from_settings={"hw": hw})
     back_again.run(tmp_path / "again")
     assert {name: held for (_, name), held in contents(tmp_path / "again").items()} == originals(case)
 

@@ -148,6 +148,6 @@ def test_degrees_change_within_the_style(tp: int, pp: int, stages, tmp_path: Pat
     case = ALL["d9_gqa16x4_meg_tp2pp2m1__fwd"]
     config = case.folder / "in/config.json"
     forward(case, tmp_path / "a")
-    ckptc.plan(tmp_path / "a", to="nxdt-megatron", config=config, tp=tp, pp=pp, stages=stages, source_settings={"qkv_order": "heads"}).run(tmp_path / "b")
+    ckptc.plan(tmp_path / "a", to="nxdt-megatron", config=config, tp=tp, pp=pp, stages=stages, from_settings={"qkv_order": "heads"}).run(tmp_path / "b")
     ckptc.plan(case.folder / "in/pytorch_model.bin", to="nxdt-megatron", config=config, tp=tp, pp=pp, stages=stages).run(tmp_path / "c")
     assert contents(tmp_path / "b") == contents(tmp_path / "c")

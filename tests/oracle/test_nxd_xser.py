@@ -115,7 +115,7 @@ def test_a_training_checkpoint_is_written_again_as_it_was(case: Case, tmp_path: 
 
 @pytest.mark.parametrize("place", [TAG, f"{TAG}/model", "in"])
 def test_a_tag_its_folder_and_the_model_in_it_are_one_checkpoint(place: str, tmp_path: Path) -> None:
-    plan = ckptc.plan(TRAINED.folder / place, to="hf", config=TRAINED.folder / "in/config.json", source_settings={"hw": "trn1"})
+    plan = ckptc.plan(TRAINED.folder / place, to="hf", config=TRAINED.folder / "in/config.json", from_settings={"hw": "trn1"})
     plan.run(tmp_path / "out")
     assert {n: h for (_, n), h in contents(tmp_path / "out").items()} == {n: h for (_, n), h in TRAINED.expected.items()}
 
@@ -139,7 +139,7 @@ def test_an_empty_folder_of_tensors_beside_whole_ones_is_the_converters(tmp_path
     shutil.copytree(case.folder / "in/model", folder)
     for file in folder.glob("*.pt"):
         (folder / f"{file.name}.tensors").mkdir(exist_ok=True)
-    ckptc.plan(folder, to="hf", config=case.folder / "in/config.json", source_settings={"hw": "trn1"}).run(tmp_path / "out")
+    ckptc.plan(folder, to="hf", config=case.folder / "in/config.json", from_settings={"hw": "trn1"}).run(tmp_path / "out")
     assert {n: h for (_, n), h in contents(tmp_path / "out").items()} == {n: h for (_, n), h in case.expected.items()}
 
 
@@ -204,8 +204,8 @@ def test_without_a_complete_tag_one_must_be_named(tmp_path: Path) -> None:
 def test_markers_are_written_on_request(tmp_path: Path) -> None:
     config = TRAINED.folder / "in/config.json"
     told = {"hw": "trn1"}
-    ckptc.plan(TRAINED.folder / TAG, to="nxdt", config=config, tp=2, source_settings=told).run(tmp_path / "a")
-    ckptc.plan(TRAINED.folder / TAG, to="nxdt", config=config, tp=2, source_settings=told, settings={"markers": True}).run(tmp_path / "run/b")
+    ckptc.plan(TRAINED.folder / TAG, to="nxdt", config=config, tp=2, from_settings=told).run(tmp_path / "a")
+    ckptc.plan(TRAINED.folder / TAG, to="nxdt", config=config, tp=2, from_settings=told, settings={"markers": True}).run(tmp_path / "run/b")
     assert sorted(p.name for p in (tmp_path / "a").iterdir()) == ["model"]
     assert sorted(p.name for p in (tmp_path / "run/b").iterdir()) == ["checkpoint", "done", "model"]
     assert ckptc.open(tmp_path / "run").tag == "b"

@@ -186,7 +186,7 @@ CASES = {
     "unknown mapping": Case("no-mapping", ("nope",), options={"mapping": "nope"}),
     "unknown format": Case("unknown-format", ("bin",), options={"format": "bin"}),
     "unknown dtype": Case("unknown-dtype", ("int32",), options={"dtype": "int32"}),
-    "wrong degree of the source": Case("degree-disagrees", ("tp = 3",), origin="nxdt", options={**HF, "source_settings": {"tp": 2}}),
+    "wrong degree of the source": Case("degree-disagrees", ("tp = 3",), origin="nxdt", options={**HF, "from_settings": {"tp": 2}}),
     "stages that lack a layer": Case("wrong-stages", ("layer",), options={"pp": 2, "stages": [[0, 1], [2]]}),
     "stages with a layer twice": Case("wrong-stages", ("layer",), options={"pp": 2, "stages": [[0, 1], [1, 2, 3]]}),
     "stages beyond the layers": Case("wrong-stages", ("layer",), options={"pp": 2, "stages": [[0, 1], [2, 3, 4]]}),

@@ -127,7 +127,7 @@ DEGREES: list[dict[str, Any]] = [
 def test_degrees_change_directly_as_through_hf(number: int, hf: Path, tmp_path: Path) -> None:
     one, two = DEGREES[number], DEGREES[(number + 4) % len(DEGREES)]
     to_nxdt(hf, tmp_path / "one", **one)
-    options = {"source_settings": {"hw": one.get("hw", "trn1")}}
+    options = {"from_settings": {"hw": one.get("hw", "trn1")}}
     plan = ckptc.plan(tmp_path / "one", to="nxdt", from_="nxdt", config=hf, **asked(**{"tp": 1, "pp": 1, "vpp": 1, "kv_multiplier": 1, "hw": "trn1", "qkv": "linear", **two}, **options))
     plan.run(tmp_path / "direct")
     to_nxdt(hf, tmp_path / "through", **two)

@@ -319,7 +319,7 @@ def test_a_version_that_megatron_does_not_know_is_refused_unless_the_order_is_sa
     ckptc.convert(source, tmp_path / "ranks", to="megatron-lm")
     changed(tmp_path / "ranks/release/mp_rank_00" / FILE, lambda top: top.update(checkpoint_version=version))
     assert "bad-version" in fault(tmp_path / "ranks", source)
-    ckptc.convert(tmp_path / "ranks", tmp_path / "hf", to="hf", config=source / "config.json", source_settings={"qkv_order": "groups"})
+    ckptc.convert(tmp_path / "ranks", tmp_path / "hf", to="hf", config=source / "config.json", from_settings={"qkv_order": "groups"})
     assert same(read(tmp_path / "hf"), read(source))
 
 

@@ -115,7 +115,7 @@ def test_every_layout_of_ranks_has_stages_without_layers(source: Path, tmp_path:
         assert len({name.split("layers.")[1].split(".")[0] for name in names if "layers." in name}) == lengths[p]
         assert any("embed" in name for name in names) == (p == 0)
     plan.run(tmp_path / "out")
-    ckptc.convert(tmp_path / "out", tmp_path / "back", to="hf", config=source / "config.json", source_settings={"qkv_order": "heads"} if to == "nxdt-megatron" else {})
+    ckptc.convert(tmp_path / "out", tmp_path / "back", to="hf", config=source / "config.json", from_settings={"qkv_order": "heads"} if to == "nxdt-megatron" else {})
     found = read(tmp_path / "back")
     found.pop("model.rotary_emb.inv_freq", None)  # NeMo's own modules have these, and HuggingFace's old ones
     assert same(found, read(source))

@@ -266,7 +266,7 @@ def test_a_saved_plan_and_an_emitted_module_write_archives(hf: Path, mapping: Pa
     assert (tmp_path / "x.nemo").read_bytes() == (tmp_path / "y.nemo").read_bytes()
     assert set(members(tmp_path / "x.nemo")) >= {"./tokenizer.model", "./mp_rank_01/model_weights.ckpt"}
     ckptc.convert(hf, tmp_path / "z.nemo", to="nemo", mapping=mapping, tp=2)
-    back = ckptc.compile(mapping, from_="nemo", to="hf", config=hf / "config.json", source_settings={"tp": 2})
+    back = ckptc.compile(mapping, from_="nemo", to="hf", config=hf / "config.json", from_settings={"tp": 2})
     back.run(tmp_path / "back", source=tmp_path / "z.nemo")
     assert (tmp_path / "back/tokenizer.model").read_bytes() == PIECES
 

@@ -60,7 +60,7 @@ def test_from_the_headers_of_191_shards(dtype: str | None, tmp_path: Path) -> No
 
 def test_back_from_the_names_of_512_rank_files(tmp_path: Path) -> None:
     source = large.rank_checkpoint(tmp_path / "ranks")
-    plan = ckptc.plan(source, to="hf", config=large.write_config(tmp_path), source_settings={"hw": "trn1"})
+    plan = ckptc.plan(source, to="hf", config=large.write_config(tmp_path), from_settings={"hw": "trn1"})
     small(plan)
     assert dict(plan.data.source.ranks) == {"tp": large.TP, "pp": large.PP, "ep": 1}
     assert dict(plan.data.source.params)["kv_multiplier"] == large.KV
