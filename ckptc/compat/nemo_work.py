@@ -52,12 +52,10 @@ def work_of(
     native += ["--merge"] if merge else ["--overwrite"] if taken else []
 
     def do() -> None:
-        from ..cli.convert import MEMORY, SHARD, WORKERS, execute
+        from ..cli.running import Running
 
-        execute(
-            plan, src, plan.source.path if plan.source is not None else src, Path(dst), dry_run=False, progress=True, quiet=False, as_json=False,
-            memory=MEMORY, workers=WORKERS, max_shard_size=SHARD, overwrite=bool(taken), merge=merge, compare_copies=True,
-        )  # fmt: skip
+        place = plan.source.path if plan.source is not None else src
+        Running(overwrite=bool(taken), merge=merge).execute(plan, src, place, Path(dst))
 
     return Work(tuple(native), (*notes, *taken), do=do)
 

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 import ckptc
+from ckptc.cli.commands import invoke
 from ckptc.compat.scripts import run_script
 from ckptc.failure import UsageError
-from ckptc.main import invoke
 from ckptc.runtime.fault import Fault
 from tests.zero_state import files, load, merged, same, split
 
