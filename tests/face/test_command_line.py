@@ -63,9 +63,9 @@ def test_words_become_values(words: list[str], values: dict[str, Any]) -> None:
         (["a", "--to", "x", "--tp", "none"], "invalid value for '--tp': `none` is not a whole number"),
         (["a", "--to", "x", "--tp", "0"], "invalid value for '--tp': 0 is less than 1"),
         (["a", "--to", "x", "--quiet=no"], "option '--quiet' does not take a value"),
-        (["a", "--too", "x"], "no such option: --too (Possible options: --to, --tp)"),
+        (["a", "--too", "x"], "no such option: --too (Possible options: --output, --to, --tp)"),
         (["a", "--to", "x", "-x"], "no such option: -x"),
-        (["a", "--to", "x", "--outputs", "f"], "no such option: --outputs (Did you mean --output?)"),
+        (["a", "--to", "x", "--quite"], "no such option: --quite (Did you mean --quiet?)"),
     ],
 )
 def test_what_makes_no_sense_is_said_in_a_sentence(words: list[str], sentence: str) -> None:
