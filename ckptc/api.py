@@ -24,7 +24,6 @@ from .identify.choose import (
     as_source,
     check_config,
     choose,
-    config_layout,
     degrees_of,
     found_in,
     route,
@@ -34,6 +33,7 @@ from .identify.choose import (
     stages_kept,
     with_indices,
 )
+from .identify.config_at_hand import config_layout
 from .identify.known_config import known_config
 from .identify.recognise import refuse_said_encoded
 from .library import mapping_files as library

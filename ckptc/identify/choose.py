@@ -11,31 +11,31 @@ from typing import TypeAlias
 from ..choices.settings import of_layout, of_model
 from ..choices.stage_text import Said
 from ..choices.stages import stages_of_layout, stages_of_run
-from ..compiler.algebra.spell import format_of
 from ..compiler.identify.detect import find_layouts, stray_files
 from ..compiler.identify.infer import infer_from
 from ..compiler.identify.match import Found, may_be_absent, ranks_of, stored_tensors, tensors_of, turns_of
-from ..compiler.link.config import config_of, own_config_of
+from ..compiler.link.config import config_of
 from ..compiler.link.link import Family, FlatLayout
 from ..compiler.settle.resolve import Side, resolve
 from ..compiler.settle.said import check_said
 from ..compiler.settle.sizes import Scalar, Sizes, bind_sizes
 from ..compiler.values.stages import Given
 from ..compiler.values.walk_expr import calls_through
-from ..configs.config_file import called, read_config, within_archive
+from ..configs.config_file import read_config
 from ..dsl.diagnostic import Diagnostic, MappingError
 from ..dsl.nearest import nearest
 from ..dsl.tree import Formats, Literal, Omit, Ref
 from ..library import mapping_files as library
+from ..library.signs import signs_of
 from ..runtime.checkpoint.checkpoint import Checkpoint
 from ..runtime.fault import Fault
 from ..runtime.files.indexed import by_index
-from ..runtime.formats.megatron.rank_file import ARGS
 from ..runtime.formats.nemo.archive import CONFIG, unwrap
 from ..runtime.formats.registry import format_named
 from ..runtime.formats.runs.run_arguments import place_of_arguments, said_order, said_version
 from ..runtime.words import few
-from .identity import Said as SaidModel
+from .config_at_hand import config_layout, config_path, follow_config, said_of
+from .glance import at_a_glance
 from .identity import families_of, is_strange, said_by
 from .recognise import refuse_encoded, refuse_unknown
 from .unknown_family import other_family, others_tensors, unknown_family
@@ -52,8 +52,7 @@ def with_indices(checkpoint: Checkpoint, mapping: str | Path | None) -> Checkpoi
     known = library.families(mapping)
     if not format_named(checkpoint.format).in_folder:
         return without_wrappers(checkpoint, known)
-    layouts = (layout for family in known for layout in family.layouts)
-    patterns = dict.fromkeys(format_of(p) for layout in layouts for flat in layout.rules for p in flat.rule.names)
+    patterns = dict.fromkeys(pattern for family in known for layout in family.layouts for pattern in signs_of(layout).stacked)
     checkpoint = without_wrappers(checkpoint, known, patterns)
     return replace(checkpoint, entries=by_index(checkpoint.entries, patterns))
 
@@ -81,20 +80,24 @@ def choose(
     if mapping is None:  # whose layouts are for plain weights
         refuse_encoded(checkpoint, config)
     known = library.families(mapping)
-    configured = [f for f in known if any(own_config_of(x) for x in f.layouts)]
+    configured = [f for f in known if any(signs_of(x).own for x in f.layouts)]
     choices = [f for f in known if f.name == family] if family is not None else configured or list(known)
     if family is not None and not choices:
         names = ", ".join(sorted(f.name for f in known))
         raise Fault("unknown-family", f"there is no family `{family}`", notes=(f"there are {names}",), help="see `ckptc list`")
-    fits = find_layouts(choices, found, from_)
-    said = said_of(checkpoint, config, [fit.layout for fit in fits], known)
-    theirs = families_of(choices, said)
+    if glance := at_a_glance(checkpoint, config, known, choices, found, from_):
+        said, theirs, fits = glance
+    else:
+        fits = find_layouts(choices, found, from_)
+        said = said_of(checkpoint, config, [fit.layout for fit in fits], known)
+        theirs = families_of(choices, said)
     if said is not None and not theirs:
         if family is not None:
             raise other_family(said, choices[0], known, fits, found)
         raise unknown_family(said, known, fits, found, mapping)
-    choices = [each for each in choices if each in theirs]
-    best, fits = fits[:1], [fit for fit in fits if fit.family in choices]
+    choices = list(theirs)
+    names = {each.name for each in choices}
+    best, fits = fits[:1], [fit for fit in fits if fit.family.name in names]
     if said is not None and best and not best[0].missing and (not fits or fits[0].missing):
         raise others_tensors(said, best[0], fits, found)
     able = [f for f in fits if any(x.name == to for x in f.family.layouts)]
@@ -142,26 +145,6 @@ def choose(
     return fit.family, fit.layout, keys_layout, config_path(checkpoint, keys_layout, config)
 
 
-def said_of(checkpoint: Checkpoint, config: str | Path | None, layouts: Sequence[FlatLayout], known: Sequence[Family]) -> SaidModel | None:
-    """What the config at hand says of the model: that which the layouts in question have, best first, else any's that is there."""
-    by_file: dict[str, FlatLayout] = {}
-    for layout in (*layouts, *(layout for family in known for layout in family.layouts)):
-        if (block := config_of(layout)) is not None:
-            by_file.setdefault(block.file, layout)
-    for layout in by_file.values():
-        path = config_path(checkpoint, layout, config)
-        if path is None:
-            continue
-        try:
-            keys = read_config(path)
-            said = said_by(unwrap(keys) if path.name == CONFIG else keys, str(path))
-        except Fault:
-            continue  # said where the config's sizes are read
-        if said is not None:
-            return said
-    return None
-
-
 def check_config(config: str | Path | None, family: Family, families: Sequence[Family]) -> None:
     """Raises `Fault` where the config, with no checkpoint at hand, is of a model that the family is not."""
     said = said_by(read_config(config), str(config)) if config is not None else None
@@ -199,20 +182,6 @@ def _unsaid(family: Family, to: str, sizes: Sizes) -> str:
     return ""
 
 
-def follow_config(config: str | Path | None) -> str | Path | None:
-    """A framework's own YAML file may name the model's config: that one is read then."""
-    if config is None or Path(config).suffix not in (".yaml", ".yml") or not Path(config).is_file():
-        return config
-    model = read_config(config).get("model")
-    inner = model.get("model_config") if isinstance(model, Mapping) else None
-    if not isinstance(inner, str):
-        return config
-    place = Path(config).parent / inner
-    if not place.exists():
-        raise Fault("no-config", f"{config} takes the model's config from {inner}, which is not there", help="pass that file with --config")
-    return place
-
-
 def has_place(layout: FlatLayout, sizes: Sizes) -> bool:
     """Whether some rule of the layout stores each tensor, or the layout leaves it out."""
     stored = {name for flat in layout.rules for name in tensors_of(flat.rule, layout)}
@@ -227,54 +196,6 @@ def disagreement(family: Family, sizes: Sizes) -> int:
         isinstance(s.value, Literal) and not s.hint and s.name not in own and sizes.values.get(s.name) != s.value.value
         for s in family.model.settings
     )
-
-
-def config_layout(
-    family: Family, source: FlatLayout, target: FlatLayout, config: str | Path | None, checkpoint: Checkpoint | None = None
-) -> FlatLayout | None:
-    """The layout whose config block reads the config at hand: by the file's name, then source before target."""
-    candidates = [x for x in (source, target, *family.layouts) if config_of(x) is not None]
-    if config is not None and Path(config).is_dir():
-        there = [x for x in candidates if (c := config_of(x)) and (Path(config) / c.file).is_file()]
-        return next(iter([x for x in there if own_config_of(x)] or there or [x for x in candidates if own_config_of(x)]), None)
-    if config is not None:
-        config = called(within_archive(Path(config)))
-        named = [x for x in candidates if (c := config_of(x)) and config.absolute().parts[-len(Path(c.file).parts) :] == Path(c.file).parts]
-        same = [x for x in candidates if (c := config_of(x)) and Path(c.file).suffix == config.suffix]
-        return next(iter(named or same or candidates), None)
-    candidates.sort(key=lambda x: own_config_of(x) is None)
-    if checkpoint is not None:
-        for x in candidates:
-            c = config_of(x)
-            if c is not None and config_path(checkpoint, x, None) is not None:
-                return x
-    return candidates[0] if candidates else None
-
-
-def root_of(checkpoint: Checkpoint) -> Path:
-    path = Path(checkpoint.path) / checkpoint.tag
-    return path if path.is_dir() else path.parent
-
-
-def config_path(checkpoint: Checkpoint, layout: FlatLayout | None, config: str | Path | None) -> Path | None:
-    if config is not None:
-        path = within_archive(Path(config))
-        block = config_of(layout) if layout else None
-        return path / block.file if path.is_dir() and block else path
-    block = config_of(layout) if layout else None
-    if block is None:
-        return None
-    if checkpoint.archive and block.file in checkpoint.side_files:
-        return Path(checkpoint.path) / block.file
-    root = root_of(checkpoint)
-    ranks = root.name == "model" and checkpoint.format in ("pt", "xser")
-    above = [root.parent] if ranks else []  # where a folder of rank files stands in a checkpoint
-    found = next((place / block.file for place in (root, *above) if (place / block.file).exists()), None)
-    if found is None and Path(block.file).name == CONFIG and checkpoint.settings_file:
-        return Path(checkpoint.settings_file) / CONFIG
-    if found is None and block.file == ARGS and (place := place_of_arguments(checkpoint)):
-        return Path(place)
-    return found
 
 
 def sizes_of(

@@ -10,12 +10,12 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
-from ..compiler.identify.detect import find_layouts
 from ..compiler.identify.match import Found
 from ..compiler.link.link import Family
 from ..runtime.checkpoint.checkpoint import Checkpoint
 from ..runtime.files.indexed import by_index
 from ..runtime.files.window import Entry
+from .glance import whole_fits
 
 _WRAPPER = re.compile(r"(?:(?<=\.)|^)(?:(?:_orig_mod|module)\.)+")
 _AROUND = ("model.", "state_dict.")
@@ -31,7 +31,7 @@ def without_wrappers(checkpoint: Checkpoint, families: Iterable[Family], pattern
     known, spelled = tuple(families), tuple(patterns)
     for entries, said in ((checkpoint.entries, ""), *forms):
         found = tuple(Found(e.file, e.name, e.dtype, e.shape) for e in by_index(entries, spelled))
-        if any(not fit.missing for fit in find_layouts(known, found)):
+        if whole_fits(known, found):
             note = f"names of tensors are read without {said}, of a wrapper around the model"
             return replace(checkpoint, entries=entries, notes=(*checkpoint.notes, note)) if said else checkpoint
     return checkpoint

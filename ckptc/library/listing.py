@@ -11,20 +11,20 @@ from pathlib import Path
 from typing import Any
 
 from ..compiler.check.check_files import formats_of
-from ..compiler.link.config import own_config_of
 from ..compiler.link.link import Family, FlatLayout
 from ..dsl.formatting.show import show
 from ..dsl.nearest import nearest
 from ..dsl.tree import Layout, Literal, Param, Ref, Span
 from ..runtime.fault import Fault
 from . import mapping_files as library
+from .signs import signs_of
 
 WIDTH = min(shutil.get_terminal_size((100, 24)).columns, 100)
 
 
 def listed(families: Sequence[Family]) -> list[Family]:
     """The families that people have checkpoints of; `decoder` and its like only hold what families share."""
-    return [f for f in families if any(own_config_of(x) for x in f.layouts)] or list(families)
+    return [f for f in families if any(signs_of(x).own for x in f.layouts)] or list(families)
 
 
 def record(family: Family) -> dict[str, Any]:
@@ -53,8 +53,8 @@ def table(families: Sequence[Family]) -> str:
     rows = []
     for name in named:
         having = [f for f in families if any(x.name == name for x in f.layouts)]
-        formats = [formats_of(f.layout(name)) for f in having]
-        containers = " | ".join(dict.fromkeys(each for x in formats for each in x.names))
+        formats = [signs_of(f.layout(name)) for f in having]
+        containers = " | ".join(dict.fromkeys(each for x in formats for each in x.formats))
         rows.append((name, containers + (", read only" if all(x.read_only for x in formats) else ""), _whose([f.name for f in having], every)))
     lines = textwrap.wrap(f"{len(every)} families: {', '.join(every)}", WIDTH, subsequent_indent="  ")
     rows.insert(0, ("LAYOUT", "FORMATS", "FAMILIES"))

@@ -13,7 +13,9 @@ from ..dsl.nearest import nearest
 from ..dsl.tree import Config, Mapping, Span
 from ..runtime.inside import why_outside
 from ..runtime.path_names import did_you_mean
-from . import tree_cache
+from . import kept, shipped
+from .packing import pack, unpack
+from .shipped import NODES
 
 SHIPPED = (Path(__file__).resolve().parent.parent / "mappings").resolve()
 
@@ -67,12 +69,18 @@ def display_name(path: Path) -> str:
 @lru_cache(maxsize=64)
 def _parsed(path: Path, stamp: int, name: str) -> Mapping:
     text = path.read_text(encoding="utf-8")
-    mapping = tree_cache.recall(text, name)
-    if mapping is None:
-        from ..dsl.parsing.parse import parse
+    key = kept.key_of(text, name)
+    if parts := kept.recall(name, key):
+        try:
+            found = unpack(parts[0].data(), NODES)
+        except ValueError:
+            found = None  # damaged: parsed again
+        if isinstance(found, Mapping):
+            return found
+    from ..dsl.parsing.parse import parse
 
-        mapping = parse(text, name)
-        tree_cache.keep(text, name, mapping)
+    mapping = parse(text, name)
+    kept.keep(name, key, [pack(mapping, NODES)])
     return mapping
 
 
@@ -94,6 +102,12 @@ def load(names: Iterable[str | Path]) -> tuple[Family, ...]:
 @lru_cache(maxsize=16)
 def _linked(files: tuple[tuple[Path, int, str], ...]) -> tuple[Family, ...]:
     return link([_parsed(*file) for file in files])
+
+
+@lru_cache(maxsize=4)
+def _shipped(files: tuple[tuple[Path, int, int], ...]) -> tuple[Family, ...]:
+    texts = [path.read_text(encoding="utf-8", errors="replace") for path, _, _ in files]
+    return shipped.families(texts, lambda: load([path.stem for path, _, _ in files]))
 
 
 def _closure(paths: list[Path]) -> dict[Path, Mapping]:
@@ -192,7 +206,7 @@ def sources(diagnostics: Iterable[Diagnostic]) -> dict[str, str]:
 def families(mapping: str | Path | None) -> tuple[Family, ...]:
     """The families to choose from: those of one mapping file, or all that ship."""
     if mapping is None:
-        return load(shipped_names())
+        return _shipped(tuple((path, (found := path.stat()).st_mtime_ns, found.st_size) for path in sorted(SHIPPED.glob("*.ckmap"))))
     path = mapping_path(mapping)
     own = {m.name for m in read_mapping(path).models}
     return tuple(f for f in load([path]) if f.name in own)

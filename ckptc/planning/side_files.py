@@ -10,7 +10,7 @@ from ..compiler.link.link import Family, FlatLayout
 from ..compiler.settle.resolve import Side
 from ..compiler.settle.write_config import config_text
 from ..configs.config_file import parse_config, read_config, read_text
-from ..identify.choose import root_of
+from ..identify.config_at_hand import root_of
 from ..library import mapping_files as library
 from ..nemo.artifacts import name_artifacts, say_absent
 from ..nemo.config import of_model

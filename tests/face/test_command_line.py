@@ -63,7 +63,7 @@ def test_words_become_values(words: list[str], values: dict[str, Any]) -> None:
         (["a", "--to", "x", "--tp", "none"], "invalid value for '--tp': `none` is not a whole number"),
         (["a", "--to", "x", "--tp", "0"], "invalid value for '--tp': 0 is less than 1"),
         (["a", "--to", "x", "--quiet=no"], "option '--quiet' does not take a value"),
-        (["a", "--too", "x"], "no such option: --too (Possible options: --output, --to, --tp)"),
+        (["a", "--too", "x"], "no such option: --too (Possible options: --set, --to, --tp)"),
         (["a", "--to", "x", "-x"], "no such option: -x"),
         (["a", "--to", "x", "--quite"], "no such option: --quite (Did you mean --quiet?)"),
     ],

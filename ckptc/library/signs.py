@@ -1,0 +1,48 @@
+"""A linked layout in, what tells it from others at a glance out: names, containers, and what its config says it is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..compiler.algebra.spell import format_of
+from ..compiler.check.check_files import formats_of
+from ..compiler.identify.match import skeleton
+from ..compiler.link.config import config_of, own_config_of
+from ..compiler.link.link import FlatLayout
+from ..dsl.tree import Identity, Literal
+from ..runtime.files.indexed import has_indices
+
+SIGNS = "_signs"
+
+
+@dataclass(frozen=True)
+class Signs:
+    """`spelled`: of all names that rules and ignores can spell, with each run of digits as one mark; `stacked`: the names
+    whose tensors may lie stacked in one. `config` is the file that its config block reads, "" for none; a checkpoint of an
+    `own` one has it. `says`: for each `is` of the block, the key and its values."""
+
+    formats: tuple[str, ...]
+    read_only: bool
+    config: str
+    own: bool
+    says: tuple[tuple[str, tuple[str, ...]], ...]
+    stacked: tuple[str, ...]
+    spelled: frozenset[str]
+
+
+def signs_of(layout: FlatLayout) -> Signs:
+    """Read once for each layout, which remembers them."""
+    if SIGNS not in vars(layout):
+        vars(layout)[SIGNS] = _read(layout)
+    found: Signs = vars(layout)[SIGNS]
+    return found
+
+
+def _read(layout: FlatLayout) -> Signs:
+    block, formats = config_of(layout), formats_of(layout)
+    says = [(x.key.dotted, tuple(str(v.value) for v in x.values if isinstance(v, Literal))) for x in (block.items if block else ()) if isinstance(x, Identity)]
+    rules = [name for flat in layout.rules for name in flat.rule.names]
+    every = [*rules, *(name for ignore in layout.ignores for name in ignore.names)]
+    spelled = frozenset(skeleton("".join(part if isinstance(part, str) else "0" for part in name.parts)) for name in every)
+    stacked = dict.fromkeys(text for name in rules if has_indices(text := format_of(name)))
+    return Signs(formats.names, formats.read_only, block.file if block else "", own_config_of(layout) is not None, tuple(says), tuple(stacked), spelled)
