@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from difflib import SequenceMatcher
 
 
 def nearest(word: str, candidates: Iterable[str]) -> str | None:
     """The candidate closest to `word`, or None when none is close enough to be worth suggesting."""
+    from difflib import SequenceMatcher
+
     best, best_ratio = None, 0.0
     for candidate in candidates:
         if candidate == word:

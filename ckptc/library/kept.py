@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import stat
-import tempfile
 from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
@@ -74,6 +73,8 @@ def keep(name: str, key: str, parts: Sequence[Any]) -> None:
         place = _place(name)
         if place is None:
             return
+        import tempfile
+
         texts = [json.dumps(part, separators=(",", ":")).encode() for part in parts]
         sums = json.dumps([_sum(text) for text in texts]).encode()
         handle, partial = tempfile.mkstemp(dir=place.parent)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from difflib import get_close_matches
 from functools import lru_cache
 from pathlib import Path
 
@@ -157,6 +156,8 @@ def template_path(block: Config) -> Path | None:
     beside, shipped = mapping.parent / block.template, SHIPPED / block.template
     path = beside if beside.is_file() else shipped
     if not path.is_file():
+        from difflib import get_close_matches
+
         names = [p.name for folder in {mapping.parent, SHIPPED} for p in folder.glob("*.j2")]
         (near,) = get_close_matches(block.template, names, 1, 0.85) or ("",)
         raise MappingError(

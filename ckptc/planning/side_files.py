@@ -12,17 +12,12 @@ from ..compiler.settle.write_config import config_text
 from ..configs.config_file import parse_config, read_config, read_text
 from ..identify.config_at_hand import root_of
 from ..library import mapping_files as library
-from ..nemo.artifacts import name_artifacts, say_absent
-from ..nemo.config import of_model
-from ..nemo.nemo2_context import FOLDER as CONTEXT
-from ..nemo.nemo2_side import HF_FOLDER, Wanted, copied_context, dtype_of, made_context
-from ..nemo.nemo2_side import LAYOUT as NEMO_2
-from ..nemo.tokenizer import with_tokenizer
+from ..nemo.wanted import CONTEXT, HF_FOLDER, Wanted
+from ..nemo.wanted import LAYOUT as NEMO_2
 from ..runtime.binding.carry import as_in_archives, choose, named
 from ..runtime.checkpoint.checkpoint import Checkpoint
 from ..runtime.files.window import SideFile
 from ..runtime.formats.nemo.archive import CONFIG
-from ..runtime.formats.nemo.interpolation import plain
 from ..runtime.formats.registry import format_named
 
 Texts = tuple[tuple[str, str], ...]
@@ -53,17 +48,24 @@ def side_files(
         there.setdefault(each.name, each)
     carried = tuple(each for each in choose(there.values(), target.carry) if each.name not in written)
     if target.layout == NEMO_2:
+        from ..nemo.nemo2_side import copied_context, dtype_of, made_context
+
         if source.layout == NEMO_2:
             context = copied_context(checkpoint, wanted, dtype)
         else:
             context = made_context(target, family, keys_layout, config, wanted, dtype or dtype_of(checkpoint), there.values())
         return SideFiles((*files, *context.texts), (*carried, *context.carried), context.notes)
-    if not archived:
-        of_nemo = config is not None and config.name == CONFIG
-        return SideFiles(files, carried, say_absent(plain(read_config(config)), there.values()) if of_nemo and config else ())
     texts = dict(files)
-    if CONFIG not in texts:
+    if archived and CONFIG not in texts:
         return SideFiles(files, carried)
+    if not archived and (config is None or config.name != CONFIG):
+        return SideFiles(files, carried)
+    from ..nemo.artifacts import name_artifacts, say_absent
+    from ..nemo.tokenizer import with_tokenizer
+    from ..runtime.formats.nemo.interpolation import plain
+
+    if not archived and config is not None:
+        return SideFiles(files, carried, say_absent(plain(read_config(config)), there.values()))
     texts[CONFIG], carried = name_artifacts(texts[CONFIG], carried, there.values())
     said: tuple[str, ...] = ()
     if keys_layout is None or Path(getattr(config_of(keys_layout), "file", "")).name != CONFIG:  # else it is NeMo's own word
@@ -97,6 +99,8 @@ def target_config(
     text = read_text(config) if own and config else config_text(block, target, library.read_template(block))
     if Path(block.file).name != CONFIG:
         return ((block.file, text),)
+    from ..nemo.config import of_model
+
     # A distributed checkpoint is for any degrees, and the config's stay as they are.
     degrees, format = ({}, target.format) if format_named(target.format).in_folder else (target.ranks, None)
     return ((block.file, of_model(text, degrees, dtype, format)),)
@@ -109,5 +113,7 @@ def target_side(
     texts = target_config(target, family, keys_layout, config)
     if target.layout != NEMO_2:
         return SideFiles(texts, ())
+    from ..nemo.nemo2_side import made_context
+
     context = made_context(target, family, keys_layout, config, wanted, dtype or USUAL_DTYPE, ())
     return SideFiles((*texts, *context.texts), (), context.notes)
