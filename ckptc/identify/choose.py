@@ -13,7 +13,7 @@ from ..choices.stage_text import Said
 from ..choices.stages import stages_of_layout, stages_of_run
 from ..compiler.identify.detect import find_layouts, stray_files
 from ..compiler.identify.infer import infer_from
-from ..compiler.identify.match import Found, may_be_absent, ranks_of, stored_tensors, tensors_of, turns_of
+from ..compiler.identify.match import Found, Names, may_be_absent, ranks_of, stored_tensors, tensors_of, turns_of
 from ..compiler.link.config import config_of
 from ..compiler.link.link import Family, FlatLayout
 from ..compiler.settle.resolve import Side, resolve
@@ -58,7 +58,7 @@ def with_indices(checkpoint: Checkpoint, mapping: str | Path | None) -> Checkpoi
 
 
 def found_in(checkpoint: Checkpoint) -> tuple[Found, ...]:
-    return tuple(Found(e.file, e.name, e.dtype, e.shape) for e in checkpoint.entries)
+    return Names(Found(e.file, e.name, e.dtype, e.shape) for e in checkpoint.entries)
 
 
 def choose(

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ..compiler.identify.detect import Fit, find_layouts
-from ..compiler.identify.match import Found, skeleton
+from ..compiler.identify.match import Found, kinds_of
 from ..compiler.link.link import Family, FlatLayout
 from ..library.signs import signs_of
 from ..runtime.checkpoint.checkpoint import Checkpoint
@@ -45,5 +45,5 @@ def at_a_glance(
 
 def _speller(found: Sequence[Found]) -> Callable[[FlatLayout], bool]:
     """Whether a layout's signs have all these names, digits apart."""
-    names = {skeleton(each.name) for each in found}
+    names = kinds_of(found).keys()
     return lambda layout: names <= signs_of(layout).spelled

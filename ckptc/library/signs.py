@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from ..compiler.algebra.spell import format_of
 from ..compiler.check.check_files import formats_of
-from ..compiler.identify.match import skeleton
+from ..compiler.identify.match import skeleton_of
 from ..compiler.link.config import config_of, own_config_of
 from ..compiler.link.link import FlatLayout
 from ..dsl.tree import Identity, Literal
@@ -43,6 +43,6 @@ def _read(layout: FlatLayout) -> Signs:
     says = [(x.key.dotted, tuple(str(v.value) for v in x.values if isinstance(v, Literal))) for x in (block.items if block else ()) if isinstance(x, Identity)]
     rules = [name for flat in layout.rules for name in flat.rule.names]
     every = [*rules, *(name for ignore in layout.ignores for name in ignore.names)]
-    spelled = frozenset(skeleton("".join(part if isinstance(part, str) else "0" for part in name.parts)) for name in every)
+    spelled = frozenset(map(skeleton_of, every))
     stacked = dict.fromkeys(text for name in rules if has_indices(text := format_of(name)))
     return Signs(formats.names, formats.read_only, block.file if block else "", own_config_of(layout) is not None, tuple(says), tuple(stacked), spelled)
