@@ -10,11 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..compiler.check.check_files import formats_of
 from ..compiler.link.link import Family, FlatLayout
-from ..dsl.formatting.show import show
 from ..dsl.nearest import nearest
-from ..dsl.tree import Layout, Literal, Param, Ref, Span
+from ..dsl.tree import Expr, Layout, Literal, Param, Ref, Span
 from ..runtime.fault import Fault
 from . import mapping_files as library
 from .signs import signs_of
@@ -34,13 +32,13 @@ def record(family: Family) -> dict[str, Any]:
 
 def _layout(layout: FlatLayout) -> dict[str, Any]:
     parameters = [
-        {"name": p.name, "rank": p.rank, "values": _values(p), "choices": list(p.choices), "default": p.choices[0] if p.choices else show(p.default),
+        {"name": p.name, "rank": p.rank, "values": _values(p), "choices": list(p.choices), "default": p.choices[0] if p.choices else _shown(p.default),
          "about": _about(p, layout)}
         for p in layout.params
     ]  # fmt: skip
-    formats = formats_of(layout)
+    signs = signs_of(layout)
     return {
-        "layout": layout.name, "from": layout.span.file, "formats": list(formats.names), "read_only": formats.read_only,
+        "layout": layout.name, "from": layout.span.file, "formats": list(signs.formats), "read_only": signs.read_only,
         "about": "\n".join(_paragraphs(layout.span)), "parameters": parameters,
     }  # fmt: skip
 
@@ -80,7 +78,7 @@ def about(name: str, families: Sequence[Family]) -> str:
     kinds: dict[Any, list[Family]] = {}
     for family in having:
         layout = family.layout(name)
-        kinds.setdefault((tuple(p.span for p in layout.params), formats_of(layout)), []).append(family)
+        kinds.setdefault((tuple(p.span for p in layout.params), signs_of(layout).formats, signs_of(layout).read_only), []).append(family)
     parts += [_of_layout(_usual([f.layout(name) for f in own]), [f.name for f in own]) for own in kinds.values()]
     if parts:
         return "\n\n".join(parts)
@@ -104,9 +102,9 @@ def _of_family(family: Family) -> str:
 
 
 def _of_layout(layout: FlatLayout, families: list[str]) -> str:
-    formats = formats_of(layout)
+    signs = signs_of(layout)
     title = f"layout {layout.name} of {', '.join(families)}  ({layout.span.file})"
-    lines = [*textwrap.wrap(title, WIDTH, subsequent_indent="  "), f"formats: {' | '.join(formats.names)}" + (", read only" if formats.read_only else "")]
+    lines = [*textwrap.wrap(title, WIDTH, subsequent_indent="  "), f"formats: {' | '.join(signs.formats)}" + (", read only" if signs.read_only else "")]
     for paragraph in _paragraphs(layout.span):
         lines += ["", *textwrap.wrap(paragraph, WIDTH)]
     shown = [p for p in layout.params if not _fixed(p, layout)]
@@ -125,11 +123,17 @@ def _fixed(param: Param, layout: FlatLayout) -> bool:
     return not param.choices and isinstance(param.default, Ref) and param.default.name in layout.words
 
 
+def _shown(default: Expr) -> str:
+    from ..dsl.formatting.show import show
+
+    return show(default)
+
+
 def _values(param: Param) -> str:
     if param.choices:
         return " | ".join(param.choices)
     default = param.default.value if isinstance(param.default, Literal) else None
-    return "false | true" if default is False else "true | false" if default is True else show(param.default)
+    return "false | true" if default is False else "true | false" if default is True else _shown(param.default)
 
 
 # --- comments ---------------------------------------------------------------------------------------

@@ -4,13 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..compiler.algebra.spell import format_of
-from ..compiler.check.check_files import formats_of
-from ..compiler.identify.match import skeleton_of
-from ..compiler.link.config import config_of, own_config_of
 from ..compiler.link.link import FlatLayout
 from ..dsl.tree import Identity, Literal
-from ..runtime.files.indexed import has_indices
 
 SIGNS = "_signs"
 
@@ -39,6 +34,12 @@ def signs_of(layout: FlatLayout) -> Signs:
 
 
 def _read(layout: FlatLayout) -> Signs:
+    from ..compiler.algebra.spell import format_of
+    from ..compiler.check.check_files import formats_of
+    from ..compiler.identify.match import skeleton_of
+    from ..compiler.link.config import config_of, own_config_of
+    from ..runtime.files.indexed import has_indices
+
     block, formats = config_of(layout), formats_of(layout)
     says = [(x.key.dotted, tuple(str(v.value) for v in x.values if isinstance(v, Literal))) for x in (block.items if block else ()) if isinstance(x, Identity)]
     rules = [name for flat in layout.rules for name in flat.rule.names]
