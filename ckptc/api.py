@@ -237,17 +237,19 @@ def plan(
     found = found_in(checkpoint)
     accepted = frozenset(accept)
     chosen = choose(checkpoint, found, to, from_, mapping, family, config, given, accepted)
-    known = _known_config(model_id) if chosen[3] is None and model_id is not None else None
+    known = _known_config(model_id) if chosen.config is None and model_id is not None else None
     if known is not None:
         chosen = choose(checkpoint, found, to, from_, mapping, family, known[0], given, accepted)
-    family_, layout, keys_layout, config_path = chosen
+    family_, layout, keys_layout, config_path = chosen.family, chosen.layout, chosen.keys_layout, chosen.config
     if mapping is None:
         refuse_said_encoded(checkpoint, config)
     targets, sources, model = route(given, family_, layout, family_.layout(to), to)
     sources |= of_layout(source_settings or {}, layout)
     said, said_notes = said_by_files(checkpoint, layout, sources)
     sources = said | sources
-    sizes = sizes_of(family_, keys_layout, config_path, model, found, layout, accepted)
+    sizes = chosen.sizes
+    if sizes is None or model != chosen.given:
+        sizes = sizes_of(family_, keys_layout, config_path, model, found, layout, accepted)
     if keys_layout is not None and keys_layout.name == layout.name:
         sources = {name: value for name, value in sizes.params.items() if name in {p.name for p in layout.params}} | sources
     held, _ = stages_asked(from_stages, layout, degrees_of(layout, found) | sources, sizes, "--from-stages")

@@ -9,7 +9,6 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from ..failure import UsageError
 from ..nemo.config import DTYPES
 from ..planning.tokenizer_size import count_tokens
 from ..planning.vocabulary import padded
@@ -20,6 +19,7 @@ from ..runtime.files.window import SideFile
 from ..runtime.formats.megatron.rank_file import is_of_turn
 from ..runtime.formats.nemo.archive import SUFFIX
 from ..runtime.tokenizer.sentencepiece_model import count_pieces
+from ..usage import UsageError
 from .work import ScriptParser, Work
 
 if TYPE_CHECKING:

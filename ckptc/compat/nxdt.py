@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from ..compiler.values.scope import either
-from ..failure import UsageError
 from ..runtime.fault import Fault
+from ..usage import UsageError
 from .work import ScriptParser, Work, truth
 
 MODES = ("convert_from_full_state", "convert_to_full_state", "convert_from_xser", "convert_to_xser")

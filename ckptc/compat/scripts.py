@@ -10,8 +10,9 @@ from pathlib import PurePath
 
 from ..dsl.diagnostic import MappingError
 from ..dsl.nearest import nearest
-from ..failure import UsageError, diagnostics
+from ..failure import diagnostics
 from ..runtime.fault import Fault
+from ..usage import UsageError
 from .work import Work
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import TypeAlias
@@ -42,8 +42,22 @@ from .unknown_family import other_family, others_tensors, unknown_family
 from .wrapped_names import without_wrappers
 
 SAID = {"unmet-requirement", "other-family", "unsupported-setting", "unknown-value"}  # what a config says against a family
-_Choice: TypeAlias = tuple[Family, FlatLayout, FlatLayout | None, Path | None]
-_Rated: TypeAlias = tuple[tuple[bool, int, int], _Choice, Sizes]
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A family, the source's layout, the layout whose block reads the config, and the config; where they fit, the `sizes` that
+    come out under the `given` settings."""
+
+    family: Family
+    layout: FlatLayout
+    keys_layout: FlatLayout | None
+    config: Path | None
+    sizes: Sizes | None = None
+    given: Mapping[str, Scalar] = field(default_factory=dict)
+
+
+_Rated: TypeAlias = tuple[tuple[bool, int, int], Chosen, Sizes]
 
 
 def with_indices(checkpoint: Checkpoint, mapping: str | Path | None) -> Checkpoint:
@@ -71,7 +85,7 @@ def choose(
     config: str | Path | None,
     given: Mapping[str, Scalar] = MappingProxyType({}),
     accepted: frozenset[str] = frozenset(),
-) -> _Choice:
+) -> Chosen:
     """The family and layout that the files and the config fit, with the layout whose config block reads it.
 
     `given` are settings of which some may be the model's.
@@ -96,8 +110,8 @@ def choose(
             raise other_family(said, choices[0], known, fits, found)
         raise unknown_family(said, known, fits, found, mapping)
     choices = list(theirs)
-    names = {each.name for each in choices}
-    best, fits = fits[:1], [fit for fit in fits if fit.family.name in names]
+    of_theirs = {each.name for each in choices}
+    best, fits = fits[:1], [fit for fit in fits if fit.family.name in of_theirs]
     if said is not None and best and not best[0].missing and (not fits or fits[0].missing):
         raise others_tensors(said, best[0], fits, found)
     able = [f for f in fits if any(x.name == to for x in f.family.layouts)]
@@ -124,16 +138,17 @@ def choose(
     error: MappingError | Fault | None = None
     good: list[_Rated] = []
     for fit in whole:
-        if good and fit.layout.name != good[0][1][1].name:
+        if good and fit.layout.name != good[0][1].layout.name:
             continue
         try:
             target = fit.family.layout(to)
             keys_layout = config_layout(fit.family, fit.layout, target, config, checkpoint)
             path = config_path(checkpoint, keys_layout, config)
-            sizes = sizes_of(fit.family, keys_layout, path, of_model(given, fit.family), found, fit.layout, accepted)
+            of_it = of_model(given, fit.family)
+            sizes = sizes_of(fit.family, keys_layout, path, of_it, found, fit.layout, accepted)
             exists = stored_tensors(fit.layout, found) <= sizes.tensors.keys() | sizes.tied.keys()
             rank = exists and has_place(target, sizes) and has_place(fit.layout, sizes), -disagreement(fit.family, sizes), len(fit.family.layouts)
-            good.append((rank, (fit.family, fit.layout, keys_layout, path), sizes))
+            good.append((rank, Chosen(fit.family, fit.layout, keys_layout, path, sizes, of_it), sizes))
         except (MappingError, Fault) as e:
             error = error or e
     if good:
@@ -142,7 +157,7 @@ def choose(
     keys_layout = config_layout(fit.family, fit.layout, fit.family.layout(to), config, checkpoint)
     if isinstance(error, MappingError) and any(d.code in SAID for d in error.diagnostics):
         raise error
-    return fit.family, fit.layout, keys_layout, config_path(checkpoint, keys_layout, config)
+    return Chosen(fit.family, fit.layout, keys_layout, config_path(checkpoint, keys_layout, config))
 
 
 def check_config(config: str | Path | None, family: Family, families: Sequence[Family]) -> None:
@@ -152,24 +167,25 @@ def check_config(config: str | Path | None, family: Family, families: Sequence[F
         raise other_family(said, family, families, (), ())
 
 
-def _the_one(good: list[_Rated], to: str) -> _Choice:
+def _the_one(good: list[_Rated], to: str) -> Chosen:
     """The best fit; of several, those whose config in the target can say what the source's says, and of these the one that
     the others extend. Raises `Fault` where others are as good and mean other files."""
     best = max(rank for rank, _, _ in good)
     equal = [(choice, sizes) for rank, choice, sizes in good if rank == best]
-    unsaid = {choice[0].name: _unsaid(choice[0], to, sizes) for choice, sizes in equal} if len(equal) > 1 else {}
-    equal = [x for x in equal if not unsaid.get(x[0][0].name)] or equal
-    general = [x for x in equal if all(x is y or x[0][0].name in y[0][0].ancestors for y in equal)]
+    unsaid = {choice.family.name: _unsaid(choice.family, to, sizes) for choice, sizes in equal} if len(equal) > 1 else {}
+    equal = [x for x in equal if not unsaid.get(x[0].family.name)] or equal
+    general = [x for x in equal if all(x is y or x[0].family.name in y[0].family.ancestors for y in equal)]
     choices = [choice for choice, _ in (general or equal)]
-    if len({family.layout(to).span for family, *_ in choices}) > 1:
-        if all(unsaid.get(family.name) for family, *_ in choices):
+    families = [choice.family for choice in choices]
+    if len({family.layout(to).span for family in families}) > 1:
+        if all(unsaid.get(family.name) for family in families):
             raise Fault(
                 "no-family-says", f"no family can say in layout `{to}` all that this model is",
                 notes=tuple(f"{name}: {why}" for name, why in sorted(unsaid.items())),
                 help="name the family that is nearest with --family, and with --accept what makes no difference to this model",
             )  # fmt: skip
-        names = ", ".join(sorted(family.name for family, *_ in choices))
-        raise Fault("several-families", f"the checkpoint may be of several families: {names}", help=f"name it: --family {choices[0][0].name}")
+        names = ", ".join(sorted(family.name for family in families))
+        raise Fault("several-families", f"the checkpoint may be of several families: {names}", help=f"name it: --family {families[0].name}")
     return choices[0]
 
 

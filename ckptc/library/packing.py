@@ -81,10 +81,11 @@ def _maker(kind: type) -> Callable[[Sequence[Any]], Any]:
     """Makes nodes of a class from their parts in order, each held to its declared type."""
     if kind in _MAKERS:
         return _MAKERS[kind]
-    names = [field.name for field in fields(kind)]  # type: ignore[arg-type]
+    names = [field.name for field in fields(kind)]
     scope = vars(sys.modules[kind.__module__])
-    allowed = [_types(eval(str(field.type), scope)) for field in fields(kind)]  # type: ignore[arg-type]
-    new, put = kind.__new__, object.__setattr__
+    allowed = [_types(eval(str(field.type), scope)) for field in fields(kind)]
+    new: Any = kind.__new__
+    put = object.__setattr__
 
     def make(parts: Sequence[Any]) -> Any:
         for part, types in zip(parts, allowed, strict=True):

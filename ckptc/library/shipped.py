@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, is_dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 from ..compiler.link import link
@@ -79,18 +80,16 @@ def _read(parts: Sequence[kept.Part], build: Callable[[], Built]) -> tuple[Famil
         again[:] = again or [build()]
         return again[0]
 
-    def layout(number: int) -> FlatLayout:
-        return _whole(parts[1 + number], FlatLayout, lambda: _layouts(anew())[number])
+    def layout(number: int) -> dict[str, Any]:
+        return vars(_whole(parts[1 + number], FlatLayout, lambda: _layouts(anew())[number]))
 
-    def model(number: int) -> tree.Model:
-        return _whole(parts[1 + count + number], tree.Model, lambda: anew()[number].model)
+    def model(number: int) -> dict[str, Any]:
+        return {"model": _whole(parts[1 + count + number], tree.Model, lambda: anew()[number].model)}
 
-    layouts = [
-        _later(KeptLayout, lambda number=number: vars(layout(number)), {"name": name, SIGNS: signs}) for number, (name, signs) in enumerate(contents.layouts)
-    ]  # fmt: skip
+    layouts = [_later(KeptLayout, partial(layout, number), {"name": name, SIGNS: signs}) for number, (name, signs) in enumerate(contents.layouts)]
     return tuple(
         _later(
-            KeptFamily, lambda number=number: {"model": model(number)},
+            KeptFamily, partial(model, number),
             {"name": each.name, "layouts": tuple(layouts[i] for i in each.layouts), "own": each.own, "ancestors": each.ancestors},
         )
         for number, each in enumerate(contents.families)
