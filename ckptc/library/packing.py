@@ -31,6 +31,7 @@ class _Packer:
         self.classes: dict[str, int] = {}
         self.rows: list[list[int]] = []
         self.seen: dict[tuple[Any, ...], int] = {}
+        self.objects: dict[int, int] = {}  # the same by identity: shared parts are walked once
 
     def packed(self, root: Any) -> Packed:
         at = self._add(root)  # constants come first: things made are numbered from -1 downwards until their number is known
@@ -42,6 +43,11 @@ class _Packer:
         kind = type(value)
         if kind in SCALARS:
             return self.constants.setdefault((kind, value), len(self.constants))
+        if id(value) not in self.objects:
+            self.objects[id(value)] = self._new(kind, value)
+        return self.objects[id(value)]
+
+    def _new(self, kind: type, value: Any) -> int:
         if kind is tuple:
             return self._made(TUPLE, value)
         if kind is frozenset:
