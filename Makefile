@@ -30,4 +30,5 @@ clean:  ## remove what is made here: the environment, caches, the demo
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	$(BIN)/python -m compileall -q ckptc dsl compiler runtime  # an installed package has its bytecode, too
 	touch $@

@@ -13,7 +13,6 @@ from .choices.stage_text import Said
 from .choices.stages import stages_asked
 from .compiler.fit import also_fitting, fit_source
 from .compiler.pipeline import Compiled, compile_sides
-from .compiler.say.explain import describe, explain
 from .compiler.settle.resolve import Side, differs, resolve
 from .compiler.settle.said import check_said
 from .compiler.settle.sizes import Scalar, Sizes
@@ -24,7 +23,6 @@ from .identify.choose import (
     as_source,
     check_config,
     choose,
-    config_layout,
     degrees_of,
     found_in,
     route,
@@ -34,12 +32,12 @@ from .identify.choose import (
     stages_kept,
     with_indices,
 )
-from .identify.known_config import known_config
+from .identify.config_at_hand import config_layout
 from .identify.recognise import refuse_said_encoded
 from .library import mapping_files as library
-from .nemo.nemo2_side import LAYOUT as NEMO_2
-from .nemo.nemo2_side import Wanted, family_of
-from .optimizer.state import add_state, state_folder
+from .nemo.wanted import LAYOUT as NEMO_2
+from .nemo.wanted import Wanted, family_of
+from .optimizer.folder import state_folder
 from .planning.ask import ask_what_differs
 from .planning.edits import Edits
 from .planning.side_files import side_files, target_side
@@ -48,8 +46,6 @@ from .runtime.checkpoint.checkpoint import Checkpoint
 from .runtime.fault import Fault, MissingTensor
 from .runtime.files.window import SideFile
 from .runtime.plan.plan import Plan as PlanData
-from .runtime.plan.plan_file import load_plan as read_plan_file
-from .runtime.plan.plan_file import save_plan, write_text
 
 if TYPE_CHECKING:
     import torch
@@ -79,6 +75,8 @@ class Plan:
     _known: dict[Any, Bound] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __str__(self) -> str:
+        from .compiler.say.explain import describe
+
         return describe(self.data)
 
     def __repr__(self) -> str:
@@ -88,6 +86,8 @@ class Plan:
 
     def explain(self, name: str) -> str:
         """Where the elements of one stored tensor go or come from. Raises `Fault` if no tensor has the name."""
+        from .compiler.say.explain import explain
+
         text = explain(self.data, name)
         if text is None:
             names = [s.name for side in (self.data.source, self.data.target) for s in side.stored]
@@ -100,6 +100,8 @@ class Plan:
         self._refuse_trees()
         if self.extra and self.data.target.layout == NEMO_2:
             raise Fault("not-saved", "a plan with a context folder's files is of one checkpoint, and is not saved", help="run it where it is made")
+        from .runtime.plan.plan_file import save_plan
+
         save_plan(self.data, path)
 
     def _refuse_trees(self) -> None:
@@ -113,6 +115,8 @@ class Plan:
         self._refuse_trees()
         text = emit_python(self.data)
         if path is not None:
+            from .runtime.plan.plan_file import write_text
+
             write_text(path, text)
         return text
 
@@ -200,7 +204,9 @@ class Plan:
 
 def load_plan(path: str | Path) -> Plan:
     """A saved plan; run it with `.run(dst, source=...)`."""
-    return Plan(read_plan_file(path))
+    from .runtime.plan.plan_file import load_plan
+
+    return Plan(load_plan(path))
 
 
 def plan(
@@ -259,17 +265,19 @@ def plan(
     found = found_in(checkpoint)
     accepted = frozenset(accept)
     chosen = choose(checkpoint, found, to, from_, mapping, family, config, given, accepted)
-    known = known_config(model_id) if chosen[3] is None else None
+    known = _known_config(model_id) if chosen.config is None and model_id is not None else None
     if known is not None:
         chosen = choose(checkpoint, found, to, from_, mapping, family, known[0], given, accepted)
-    family_, layout, keys_layout, config_path = chosen
+    family_, layout, keys_layout, config_path = chosen.family, chosen.layout, chosen.keys_layout, chosen.config
     if mapping is None:
         refuse_said_encoded(checkpoint, config)
     targets, sources, model = route(given, family_, layout, family_.layout(to), to)
     sources |= of_layout(from_settings or {}, layout, "--from-set")
     said, said_notes = said_by_files(checkpoint, layout, sources)
     sources = said | sources
-    sizes = sizes_of(family_, keys_layout, config_path, model, found, layout, accepted)
+    sizes = chosen.sizes
+    if sizes is None or model != chosen.given:
+        sizes = sizes_of(family_, keys_layout, config_path, model, found, layout, accepted)
     if keys_layout is not None and keys_layout.name == layout.name:
         sources = {name: value for name, value in sizes.params.items() if name in {p.name for p in layout.params}} | sources
     held, _ = stages_asked(from_stages, layout, degrees_of(layout, found) | sources, sizes, "--from-stages")
@@ -305,8 +313,16 @@ def plan(
     asked = str(src) if revision is None and not isinstance(src, Checkpoint) else None
     if not optimizer:
         return Plan(compiled.plan, checkpoint, extra, asked, notes=(*notes, *_left_out(checkpoint, target, dp)), values=sizes.values)
+    from .optimizer.state import add_state
+
     with_state = add_state(compiled, family_, checkpoint, dp)
     return Plan(with_state.plan, with_state.checkpoint, extra, asked, with_state.trees, notes, sizes.values)
+
+
+def _known_config(model_id: str) -> tuple[Path, str] | None:
+    from .identify.known_config import known_config
+
+    return known_config(model_id)
 
 
 def _between(source: Side, to: str) -> dict[str, Any]:

@@ -10,12 +10,9 @@ from typing import Any, TextIO
 from .dsl.diagnostic import Diagnostic, MappingError
 from .error import Error
 from .runtime.fault import Fault
+from .usage import UsageError
 
 FAILED, USAGE, INTERRUPTED = 1, 2, 130
-
-
-class UsageError(Exception):
-    """A command line that says nothing sensible: one sentence, exit code 2."""
 
 
 def diagnostics(error: Error) -> tuple[Diagnostic, ...]:
@@ -52,16 +49,14 @@ def report(error: BaseException, as_json: bool, stopped: int = INTERRUPTED) -> i
     if isinstance(error, BrokenPipeError):
         _silence(sys.stdout)
         return FAILED
-    if (
-        isinstance(error, KeyboardInterrupt) or type(error).__name__ == "Abort"
-    ):  # what some versions of typer make of it
+    if isinstance(error, KeyboardInterrupt):
         return _say("interrupted", "interrupted; nothing was left behind", as_json, stopped)
     if isinstance(error, Error):
         print(
             json.dumps(record(error), indent=2) if as_json else text(error, colored(sys.stderr)), file=_stream(as_json)
         )
         return FAILED
-    if isinstance(error, UsageError) or getattr(error, "exit_code", None) == USAGE:
+    if isinstance(error, UsageError):
         return _say("usage", f"ckptc: {_sentence(error)}", as_json, USAGE)
     if os.environ.get("CKPTC_DEBUG"):
         raise error
@@ -92,11 +87,8 @@ def _silence(*streams: TextIO) -> None:
         os.dup2(nowhere, stream.fileno())
 
 
-def _sentence(error: BaseException) -> str:
+def _sentence(error: UsageError) -> str:
     """One line: what is wrong with the command line, and where its help is."""
-    format_message = getattr(error, "format_message", None)
-    message = " ".join(str(format_message() if format_message else error).split()).rstrip(".")
-    context = getattr(error, "ctx", None)
-    path = getattr(context, "command_path", None)
+    message = " ".join(str(error).split()).rstrip(".")
     message = message[:1].lower() + message[1:] if message[1:2].islower() else message
-    return f"{message} (see `{path} --help`)" if path else message
+    return f"{message} (see `{error.command} --help`)" if error.command else message

@@ -12,10 +12,13 @@ from .compiler.identify.detect import Fit, find_layouts
 from .compiler.identify.match import ranks_of
 from .dsl.diagnostic import MappingError
 from .hub import open_source
-from .identify.choose import config_layout, config_path, found_in, said_by_files, said_of, sizes_of, with_indices
+from .identify.choose import found_in, said_by_files, sizes_of, with_indices
+from .identify.config_at_hand import config_layout, config_path, said_of
+from .identify.glance import at_a_glance
 from .identify.identity import Said, families_of
 from .identify.unknown_family import unknown_family
 from .library import mapping_files as library
+from .library.signs import signs_of
 from .meter import size
 from .runtime.checkpoint.checkpoint import Checkpoint
 from .runtime.fault import Fault
@@ -53,24 +56,29 @@ def _identity(checkpoint: Checkpoint, config: str | Path | None, mapping: str | 
     checkpoint = with_indices(checkpoint, mapping)
     found = found_in(checkpoint)
     every_family = library.families(mapping)
-    known = [f for f in every_family if any(x.own_config for x in f.layouts)] or list(every_family)
-    every = find_layouts(known, found)
-    said = said_of(checkpoint, config, [f.layout for f in every], known)
-    theirs = families_of(known, said)
+    known = [f for f in every_family if any(signs_of(x).own for x in f.layouts)] or list(every_family)
+    every: list[Fit] = []
+    if glance := at_a_glance(checkpoint, config, known, known, found, None):
+        said, theirs, whole = glance
+    else:
+        every = find_layouts(known, found)
+        said = said_of(checkpoint, config, [f.layout for f in every], known)
+        theirs = families_of(known, said)
+        names = {each.name for each in theirs}
+        whole = [f for f in every if not f.missing and f.family.name in names]
     unknown: dict[str, Any] = {"family": None, "layout": None, "degrees": {}, "settings": {}, "axes": {}, "says": _words(said), "notes": []}
     if said is not None and not theirs:
         fault = unknown_family(said, known, every, found)
         return unknown | {"notes": [fault.title, *fault.notes, fault.help]}
-    fits = [f for f in every if not f.missing and f.family in theirs]
-    if not fits:
+    if not whole:
         return unknown
-    for fit in fits:
+    for fit in whole:
         known_fit = _fitted(checkpoint, found, fit, config)
         if known_fit is not None:
             return unknown | known_fit
-    layouts = {f.layout.name for f in fits}
-    families = {f.family.name for f in fits}
-    best = fits[0]
+    layouts = {f.layout.name for f in whole}
+    families = {f.family.name for f in whole}
+    best = whole[0]
     return unknown | {
         "family": best.family.name if len(families) == 1 else None,
         "layout": best.layout.name if len(layouts) == 1 else None,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from difflib import SequenceMatcher
 
 
 def nearest(word: str, candidates: Iterable[str]) -> str | None:
@@ -16,6 +15,8 @@ def nearest(word: str, candidates: Iterable[str]) -> str | None:
     slips = [candidate for candidate in others if one_slip(word.lower(), candidate.lower())]
     if slips:
         return min(slips, key=lambda candidate: (candidate[:1] != word[:1], abs(len(candidate) - len(word)), candidate))
+    from difflib import SequenceMatcher
+
     best, best_ratio = None, 0.0
     for candidate in others:
         ratio = SequenceMatcher(None, word.lower(), candidate.lower()).ratio()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-from difflib import get_close_matches
 
 from .fault import Fault
 
@@ -80,6 +79,8 @@ def near_path(path: str | os.PathLike[str]) -> str | None:
         names = sorted(each for each in os.listdir(parent or ".") if not each.startswith("."))
     except OSError:
         return None
+    from difflib import get_close_matches
+
     for near in get_close_matches(missing[0], names, 3, 0.75):
         found = os.path.join(parent, near, *missing[1:])
         if os.path.exists(found):

@@ -23,17 +23,8 @@ from ..compiler.settle.sizes import Scalar, Sizes
 from ..compiler.values.stages import Given
 from ..dsl.diagnostic import MappingError
 from ..hub import open_source
-from ..identify.choose import (
-    choose,
-    config_layout,
-    config_path,
-    degrees_of,
-    found_in,
-    route,
-    said_by_files,
-    sizes_of,
-    with_indices,
-)
+from ..identify.choose import choose, degrees_of, found_in, route, said_by_files, sizes_of, with_indices
+from ..identify.config_at_hand import config_layout, config_path
 from ..library import mapping_files as library
 from ..runtime.checking.locate import Located, locate
 from ..runtime.checking.overlaps import Rule
@@ -107,11 +98,11 @@ def _read_sides(left: Checkpoint, right: Checkpoint, asked: Asked, given: Mappin
     accepted = frozenset(asked.accept)
     config = asked.config
     chosen = choose(left, found, to, asked.from_, asked.mapping, asked.family, config, given, accepted)
-    if config is None and (chosen[2] is None or chosen[3] is None):
-        config = _config_beside(right, chosen[0])
+    if config is None and (chosen.keys_layout is None or chosen.config is None):
+        config = _config_beside(right, chosen.family)
         if config is not None:
             chosen = choose(left, found, to, asked.from_, asked.mapping, asked.family, config, given, accepted)
-    family, layout, keys_layout, place = chosen
+    family, layout, keys_layout, place = chosen.family, chosen.layout, chosen.keys_layout, chosen.config
     target_layout = family.layout(to)
     targets, sources, model = route(given, family, layout, target_layout, to)
     sources |= of_layout(asked.from_settings or {}, layout)

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..choices.settings import DEGREES
 from ..library import mapping_files as library
-from ..optimizer.state import FOLDER as STATE
+from ..optimizer.folder import FOLDER as STATE
 from ..runtime.checkpoint.checkpoint import Checkpoint
 from ..runtime.fault import Fault
 from ..runtime.plan.plan import Plan

@@ -4,47 +4,28 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import Annotated, Any
-
-import typer
+from typing import Any
 
 from . import options
-from .convert import MappingName, compiled
+from .convert import compiled
+from .parse import Argument, Command, Option
 
-Files = Annotated[
-    list[str], typer.Argument(metavar="FILE...", help="Mapping files, folders of them, or names of those that ship.", show_default=False)
-]
-
-
-def explain(
-    mapping: MappingName,
-    name: Annotated[
-        str, typer.Argument(metavar="NAME", help="A stored tensor's name, of either side.", show_default=False)
-    ],
-    from_: options.FromNamed,
-    to: options.To,
-    family: options.Family = None,
-    config: options.Config = None,
-    tp: options.Tp = None,
-    pp: options.Pp = None,
-    vpp: options.Vpp = None,
-    ep: options.Ep = None,
-    etp: options.Etp = None,
-    set_: options.Set = None,
-    from_set: options.FromSet = None,
-    stages: options.Stages = None,
-    from_stages: options.FromStages = None,
-    as_json: options.Json = False,
-) -> None:
-    """Say where one tensor's elements go or come from."""
-    plan = compiled(mapping, from_, to, family, config, settings=options.settings(set_, "--set", tp=tp, pp=pp, vpp=vpp, ep=ep, etp=etp),
-                    from_settings=options.settings(from_set, "--from-set"), stages=stages, from_stages=from_stages)  # fmt: skip
-    text = plan.explain(name)
-    print(json.dumps({"name": name, "lines": text.splitlines()}, indent=2) if as_json else text)
+FILES = Argument("FILE...", "Mapping files, folders of them, or names of those that ship.", many=True)
+CHECK_ONLY = Option(("--check",), "Write nothing; exit with 1 if a file would change.", default=False)
+DIFF = Option(("--diff",), "Write nothing; print what would change.", default=False)
+NAME = Argument("NAME", "A stored tensor's name, of either side.")
+LISTED = Argument("LAYOUT|FAMILY", "A layout, to see its parameters, or a family, to see its layouts.", required=False)
+ONLY = Option(("--mapping",), "Only the families of this mapping.", "FILE|NAME")
 
 
-def check(files: Files, as_json: options.Json = False) -> None:
-    """Find what is wrong with mapping files under any sizes."""
+def explain(said: dict[str, Any]) -> None:
+    name = said["name"]
+    text = compiled(said).explain(name)
+    print(json.dumps({"name": name, "lines": text.splitlines()}, indent=2) if said["json"] else text)
+
+
+def check(said: dict[str, Any]) -> int:
+    as_json = said["json"]
     from .. import failure
     from ..compiler.check.check import check as check_families
     from ..dsl.diagnostic import MappingError
@@ -52,7 +33,7 @@ def check(files: Files, as_json: options.Json = False) -> None:
     from ..library import mapping_files as library
 
     records: list[dict[str, Any]] = []
-    for name in library.files_in(files):
+    for name in library.files_in(said[FILES.dest]):
         try:
             path = library.mapping_path(name)
             own = library.read_mapping(path)
@@ -66,21 +47,15 @@ def check(files: Files, as_json: options.Json = False) -> None:
             print(f"{name}: {_count(len(own.models), 'model')}, {_count(len(own.layouts), 'layout')}, no faults")
     if as_json:
         print(json.dumps({"diagnostics": records}, indent=2))
-    if any(record["severity"] == "error" for record in records):
-        raise typer.Exit(failure.FAILED)
+    return failure.FAILED if any(record["severity"] == "error" for record in records) else 0
 
 
-def fmt(
-    files: Files,
-    check: Annotated[bool, typer.Option("--check", help="Write nothing; exit with 1 if a file would change.")] = False,
-    diff: Annotated[bool, typer.Option("--diff", help="Write nothing; print what would change.")] = False,
-) -> None:
-    """Bring mapping files into their canonical form."""
+def fmt(said: dict[str, Any]) -> int:
     from ..dsl.formatting.format import format_text
     from ..library import mapping_files as library
 
     changed = 0
-    for name in library.files_in(files):
+    for name in library.files_in(said[FILES.dest]):
         path = library.mapping_path(name)
         library.read_mapping(path)
         before = path.read_text(encoding="utf-8")
@@ -88,15 +63,14 @@ def fmt(
         if after == before:
             continue
         changed += 1
-        if diff:
+        if said["diff"]:
             sys.stdout.writelines(_diff(before, after, str(path)))
-        elif check:
+        elif said["check"]:
             print(f"{path}: would change")
         else:
             path.write_text(after, encoding="utf-8")
             print(f"{path}: changed")
-    if changed and (check or diff):
-        raise typer.Exit(1)
+    return 1 if changed and (said["check"] or said["diff"]) else 0
 
 
 def _diff(before: str, after: str, path: str) -> list[str]:
@@ -106,21 +80,13 @@ def _diff(before: str, after: str, path: str) -> list[str]:
     return [line if line.endswith("\n") else f"{line}\n\\ no newline at the end\n" for line in lines]
 
 
-def list_(
-    name: Annotated[
-        str | None, typer.Argument(metavar="[LAYOUT|FAMILY]", help="A layout, to see its parameters, or a family, to see its layouts.", show_default=False)
-    ] = None,
-    mapping: Annotated[
-        str | None, typer.Option("--mapping", metavar="FILE|NAME", help="Only the families of this mapping.")
-    ] = None,
-    as_json: options.Json = False,
-) -> None:
-    """List families and layouts, or a layout's parameters."""
+def list_(said: dict[str, Any]) -> None:
     from ..library import listing
     from ..library import mapping_files as library
 
-    families = listing.listed(library.families(mapping))
-    if not as_json:
+    name = said[LISTED.dest]
+    families = listing.listed(library.families(said["mapping"]))
+    if not said["json"]:
         print(listing.about(name, families) if name else listing.table(families))
         return
     if name:
@@ -135,18 +101,40 @@ def _count(number: int, word: str) -> str:
     return f"{number} {word}{'s' * (number != 1)}"
 
 
-def show(
-    layout: Annotated[str, typer.Argument(metavar="LAYOUT", help="A layout, such as nxdt.", show_default=False)],
-    family: Annotated[str, typer.Option("--family", metavar="NAME", help="The model family that the layout is shown for.")],
-    mapping: Annotated[str | None, typer.Option("--mapping", metavar="FILE|NAME", help="A mapping of your own (default: those that ship).")] = None,
-    tp: options.Tp = None,
-    pp: options.Pp = None,
-    vpp: options.Vpp = None,
-    ep: options.Ep = None,
-    etp: options.Etp = None,
-    set_: options.Set = None,
-) -> None:
-    """Print a layout with all that it inherits, for one family and the parameters given."""
+EXPLAIN = Command(
+    "Say where one tensor's elements go or come from.",
+    (options.MAPPING_NAME, NAME),
+    (
+        ("What to write", (options.TO, *options.PARAMETERS)),
+        ("What is read", (options.FROM_NAMED, options.FAMILY, options.CONFIG, options.FROM_SET, options.FROM_STAGES, options.JSON)),
+    ),
+    explain,
+)
+CHECK = Command("Find what is wrong with mapping files under any sizes.", (FILES,), (("Options", (options.JSON,)),), check)
+FMT = Command("Bring mapping files into their canonical form.", (FILES,), (("Options", (CHECK_ONLY, DIFF)),), fmt)
+LIST = Command("List families and layouts, or a layout's parameters.", (LISTED,), (("Options", (ONLY, options.JSON)),), list_)
+
+
+def show(said: dict[str, Any]) -> None:
     from ..library.show import shown
 
-    print(shown(layout, family, mapping, options.settings(set_, "--set", tp=tp, pp=pp, vpp=vpp, ep=ep, etp=etp)), end="")
+    degrees = {option.dest: said[option.dest] for option in options.DEGREES}
+    print(shown(said["layout"], said["family"], said["mapping"], options.settings(said["set"], "--set", **degrees)), end="")
+
+
+SHOW = Command(
+    "Print a layout with all that it inherits, for one family and the parameters given.",
+    (Argument("LAYOUT", "A layout, such as nxdt."),),
+    (
+        (
+            "Options",
+            (
+                Option(("--family",), "The model family that the layout is shown for.", "NAME", required=True),
+                options.MAPPING,
+                *options.DEGREES,
+                options.PARAMETERS[len(options.DEGREES)],
+            ),
+        ),
+    ),
+    show,
+)

@@ -3,32 +3,22 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated
+from typing import Any
 
-import typer
-
-from . import options
-
-app = typer.Typer(name="nemo", help="Move settings from NeMo 1 to NeMo 2.", rich_markup_mode=None)
+from .options import JSON
+from .parse import Argument, Command
 
 
-@app.callback()
-def nemo() -> None:
-    """Move settings from NeMo 1 to NeMo 2."""
-
-
-@app.command("strategy-args")
-def strategy_args(
-    file: Annotated[
-        str,
-        typer.Argument(
-            metavar="FILE", help="A model_config.yaml, a training YAML, or a .nemo archive.", show_default=False
-        ),
-    ],
-    as_json: options.Json = False,
-) -> None:
-    """Print MegatronStrategy's arguments for a NeMo 1 config."""
+def strategy_args(said: dict[str, Any]) -> None:
     from ..nemo.strategy import as_data, read_strategy, shown
 
-    strategy = read_strategy(file)
-    print(json.dumps(as_data(strategy), indent=2) if as_json else shown(strategy))
+    strategy = read_strategy(said["file"])
+    print(json.dumps(as_data(strategy), indent=2) if said["json"] else shown(strategy))
+
+
+STRATEGY_ARGS = Command(
+    "Print MegatronStrategy's arguments for a NeMo 1 config.",
+    (Argument("FILE", "A model_config.yaml, a training YAML, or a .nemo archive."),),
+    (("Options", (JSON,)),),
+    strategy_args,
+)

@@ -1,148 +1,88 @@
-"""What is typed after options: degrees, settings, stages, sizes. Texts in, values out, or a usage error.
-
-The annotated types are shared by the commands that take the same options.
-"""
+"""The options that several commands take, and what is typed after them: texts in, values out, or a usage error."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import typer
-
-from ..choices.pairs import config_value, split
 from ..choices.typed_text import Text
+from ..usage import BadValue
+from .parse import Argument, Option, count, path
 
-Source = Annotated[
-    str,
-    typer.Argument(metavar="SRC", help="What to read: a folder, a file, or ORG/NAME on the hub.", show_default=False),
-]
-Revision = Annotated[
-    str | None,
-    typer.Option("--revision", metavar="REV", help="The branch, tag or commit to read, if SRC is on the hub."),
-]
-Destination = Annotated[Path, typer.Argument(metavar="DST", help="Where to write.", show_default=False)]
-To = Annotated[
-    str,
-    typer.Option("--to", metavar="LAYOUT", help="The layout to write; `ckptc list` has them all.", show_default=False),
-]
-From = Annotated[
-    str | None, typer.Option("--from", metavar="LAYOUT", help="The layout to read (default: found from the files).")
-]
-FromNamed = Annotated[str, typer.Option("--from", metavar="LAYOUT", help="The layout to read.", show_default=False)]
-Family = Annotated[
-    str | None,
-    typer.Option("--family", metavar="NAME", help="The model family (default: found from files and config)."),
-]
-Config = Annotated[
-    str | None,
-    typer.Option("--config", metavar="FILE", help="The model's config (default: the one in the checkpoint)."),
-]
-Accept = Annotated[
-    list[str] | None,
-    typer.Option("--accept", metavar="KEY", help="Go on although this config key or setting cannot be carried over (repeatable)."),
-]
-Format = Annotated[
-    str | None, typer.Option("--format", metavar="FORMAT", help="The container to write, where a layout has several.")
-]
-Dtype = Annotated[
-    str | None, typer.Option("--dtype", metavar="DTYPE", help="Cast floating tensors: bfloat16, float16, float32, ...")
-]
-ModelId = Annotated[
-    str | None,
-    typer.Option("--model-id", metavar="ID", help="The model for NeMo 2, by its id or its family (default: the family)."),
-]
-Tokenizer = Annotated[
-    str | None,
-    typer.Option("--tokenizer", metavar="PATH", help="The tokenizer for NeMo: a SentencePiece model, or a folder of HuggingFace's (default: the source's)."),
-]
-ConfigBase = Annotated[
-    str | None,
-    typer.Option("--config-base", metavar="FILE", help="A config whose settings the target's config has where the model says nothing."),
-]
-SetConfig = Annotated[
-    list[str] | None,
-    typer.Option("--set-config", metavar="KEY=VALUE", help="Set a key of the target's config; KEY.KEY for one within another. May be repeated."),
-]
-Artifact = Annotated[
-    list[str] | None,
-    typer.Option("--artifact", metavar="KEY=FILE", help="A file in the place of the one that NeMo's config names at KEY, as tokenizer.model. May be repeated."),
-]
-Tp = Annotated[
-    int | None,
-    typer.Option(
-        "--tp",
-        "--tensor-parallel-size",
-        "--tensor-model-parallel-size",
-        metavar="N",
-        min=1,
-        help="Tensor parallel degree.",
+SOURCE = Argument("SRC", "What to read: a folder, a file, or ORG/NAME on the hub.")
+DESTINATION = Argument("DST", "Where to write.", path)
+MAPPING_NAME = Argument("MAPPING", "A .ckmap file, or the name of one that ships.")
+
+JSON = Option(("--json",), "Print a machine-readable report on standard output.", default=False)
+REVISION = Option(("--revision",), "The branch, tag or commit to read, if SRC is on the hub.", "REV")
+CONFIG = Option(("--config",), "The model's config (default: the one in the checkpoint).", "FILE")
+MAPPING = Option(("--mapping",), "A mapping of your own (default: those that ship).", "FILE|NAME")
+FAMILY = Option(("--family",), "The model family (default: found from files and config).", "NAME")
+FROM = Option(("--from",), "The layout to read (default: found from the files).", "LAYOUT")
+FROM_NAMED = Option(("--from",), "The layout to read.", "LAYOUT", required=True)
+FROM_SET = Option(("--from-set",), "A parameter of the source. May be repeated.", "KEY=VALUE", many=True)
+FROM_STAGES = Option(("--from-stages",), "The same as --stages, of the source (default: found from its files).", "STAGES")
+TO = Option(("--to",), "The layout to write; `ckptc list` has them all.", "LAYOUT", required=True)
+FORMAT = Option(("--format",), "The container to write, where a layout has several.", "FORMAT")
+DTYPE = Option(("--dtype",), "Cast floating tensors: bfloat16, float16, float32, ...", "DTYPE")
+MODEL_ID = Option(("--model-id",), "The model for NeMo 2, by its id or its family (default: the family).", "ID")
+ACCEPT = Option(("--accept",), "Go on although this config key or setting cannot be carried over (repeatable).", "KEY", many=True)
+DP = Option(("--dp",), "Data parallel degree of optimizer state (default: the source's).", "N", count)
+DEGREES = (
+    Option(("--tp", "--tensor-parallel-size", "--tensor-model-parallel-size"), "Tensor parallel degree.", "N", count),
+    Option(("--pp", "--pipeline-parallel-size", "--pipeline-model-parallel-size"), "Pipeline parallel degree.", "N", count),
+    Option(("--vpp", "--virtual-pp-size"), "Virtual stages (model chunks) per pipeline stage.", "N", count),
+    Option(("--ep", "--expert-parallel-size"), "Expert parallel degree.", "N", count),
+    Option(("--etp", "--expert-tensor-parallel-size"), "Tensor parallel degree of each expert (default: that of the rest).", "N", count),
+)
+PARAMETERS = (
+    *DEGREES,
+    Option(("--set",), "A parameter of the target (`ckptc list LAYOUT`), or of the model. May be repeated.", "KEY=VALUE", many=True),
+    Option(
+        ("--stages",),
+        "Layers of each stage: 0-6,7-13 or [[0,1],[2,3]]; how many, 7,7; or Megatron's layout, Et*6|t*8,L (default: the layout's own rule).",
+        "STAGES",
     ),
-]
-Pp = Annotated[
-    int | None,
-    typer.Option(
-        "--pp",
-        "--pipeline-parallel-size",
-        "--pipeline-model-parallel-size",
-        metavar="N",
-        min=1,
-        help="Pipeline parallel degree.",
-    ),
-]
-Vpp = Annotated[
-    int | None,
-    typer.Option(
-        "--vpp", "--virtual-pp-size", metavar="N", min=1, help="Virtual stages (model chunks) per pipeline stage."
-    ),
-]
-Dp = Annotated[
-    int | None,
-    typer.Option("--dp", metavar="N", min=1, help="Data parallel degree of optimizer state (default: the source's)."),
-]
-Ep = Annotated[
-    int | None, typer.Option("--ep", "--expert-parallel-size", metavar="N", min=1, help="Expert parallel degree.")
-]
-Etp = Annotated[
-    int | None,
-    typer.Option("--etp", "--expert-tensor-parallel-size", metavar="N", min=1, help="Tensor parallel degree of each expert (default: that of the rest)."),
-]
-Set = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="A parameter of the target (`ckptc list LAYOUT`), or of the model. May be repeated."),
-]
-FromSet = Annotated[
-    list[str] | None,
-    typer.Option("--from-set", metavar="KEY=VALUE", help="A parameter of the source. May be repeated."),
-]
-Stages = Annotated[
-    str | None,
-    typer.Option(
-        "--stages",
-        metavar="STAGES",
-        help="Layers of each stage: 0-6,7-13 or [[0,1],[2,3]]; how many, 7,7; or Megatron's layout, Et*6|t*8,L (default: the layout's own rule).",
-    ),
-]
-FromStages = Annotated[
-    str | None,
-    typer.Option("--from-stages", metavar="STAGES", help="The same of the source (default: found from its files)."),
-]
-Memory = Annotated[str, typer.Option("--memory", metavar="SIZE", help="The most buffer memory to use.")]
-Workers = Annotated[int, typer.Option("--workers", metavar="N", min=1, help="Worker threads.")]
-MaxShardSize = Annotated[
-    str, typer.Option("--max-shard-size", metavar="SIZE", help="The most bytes of one shard, where files are sharded.")
-]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace DST if it exists.")]
-Merge = Annotated[bool, typer.Option("--merge", help="Write into DST beside what is there.")]
-CompareCopies = Annotated[
-    bool,
-    typer.Option(
-        "--compare-copies/--no-compare-copies", help="Compare the source's declared copies before anything is written."
-    ),
-]
-Progress = Annotated[bool, typer.Option("--progress/--no-progress", help="Show progress on standard error.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
-Json = Annotated[bool, typer.Option("--json", help="Print a machine-readable report on standard output.")]
+)
+
+MEMORY, WORKERS, SHARD = "512MiB", 2, "5GB"
+MAX_SHARD_SIZE = Option(("--max-shard-size",), "The most bytes of one shard, where files are sharded.", "SIZE", default=SHARD)
+WRITING = (
+    Option(("--overwrite",), "Replace DST if it exists.", default=False),
+    Option(("--merge",), "Write into DST beside what is there.", default=False),
+)
+DRY_RUN = Option(("--dry-run",), "Print the plan and its totals, and write nothing.", default=False)
+COPIES = Option(
+    ("--compare-copies",), "Compare the source's declared copies before anything is written.", default=True, off="--no-compare-copies"
+)
+WORK = (
+    Option(("--memory",), "The most buffer memory to use.", "SIZE", default=MEMORY),
+    Option(("--workers",), "Worker threads.", "N", count, WORKERS),
+)
+REPORTING = (
+    Option(("--progress",), "Show progress on standard error.", default=True, off="--no-progress"),
+    Option(("--quiet", "-q"), "Print nothing but errors.", default=False),
+    JSON,
+)
+
+
+def compiling(said: dict[str, Any]) -> dict[str, Any]:
+    """What `api.plan` and `api.compile` are asked for by the options that these commands share."""
+    degrees = {option.dest: said[option.dest] for option in DEGREES}
+    return {
+        "to": said["to"],
+        "from_": said["from"],
+        "family": said["family"],
+        "config": said["config"],
+        "settings": settings(said["set"], "--set", **degrees),
+        "from_settings": settings(said["from_set"], "--from-set"),
+        "stages": stages(said["stages"]),
+        "from_stages": stages(said["from_stages"], "--from-stages"),
+        "format": said.get("format"),
+        "dtype": said.get("dtype"),
+        "model_id": said.get("model_id"),
+        "accept": said.get("accept") or (),
+    }
+
 
 def settings(pairs: list[str] | None, option: str, **degrees: int | None) -> dict[str, Any]:
     """`key=value` texts, and the degrees that were given, as one dictionary. A name may stand only once.
@@ -153,21 +93,29 @@ def settings(pairs: list[str] | None, option: str, **degrees: int | None) -> dic
     for key, text in pairs_of(pairs, option).items():
         name = key.replace("-", "_")
         if name in found:
-            raise typer.BadParameter(f"`{name}` is given twice", param_hint=option)
+            raise BadValue(option, f"`{name}` is given twice")
         found[name] = Text(text)
     return found
 
 
 def pairs_of(pairs: list[str] | None, option: str) -> dict[str, str]:
     """`key=value` texts as a dictionary, or a usage error."""
+    if not pairs:
+        return {}
+    from ..choices.pairs import split
+
     try:
         return split(pairs)
     except ValueError as problem:
-        raise typer.BadParameter(str(problem), param_hint=option) from None
+        raise BadValue(option, str(problem)) from None
 
 
 def config_values(pairs: list[str] | None) -> dict[str, Any]:
     """What `--set-config` says."""
+    if not pairs:
+        return {}
+    from ..choices.pairs import config_value
+
     return {key: config_value(text) for key, text in pairs_of(pairs, "--set-config").items()}
 
 
@@ -181,4 +129,4 @@ def stages(text: str | None, option: str = "--stages") -> Any:
         return parse_stages(text)
     except (ValueError, TypeError, RecursionError) as problem:
         own = type(problem) is ValueError and str(problem).startswith("`")
-        raise typer.BadParameter(str(problem) if own else f"`{text}` is neither of the form {FORMS}", param_hint=option) from None
+        raise BadValue(option, str(problem) if own else f"`{text}` is neither of the form {FORMS}") from None

@@ -3,80 +3,60 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any
-
-import typer
+from typing import Any
 
 from . import options
-from .convert import MEMORY, Mapping
+from .parse import Argument, Command, Option
 
 DIFFERENT = 1
-
-Judged = Annotated[str, typer.Argument(metavar="DST", help="What to judge: a folder, a file, or ORG/NAME on the hub.", show_default=False)]
-ToFound = Annotated[str | None, typer.Option("--to", metavar="LAYOUT", help="The layout of DST (default: found from its files).")]
-One = Annotated[str, typer.Argument(metavar="A", help="A folder, a file, or ORG/NAME on the hub.", show_default=False)]
-Other = Annotated[str, typer.Argument(metavar="B", help="What to compare with it.", show_default=False)]
-Explain = Annotated[bool, typer.Option("--explain/--no-explain", help="Say what would make equal what differs.")]
+TO_FOUND = Option(("--to",), "The layout of DST (default: found from its files).", "LAYOUT")
+MEMORY = Option(("--memory",), "The most buffer memory to use.", "SIZE", default=options.MEMORY)
+EXPLAIN = Option(("--explain",), "Say what would make equal what differs.", default=True, off="--no-explain")
 
 
-def verify(
-    src: options.Source,
-    dst: Judged,
-    from_: options.From = None,
-    to: ToFound = None,
-    mapping: Mapping = None,
-    family: options.Family = None,
-    config: options.Config = None,
-    revision: options.Revision = None,
-    tp: options.Tp = None,
-    pp: options.Pp = None,
-    vpp: options.Vpp = None,
-    ep: options.Ep = None,
-    etp: options.Etp = None,
-    set_: options.Set = None,
-    from_set: options.FromSet = None,
-    stages: options.Stages = None,
-    from_stages: options.FromStages = None,
-    accept: options.Accept = None,
-    memory: options.Memory = MEMORY,
-    explain: Explain = True,
-    progress: options.Progress = True,
-    quiet: options.Quiet = False,
-    as_json: options.Json = False,
-) -> None:
-    """Say whether DST holds exactly what SRC holds, whoever wrote it."""
+def verify(said: dict[str, Any]) -> int:
     from ..checking.verify import verify as judge
     from ..meter import Meter
 
-    with Meter(progress and not quiet and not as_json) as meter:
+    asked = options.compiling(said)
+    asked = {name: asked[name] for name in ("to", "from_", "family", "config", "settings", "from_settings", "stages", "from_stages", "accept")}
+    with Meter(said["progress"] and not said["quiet"] and not said["json"]) as meter:
         found = judge(
-            src, dst, to=to, from_=from_, mapping=mapping, family=family, config=config, revision=revision, accept=accept or (),
-            stages=options.stages(stages), from_stages=options.stages(from_stages, "--from-stages"),
-            settings=options.settings(set_, "--set", tp=tp, pp=pp, vpp=vpp, ep=ep, etp=etp),
-            from_settings=options.settings(from_set, "--from-set"), explain=explain, memory=memory, progress=meter,
+            said["src"], said["dst"], mapping=said["mapping"], revision=said["revision"], explain=said["explain"], memory=said["memory"],
+            progress=meter, **asked,
         )  # fmt: skip
-    say(found, quiet, as_json)
+    return say(found, said["quiet"], said["json"])
 
 
-def diff(
-    a: One,
-    b: Other,
-    memory: options.Memory = MEMORY,
-    explain: Explain = True,
-    quiet: options.Quiet = False,
-    as_json: options.Json = False,
-) -> None:
-    """Compare two checkpoints of the same names, tensor by tensor, without any mapping."""
+def diff(said: dict[str, Any]) -> int:
     from ..checking.diff import diff as compare
 
-    say(compare(a, b, explain=explain, memory=memory), quiet, as_json)
+    return say(compare(said["a"], said["b"], explain=said["explain"], memory=said["memory"]), said["quiet"], said["json"])
 
 
-def say(found: Any, quiet: bool, as_json: bool) -> None:
-    """Print a report, and leave with its exit code."""
+def say(found: Any, quiet: bool, as_json: bool) -> int:
+    """Print a report; its exit code."""
     if as_json:
         print(json.dumps(found.record(), indent=2))
     elif not quiet:
         print(found)
-    if not found.same:
-        raise typer.Exit(DIFFERENT)
+    return 0 if found.same else DIFFERENT
+
+
+VERIFY = Command(
+    "Say whether DST holds exactly what SRC holds, whoever wrote it.",
+    (options.SOURCE, Argument("DST", "What to judge: a folder, a file, or ORG/NAME on the hub.")),
+    (
+        ("What DST is", (TO_FOUND, *options.PARAMETERS)),
+        ("What SRC is", (options.FROM, options.FAMILY, options.CONFIG, options.MAPPING, options.REVISION, options.FROM_SET, options.FROM_STAGES)),
+        ("How it runs", (options.ACCEPT, EXPLAIN, MEMORY, *options.REPORTING)),
+    ),
+    verify,
+)
+
+DIFF = Command(
+    "Compare two checkpoints of the same names, tensor by tensor, without any mapping.",
+    (Argument("A", "A folder, a file, or ORG/NAME on the hub."), Argument("B", "What to compare with it.")),
+    (("Options", (EXPLAIN, MEMORY, options.REPORTING[1], options.JSON)),),
+    diff,
+)

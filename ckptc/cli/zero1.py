@@ -2,47 +2,34 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Any
 
-import typer
-
+from ..usage import BadValue
 from . import options
-from .convert import MEMORY, SHARD, WORKERS, DryRun, execute
+from .parse import Argument, Command, Option
 
-Folder = Annotated[
-    str,
-    typer.Argument(metavar="SRC", help="The checkpoint's folder, or its optim folder.", show_default=False),
-]
-Full = Annotated[bool, typer.Option("--full", help="Write uncut state, one file per tensor and pipeline parallel rank.")]
-Container = Annotated[
-    str | None, typer.Option("--format", metavar="FORMAT", help="The container to write, pt or xser (default: as SRC).")
-]
+SOURCE = Argument("SRC", "The checkpoint's folder, or its optim folder.")
+FULL = Option(("--full",), "Write uncut state, one file per tensor and pipeline parallel rank.", default=False)
+CONTAINER = Option(("--format",), "The container to write, pt or xser (default: as SRC).", "FORMAT")
 
 
-def zero1(
-    src: Folder,
-    dst: options.Destination,
-    dp: options.Dp = None,
-    full: Full = False,
-    format: Container = None,
-    memory: options.Memory = MEMORY,
-    workers: options.Workers = WORKERS,
-    overwrite: options.Overwrite = False,
-    merge: options.Merge = False,
-    dry_run: DryRun = False,
-    compare_copies: options.CompareCopies = True,
-    progress: options.Progress = True,
-    quiet: options.Quiet = False,
-    as_json: options.Json = False,
-) -> None:
-    """Change the data parallel degree of NxD's zero1 optimizer state. DST gets the rank files themselves."""
-    if (dp is not None) == full:
-        raise typer.BadParameter("one of --dp N and --full is needed", param_hint="--dp")
+def zero1(said: dict[str, Any]) -> None:
+    if (said["dp"] is not None) == said["full"]:
+        raise BadValue("--dp", "one of --dp N and --full is needed")
     from ..reshard_zero1 import plan
+    from .running import Running
 
-    made = plan(src, dp, format)
+    made = plan(said["src"], said["dp"], said["format"])
     assert made.source is not None
-    execute(
-        made, src, made.source.path, dst, dry_run=dry_run, progress=progress, quiet=quiet, as_json=as_json, memory=memory,
-        workers=workers, max_shard_size=SHARD, overwrite=overwrite, merge=merge, compare_copies=compare_copies,
-    )  # fmt: skip
+    Running.of(said).execute(made, said["src"], made.source.path, said["dst"])
+
+
+ZERO1 = Command(
+    "Change the data parallel degree of NxD's zero1 optimizer state. DST gets the rank files themselves.",
+    (SOURCE, options.DESTINATION),
+    (
+        ("What to write", (options.DP, FULL, CONTAINER)),
+        ("How it runs", (options.COPIES, options.DRY_RUN, *options.WRITING, *options.WORK, *options.REPORTING)),
+    ),
+    zero1,
+)

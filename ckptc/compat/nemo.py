@@ -7,9 +7,9 @@ from argparse import Namespace
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from ..failure import UsageError
 from ..nemo.config import DTYPES
 from ..runtime.fault import Fault
+from ..usage import UsageError
 from .native import plan_of
 from .nemo_to_hf import nemo_to_hf
 from .nemo_work import (

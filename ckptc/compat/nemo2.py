@@ -7,11 +7,11 @@ from argparse import Namespace
 from collections.abc import Sequence
 from typing import Any
 
-from ..failure import UsageError
 from ..nemo.nemo2_models import FAMILIES, MODELS, find_model
 from ..nemo.nemo2_side import NEMO_1
 from ..runtime.fault import Fault
 from ..runtime.formats.nemo.archive import SUFFIX
+from ..usage import UsageError
 from .native import plan_of
 from .nemo import SFT
 from .nemo_work import archive, convert_words, say_unneeded, script_parser, to_set, work_of

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from ..failure import UsageError
 from ..nemo.config import DTYPES
 from ..nemo.hf_tokenizer import MODEL, named_model, sentencepiece_of
 from ..runtime.checkpoint.checkpoint import Checkpoint, open_checkpoint
 from ..runtime.formats.nemo.archive import CONFIG, unwrap
+from ..usage import UsageError
 from .nemo_work import dtype_of, say_unneeded, script_parser, work_of
 from .work import Work
 

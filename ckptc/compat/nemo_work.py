@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from ..choices.pairs import typed
 from ..configs.config_file import read_config
 from ..configs.yaml_text import value_at
-from ..failure import UsageError
 from ..nemo.artifacts import REFERENCE
 from ..nemo.config import DTYPES
 from ..planning.tokenizer_size import count_tokens
@@ -23,6 +22,7 @@ from ..runtime.formats.megatron.rank_file import is_of_turn
 from ..runtime.formats.nemo.archive import CONFIG, SUFFIX, unwrap
 from ..runtime.formats.nemo.interpolation import plain
 from ..runtime.tokenizer.sentencepiece_model import count_pieces
+from ..usage import UsageError
 from .work import ScriptParser, Work
 
 if TYPE_CHECKING:

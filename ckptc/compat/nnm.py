@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..failure import UsageError
 from ..runtime.checkpoint.checkpoint import Checkpoint, open_checkpoint
 from ..runtime.fault import Fault
+from ..usage import UsageError
 from .work import ScriptParser, Work, truth
 
 LAYER = "model.language_model.encoder.layers.0.self_attention."

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from ..compiler.values.scope import either
-from ..failure import UsageError
 from ..runtime.fault import Fault
+from ..usage import UsageError
 from .native import fails_with
 from .work import ScriptParser, Work, truth
 
@@ -101,7 +101,7 @@ def _config_file(args: Namespace, notes: list[str]) -> str | None:
     if args.config:
         notes.append("--config is ignored, as --nxdt_yaml_config is given")
     from ..configs.config_file import read_config
-    from ..identify.choose import follow_config
+    from ..identify.config_at_hand import follow_config
 
     read_config(args.nxdt_yaml_config)  # a file that cannot be read is refused here, by its name
     return str(follow_config(args.nxdt_yaml_config))

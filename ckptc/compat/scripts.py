@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import PurePath
 
 from ..dsl.nearest import nearest
-from ..failure import UsageError
+from ..usage import UsageError
 from .work import Work
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import NoReturn
 
-from ..failure import UsageError
+from ..usage import UsageError
 
 
 @dataclass(frozen=True)

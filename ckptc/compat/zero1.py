@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..failure import UsageError
+from ..usage import UsageError
 from .work import ScriptParser, Work
 
 

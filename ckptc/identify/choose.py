@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import TypeAlias
@@ -11,38 +11,52 @@ from typing import TypeAlias
 from ..choices.settings import of_layout, of_model
 from ..choices.stage_text import Said
 from ..choices.stages import stages_of_layout, stages_of_run
-from ..compiler.algebra.spell import format_of
 from ..compiler.identify.detect import find_layouts, stray_files
 from ..compiler.identify.infer import infer_from
-from ..compiler.identify.match import Found, may_be_absent, ranks_of, stored_tensors, tensors_of, turns_of
+from ..compiler.identify.match import Found, Names, may_be_absent, ranks_of, stored_tensors, tensors_of, turns_of
 from ..compiler.link.flat import Family, FlatLayout
 from ..compiler.settle.resolve import Side, resolve
 from ..compiler.settle.said import check_said
 from ..compiler.settle.sizes import Scalar, Sizes, bind_sizes
 from ..compiler.values.stages import Given
 from ..compiler.values.walk_expr import calls_through
-from ..configs.config_file import called, read_config, within_archive
+from ..configs.config_file import read_config
 from ..dsl.diagnostic import Diagnostic, MappingError
 from ..dsl.nearest import nearest
 from ..dsl.tree import Literal, Ref
 from ..library import mapping_files as library
+from ..library.signs import signs_of
 from ..runtime.checkpoint.checkpoint import Checkpoint
 from ..runtime.fault import Fault
 from ..runtime.files.indexed import by_index
-from ..runtime.formats.megatron.rank_file import ARGS
 from ..runtime.formats.nemo.archive import CONFIG, unwrap
 from ..runtime.formats.registry import format_named
 from ..runtime.formats.runs.run_arguments import place_of_arguments, said_order, said_version
 from ..runtime.words import few
-from .identity import Said as SaidModel
+from .config_at_hand import config_layout, config_path, follow_config, said_of
+from .glance import at_a_glance
 from .identity import families_of, is_strange, said_by
 from .recognise import refuse_encoded, refuse_unknown
 from .unknown_family import other_family, others_tensors, unknown_family
 from .wrapped_names import without_wrappers
 
 SAID = {"unmet-requirement", "other-family", "unsupported-setting", "unknown-value"}  # what a config says against a family
-_Choice: TypeAlias = tuple[Family, FlatLayout, FlatLayout | None, Path | None]
-_Rated: TypeAlias = tuple[tuple[bool, int, int], _Choice, Sizes]
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A family, the source's layout, the layout whose block reads the config, and the config; where they fit, the `sizes` that
+    come out under the `given` settings."""
+
+    family: Family
+    layout: FlatLayout
+    keys_layout: FlatLayout | None
+    config: Path | None
+    sizes: Sizes | None = None
+    given: Mapping[str, Scalar] = field(default_factory=dict)
+
+
+_Rated: TypeAlias = tuple[tuple[bool, int, int], Chosen, Sizes]
 
 
 def with_indices(checkpoint: Checkpoint, mapping: str | Path | None) -> Checkpoint:
@@ -51,14 +65,13 @@ def with_indices(checkpoint: Checkpoint, mapping: str | Path | None) -> Checkpoi
     known = library.families(mapping)
     if not format_named(checkpoint.format).in_folder:
         return without_wrappers(checkpoint, known)
-    layouts = (layout for family in known for layout in family.layouts)
-    patterns = dict.fromkeys(format_of(p) for layout in layouts for flat in layout.rules for p in flat.rule.names)
+    patterns = dict.fromkeys(pattern for family in known for layout in family.layouts for pattern in signs_of(layout).stacked)
     checkpoint = without_wrappers(checkpoint, known, patterns)
     return replace(checkpoint, entries=by_index(checkpoint.entries, patterns))
 
 
 def found_in(checkpoint: Checkpoint) -> tuple[Found, ...]:
-    return tuple(Found(e.file, e.name, e.dtype, e.shape) for e in checkpoint.entries)
+    return Names(Found(e.file, e.name, e.dtype, e.shape) for e in checkpoint.entries)
 
 
 def choose(
@@ -71,7 +84,7 @@ def choose(
     config: str | Path | None,
     given: Mapping[str, Scalar] = MappingProxyType({}),
     accepted: frozenset[str] = frozenset(),
-) -> _Choice:
+) -> Chosen:
     """The family and layout that the files and the config fit, with the layout whose config block reads it.
 
     `given` are settings of which some may be the model's.
@@ -80,20 +93,24 @@ def choose(
     if mapping is None:  # whose layouts are for plain weights
         refuse_encoded(checkpoint, config)
     known = library.families(mapping)
-    configured = [f for f in known if any(x.own_config for x in f.layouts)]
+    configured = [f for f in known if any(signs_of(x).own for x in f.layouts)]
     choices = [f for f in known if f.name == family] if family is not None else configured or list(known)
     if family is not None and not choices:
         names = ", ".join(sorted(f.name for f in known))
         raise Fault("unknown-family", f"there is no family `{family}`", notes=(f"there are {names}",), help="see `ckptc list`")
-    fits = find_layouts(choices, found, from_)
-    said = said_of(checkpoint, config, [fit.layout for fit in fits], known)
-    theirs = families_of(choices, said)
+    if glance := at_a_glance(checkpoint, config, known, choices, found, from_):
+        said, theirs, fits = glance
+    else:
+        fits = find_layouts(choices, found, from_)
+        said = said_of(checkpoint, config, [fit.layout for fit in fits], known)
+        theirs = families_of(choices, said)
     if said is not None and not theirs:
         if family is not None:
             raise other_family(said, choices[0], known, fits, found)
         raise unknown_family(said, known, fits, found, mapping)
-    choices = [each for each in choices if each in theirs]
-    best, fits = fits[:1], [fit for fit in fits if fit.family in choices]
+    choices = list(theirs)
+    of_theirs = {each.name for each in choices}
+    best, fits = fits[:1], [fit for fit in fits if fit.family.name in of_theirs]
     if said is not None and best and not best[0].missing and (not fits or fits[0].missing):
         raise others_tensors(said, best[0], fits, found)
     able = [f for f in fits if any(x.name == to for x in f.family.layouts)]
@@ -120,16 +137,17 @@ def choose(
     error: MappingError | Fault | None = None
     good: list[_Rated] = []
     for fit in whole:
-        if good and fit.layout.name != good[0][1][1].name:
+        if good and fit.layout.name != good[0][1].layout.name:
             continue
         try:
             target = fit.family.layout(to)
             keys_layout = config_layout(fit.family, fit.layout, target, config, checkpoint)
             path = config_path(checkpoint, keys_layout, config)
-            sizes = sizes_of(fit.family, keys_layout, path, of_model(given, fit.family), found, fit.layout, accepted)
+            of_it = of_model(given, fit.family)
+            sizes = sizes_of(fit.family, keys_layout, path, of_it, found, fit.layout, accepted)
             exists = stored_tensors(fit.layout, found) <= sizes.tensors.keys() | sizes.tied.keys()
             rank = exists and has_place(target, sizes) and has_place(fit.layout, sizes), -disagreement(fit.family, sizes), len(fit.family.layouts)
-            good.append((rank, (fit.family, fit.layout, keys_layout, path), sizes))
+            good.append((rank, Chosen(fit.family, fit.layout, keys_layout, path, sizes, of_it), sizes))
         except (MappingError, Fault) as e:
             error = error or e
     if good:
@@ -138,27 +156,7 @@ def choose(
     keys_layout = config_layout(fit.family, fit.layout, fit.family.layout(to), config, checkpoint)
     if isinstance(error, MappingError) and any(d.code in SAID for d in error.diagnostics):
         raise error
-    return fit.family, fit.layout, keys_layout, config_path(checkpoint, keys_layout, config)
-
-
-def said_of(checkpoint: Checkpoint, config: str | Path | None, layouts: Sequence[FlatLayout], known: Sequence[Family]) -> SaidModel | None:
-    """What the config at hand says of the model: that which the layouts in question have, best first, else any's that is there."""
-    by_file: dict[str, FlatLayout] = {}
-    for layout in (*layouts, *(layout for family in known for layout in family.layouts)):
-        if (block := layout.config) is not None:
-            by_file.setdefault(block.file, layout)
-    for layout in by_file.values():
-        path = config_path(checkpoint, layout, config)
-        if path is None:
-            continue
-        try:
-            keys = read_config(path)
-            said = said_by(unwrap(keys) if path.name == CONFIG else keys, str(path))
-        except Fault:
-            continue  # said where the config's sizes are read
-        if said is not None:
-            return said
-    return None
+    return Chosen(fit.family, fit.layout, keys_layout, config_path(checkpoint, keys_layout, config))
 
 
 def check_config(config: str | Path | None, family: Family, families: Sequence[Family]) -> None:
@@ -168,24 +166,25 @@ def check_config(config: str | Path | None, family: Family, families: Sequence[F
         raise other_family(said, family, families, (), ())
 
 
-def _the_one(good: list[_Rated], to: str) -> _Choice:
+def _the_one(good: list[_Rated], to: str) -> Chosen:
     """The best fit; of several, those whose config in the target can say what the source's says, and of these the one that
     the others extend. Raises `Fault` where others are as good and mean other files."""
     best = max(rank for rank, _, _ in good)
     equal = [(choice, sizes) for rank, choice, sizes in good if rank == best]
-    unsaid = {choice[0].name: _unsaid(choice[0], to, sizes) for choice, sizes in equal} if len(equal) > 1 else {}
-    equal = [x for x in equal if not unsaid.get(x[0][0].name)] or equal
-    general = [x for x in equal if all(x is y or x[0][0].name in y[0][0].ancestors for y in equal)]
+    unsaid = {choice.family.name: _unsaid(choice.family, to, sizes) for choice, sizes in equal} if len(equal) > 1 else {}
+    equal = [x for x in equal if not unsaid.get(x[0].family.name)] or equal
+    general = [x for x in equal if all(x is y or x[0].family.name in y[0].family.ancestors for y in equal)]
     choices = [choice for choice, _ in (general or equal)]
-    if len({family.layout(to).span for family, *_ in choices}) > 1:
-        if all(unsaid.get(family.name) for family, *_ in choices):
+    families = [choice.family for choice in choices]
+    if len({family.layout(to).span for family in families}) > 1:
+        if all(unsaid.get(family.name) for family in families):
             raise Fault(
                 "no-family-says", f"no family can say in layout `{to}` all that this model is",
                 notes=tuple(f"{name}: {why}" for name, why in sorted(unsaid.items())),
                 help="name the family that is nearest with --family, and with --accept what makes no difference to this model",
             )  # fmt: skip
-        names = ", ".join(sorted(family.name for family, *_ in choices))
-        raise Fault("several-families", f"the checkpoint may be of several families: {names}", help=f"name it: --family {choices[0][0].name}")
+        names = ", ".join(sorted(family.name for family in families))
+        raise Fault("several-families", f"the checkpoint may be of several families: {names}", help=f"name it: --family {families[0].name}")
     return choices[0]
 
 
@@ -196,20 +195,6 @@ def _unsaid(family: Family, to: str, sizes: Sizes) -> str:
     except MappingError as error:
         return error.diagnostics[0].title
     return ""
-
-
-def follow_config(config: str | Path | None) -> str | Path | None:
-    """A framework's own YAML file may name the model's config: that one is read then."""
-    if config is None or Path(config).suffix not in (".yaml", ".yml") or not Path(config).is_file():
-        return config
-    model = read_config(config).get("model")
-    inner = model.get("model_config") if isinstance(model, Mapping) else None
-    if not isinstance(inner, str):
-        return config
-    place = Path(config).parent / inner
-    if not place.exists():
-        raise Fault("no-config", f"{config} takes the model's config from {inner}, which is not there", help="pass that file with --config")
-    return place
 
 
 def has_place(layout: FlatLayout, sizes: Sizes) -> bool:
@@ -226,54 +211,6 @@ def disagreement(family: Family, sizes: Sizes) -> int:
         isinstance(s.value, Literal) and not s.hint and s.name not in own and sizes.values.get(s.name) != s.value.value
         for s in family.model.settings
     )
-
-
-def config_layout(
-    family: Family, source: FlatLayout, target: FlatLayout, config: str | Path | None, checkpoint: Checkpoint | None = None
-) -> FlatLayout | None:
-    """The layout whose config block reads the config at hand: by the file's name, then source before target."""
-    candidates = [x for x in (source, target, *family.layouts) if x.config is not None]
-    if config is not None and Path(config).is_dir():
-        there = [x for x in candidates if (c := x.config) and (Path(config) / c.file).is_file()]
-        return next(iter([x for x in there if x.own_config] or there or [x for x in candidates if x.own_config]), None)
-    if config is not None:
-        config = called(within_archive(Path(config)))
-        named = [x for x in candidates if (c := x.config) and config.absolute().parts[-len(Path(c.file).parts) :] == Path(c.file).parts]
-        same = [x for x in candidates if (c := x.config) and Path(c.file).suffix == config.suffix]
-        return next(iter(named or same or candidates), None)
-    candidates.sort(key=lambda x: x.own_config is None)
-    if checkpoint is not None:
-        for x in candidates:
-            c = x.config
-            if c is not None and config_path(checkpoint, x, None) is not None:
-                return x
-    return candidates[0] if candidates else None
-
-
-def root_of(checkpoint: Checkpoint) -> Path:
-    path = Path(checkpoint.path) / checkpoint.tag
-    return path if path.is_dir() else path.parent
-
-
-def config_path(checkpoint: Checkpoint, layout: FlatLayout | None, config: str | Path | None) -> Path | None:
-    if config is not None:
-        path = within_archive(Path(config))
-        block = layout.config if layout else None
-        return path / block.file if path.is_dir() and block else path
-    block = layout.config if layout else None
-    if block is None:
-        return None
-    if checkpoint.archive and block.file in checkpoint.side_files:
-        return Path(checkpoint.path) / block.file
-    root = root_of(checkpoint)
-    ranks = root.name == "model" and checkpoint.format in ("pt", "xser")
-    above = [root.parent] if ranks else []  # where a folder of rank files stands in a checkpoint
-    found = next((place / block.file for place in (root, *above) if (place / block.file).exists()), None)
-    if found is None and Path(block.file).name == CONFIG and checkpoint.settings_file:
-        return Path(checkpoint.settings_file) / CONFIG
-    if found is None and block.file == ARGS and (place := place_of_arguments(checkpoint)):
-        return Path(place)
-    return found
 
 
 def sizes_of(

@@ -15,8 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ..compiler.link.flat import Family, FlatLayout
-from ..dsl import tree
-from ..dsl.tree import Literal
+from ..library.signs import signs_of
 
 MODEL_TYPE, ARCHITECTURES, TARGET, NEMO_1 = "model_type", "architectures", "_target_", "target"
 NEMO = "nemo.collections."
@@ -60,12 +59,8 @@ def said_by(keys: Mapping[str, Any], file: str) -> Said | None:
 def identity_of(family: Family, layout: FlatLayout) -> Identity | None:
     """The key by which this layout's config says which model it is, and its values that are the family's; None where a
     config of any model is read. So says the config's `is`."""
-    block = layout.config
     asked = (MODEL_TYPE, TARGET) if layout.name in family.own else (MODEL_TYPE,)  # an inherited class is the other model's
-    for item in block.items if block is not None else ():
-        if isinstance(item, tree.Identity) and item.key.dotted in asked:
-            return item.key.dotted, frozenset(str(value.value) for value in item.values if isinstance(value, Literal))
-    return None
+    return next(((key, frozenset(values)) for key, values in signs_of(layout).says if key in asked), None)
 
 
 def reads(family: Family, said: Said) -> bool | None:
@@ -108,7 +103,7 @@ def _named(family: Family, said: Said) -> bool:
 def _reads_any(family: Family, said: Said) -> bool | None:
     """True where some layout reads a config of this name and asks nothing of the model in it."""
     name = Path(said.file).name
-    return True if any((block := layout.config) and Path(block.file).name == name for layout in family.layouts) else None
+    return True if any(Path(signs_of(layout).config).name == name for layout in family.layouts) else None
 
 
 def _squashed(name: str) -> str:

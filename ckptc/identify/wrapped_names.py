@@ -10,12 +10,12 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
-from ..compiler.identify.detect import find_layouts
-from ..compiler.identify.match import Found
+from ..compiler.identify.match import Found, Names
 from ..compiler.link.flat import Family
 from ..runtime.checkpoint.checkpoint import Checkpoint
 from ..runtime.files.indexed import by_index
 from ..runtime.files.window import Entry
+from .glance import whole_fits
 
 _WRAPPER = re.compile(r"(?:(?<=\.)|^)(?:(?:_orig_mod|module)\.)+")
 _AROUND = ("model.", "state_dict.")
@@ -30,8 +30,8 @@ def without_wrappers(checkpoint: Checkpoint, families: Iterable[Family], pattern
         return checkpoint
     known, spelled = tuple(families), tuple(patterns)
     for entries, said in ((checkpoint.entries, ""), *forms):
-        found = tuple(Found(e.file, e.name, e.dtype, e.shape) for e in by_index(entries, spelled))
-        if any(not fit.missing for fit in find_layouts(known, found)):
+        found = Names(Found(e.file, e.name, e.dtype, e.shape) for e in by_index(entries, spelled))
+        if whole_fits(known, found):
             note = f"names of tensors are read without {said}, of a wrapper around the model"
             return replace(checkpoint, entries=entries, notes=(*checkpoint.notes, note)) if said else checkpoint
     return checkpoint
@@ -39,8 +39,9 @@ def without_wrappers(checkpoint: Checkpoint, families: Iterable[Family], pattern
 
 def _unwrapped(entries: tuple[Entry, ...]) -> Iterator[tuple[tuple[Entry, ...], str]]:
     """The entries under other names, and what these lack; none where two would have one name."""
-    bare = tuple(replace(e, name=_WRAPPER.sub("", e.name)) for e in entries)
-    said = sorted({part for e in entries for hit in _WRAPPER.finditer(e.name) for part in re.findall(r"_orig_mod\.|module\.", hit[0])})
+    wrapped = any("_orig_mod." in e.name or "module." in e.name for e in entries)
+    bare = tuple(replace(e, name=_WRAPPER.sub("", e.name)) for e in entries) if wrapped else entries
+    said = sorted({part for e in entries for hit in _WRAPPER.finditer(e.name) for part in re.findall(r"_orig_mod\.|module\.", hit[0])}) if wrapped else []
     if said and _differ(bare):
         yield bare, " and ".join(f"`{each}`" for each in said)
     for prefix in _AROUND:

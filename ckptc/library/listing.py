@@ -10,20 +10,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..compiler.check.check_files import formats_of
 from ..compiler.link.flat import Family, FlatLayout
-from ..dsl.formatting.show import show
 from ..dsl.nearest import nearest
-from ..dsl.tree import Layout, Literal, Param, Ref, Span
+from ..dsl.tree import Expr, Layout, Literal, Param, Ref, Span
 from ..runtime.fault import Fault
 from . import mapping_files as library
+from .signs import signs_of
 
 WIDTH = min(shutil.get_terminal_size((100, 24)).columns, 100)
 
 
 def listed(families: Sequence[Family]) -> list[Family]:
     """The families that people have checkpoints of; `decoder` and its like only hold what families share."""
-    return [f for f in families if any(x.own_config for x in f.layouts)] or list(families)
+    return [f for f in families if any(signs_of(x).own for x in f.layouts)] or list(families)
 
 
 def record(family: Family) -> dict[str, Any]:
@@ -33,13 +32,13 @@ def record(family: Family) -> dict[str, Any]:
 
 def _layout(layout: FlatLayout) -> dict[str, Any]:
     parameters = [
-        {"name": p.name, "rank": p.rank, "values": _values(p), "choices": list(p.choices), "default": p.choices[0] if p.choices else show(p.default),
+        {"name": p.name, "rank": p.rank, "values": _values(p), "choices": list(p.choices), "default": p.choices[0] if p.choices else _shown(p.default),
          "about": _about(p, layout)}
         for p in layout.params
     ]  # fmt: skip
-    formats = formats_of(layout)
+    signs = signs_of(layout)
     return {
-        "layout": layout.name, "from": layout.span.file, "formats": list(formats.names), "read_only": formats.read_only,
+        "layout": layout.name, "from": layout.span.file, "formats": list(signs.formats), "read_only": signs.read_only,
         "about": "\n".join(_paragraphs(layout.span)), "parameters": parameters,
     }  # fmt: skip
 
@@ -52,8 +51,8 @@ def table(families: Sequence[Family]) -> str:
     rows = []
     for name in named:
         having = [f for f in families if any(x.name == name for x in f.layouts)]
-        formats = [formats_of(f.layout(name)) for f in having]
-        containers = " | ".join(dict.fromkeys(each for x in formats for each in x.names))
+        formats = [signs_of(f.layout(name)) for f in having]
+        containers = " | ".join(dict.fromkeys(each for x in formats for each in x.formats))
         rows.append((name, containers + (", read only" if all(x.read_only for x in formats) else ""), _whose([f.name for f in having], every)))
     lines = textwrap.wrap(f"{len(every)} families: {', '.join(every)}", WIDTH, subsequent_indent="  ")
     rows.insert(0, ("LAYOUT", "FORMATS", "FAMILIES"))
@@ -79,7 +78,7 @@ def about(name: str, families: Sequence[Family]) -> str:
     kinds: dict[Any, list[Family]] = {}
     for family in having:
         layout = family.layout(name)
-        kinds.setdefault((tuple(p.span for p in layout.params), formats_of(layout)), []).append(family)
+        kinds.setdefault((tuple(p.span for p in layout.params), signs_of(layout).formats, signs_of(layout).read_only), []).append(family)
     parts += [_of_layout(_usual([f.layout(name) for f in own]), [f.name for f in own]) for own in kinds.values()]
     if parts:
         return "\n\n".join(parts)
@@ -103,9 +102,9 @@ def _of_family(family: Family) -> str:
 
 
 def _of_layout(layout: FlatLayout, families: list[str]) -> str:
-    formats = formats_of(layout)
+    signs = signs_of(layout)
     title = f"layout {layout.name} of {', '.join(families)}  ({layout.span.file})"
-    lines = [*textwrap.wrap(title, WIDTH, subsequent_indent="  "), f"formats: {' | '.join(formats.names)}" + (", read only" if formats.read_only else "")]
+    lines = [*textwrap.wrap(title, WIDTH, subsequent_indent="  "), f"formats: {' | '.join(signs.formats)}" + (", read only" if signs.read_only else "")]
     for paragraph in _paragraphs(layout.span):
         lines += ["", *textwrap.wrap(paragraph, WIDTH)]
     shown = [p for p in layout.params if not _fixed(p, layout)]
@@ -124,11 +123,17 @@ def _fixed(param: Param, layout: FlatLayout) -> bool:
     return not param.choices and isinstance(param.default, Ref) and param.default.name in layout.words
 
 
+def _shown(default: Expr) -> str:
+    from ..dsl.formatting.show import show
+
+    return show(default)
+
+
 def _values(param: Param) -> str:
     if param.choices:
         return " | ".join(param.choices)
     default = param.default.value if isinstance(param.default, Literal) else None
-    return "false | true" if default is False else "true | false" if default is True else show(param.default)
+    return "false | true" if default is False else "true | false" if default is True else _shown(param.default)
 
 
 # --- comments ---------------------------------------------------------------------------------------

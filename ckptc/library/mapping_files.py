@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from difflib import get_close_matches
 from functools import lru_cache
 from pathlib import Path
 
@@ -14,7 +13,9 @@ from ..dsl.nearest import nearest
 from ..dsl.tree import Config, Mapping, Span
 from ..runtime.inside import why_outside
 from ..runtime.path_names import did_you_mean
-from . import tree_cache
+from . import kept, shipped
+from .packing import pack, unpack
+from .shipped import NODES
 
 SHIPPED = (Path(__file__).resolve().parent.parent / "mappings").resolve()
 
@@ -68,12 +69,18 @@ def display_name(path: Path) -> str:
 @lru_cache(maxsize=64)
 def _parsed(path: Path, stamp: int, name: str) -> Mapping:
     text = path.read_text(encoding="utf-8")
-    mapping = tree_cache.recall(text, name)
-    if mapping is None:
-        from ..dsl.parsing.parse import parse
+    key = kept.key_of(text, name)
+    if parts := kept.recall(name, key):
+        try:
+            found = unpack(parts[0].data(), NODES)
+        except ValueError:
+            found = None  # damaged: parsed again
+        if isinstance(found, Mapping):
+            return found
+    from ..dsl.parsing.parse import parse
 
-        mapping = parse(text, name)
-        tree_cache.keep(text, name, mapping)
+    mapping = parse(text, name)
+    kept.keep(name, key, [pack(mapping, NODES)])
     return mapping
 
 
@@ -95,6 +102,12 @@ def load(names: Iterable[str | Path], bases: bool = False) -> tuple[Family, ...]
 @lru_cache(maxsize=16)
 def _linked(files: tuple[tuple[Path, int, str], ...], bases: bool = False) -> tuple[Family, ...]:
     return link([_parsed(*file) for file in files], bases)
+
+
+@lru_cache(maxsize=4)
+def _shipped(files: tuple[tuple[Path, int, int], ...]) -> tuple[Family, ...]:
+    texts = [path.read_text(encoding="utf-8", errors="replace") for path, _, _ in files]
+    return shipped.families(texts, lambda: load([path.stem for path, _, _ in files]))
 
 
 def _closure(paths: list[Path]) -> dict[Path, Mapping]:
@@ -144,6 +157,8 @@ def template_path(block: Config) -> Path | None:
     beside, shipped = mapping.parent / block.template, SHIPPED / block.template
     path = beside if beside.is_file() else shipped
     if not path.is_file():
+        from difflib import get_close_matches
+
         names = [p.name for folder in {mapping.parent, SHIPPED} for p in folder.glob("*.j2")]
         (near,) = get_close_matches(block.template, names, 1, 0.85) or ("",)
         raise MappingError(
@@ -193,7 +208,7 @@ def sources(diagnostics: Iterable[Diagnostic]) -> dict[str, str]:
 def families(mapping: str | Path | None) -> tuple[Family, ...]:
     """The families to choose from: those of one mapping file, those that its layouts are for if it has no model, or all that ship."""
     if mapping is None:
-        return load(shipped_names())
+        return _shipped(tuple((path, (found := path.stat()).st_mtime_ns, found.st_size) for path in sorted(SHIPPED.glob("*.ckmap"))))
     path = mapping_path(mapping)
     own = {m.name for m in read_mapping(path).models}
     file = display_name(path)

@@ -28,22 +28,14 @@ from .nemo2_context import (
     context_files,
     tokenizer_of,
 )
-from .nemo2_models import FAMILIES, find_model
+from .nemo2_models import FAMILIES
+from .wanted import HF_FOLDER, Wanted
 
-LAYOUT, NEMO_1 = "nemo2", "nemo-dist"
-HF_FOLDER = "nemo_tokenizer"  # where NeMo 2 puts HuggingFace's files in the context folder
+NEMO_1 = "nemo-dist"
 TOKENIZERS = ("tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt", "chat_template*", "*.model")
 HF_MARKS = ("tokenizer.json", "tokenizer_config.json")
 # What HuggingFace's configs say and the sizes and settings of a model do not, in NeMo 1's words.
 FROM_HF = {"partial_rotary_factor": "rotary_percentage"}
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """What is asked of a conversion to NeMo 2: the model's id or family, and the tokenizer's file or folder, where given."""
-
-    model_id: str | None = None
-    tokenizer: str | None = None
 
 
 @dataclass(frozen=True)
@@ -53,18 +45,6 @@ class Context:
     texts: tuple[tuple[str, str], ...] = ()
     carried: tuple[SideFile, ...] = ()
     notes: tuple[str, ...] = ()
-
-
-def family_of(wanted: Wanted, to: str, family: str | None) -> str | None:
-    """The family to convert with, which an id tells. Faults for what is asked of another layout, or does not agree."""
-    if to != LAYOUT and wanted != Wanted():
-        raise Fault("not-nemo2", f"a model id is given for NeMo 2's context folder, which layout `{to}` does not have", help=f"convert to `{LAYOUT}`, or leave it out")
-    if wanted.model_id is None:
-        return family
-    named = find_model(wanted.model_id).family.name
-    if family not in (None, named):
-        raise Fault("other-family", f"`{wanted.model_id}` is a {named} model, and the family is given as {family}", help="leave --family out")
-    return named
 
 
 def copied_context(checkpoint: Checkpoint, wanted: Wanted, dtype: str | None) -> Context:

@@ -21,10 +21,11 @@ from ..runtime.formats.torch.tensor_tree import Leaf, first_difference
 from ..runtime.plan.expand import families
 from ..runtime.plan.plan import Plan
 from ..runtime.plan.plan import Side as PlanSide
+from .folder import FOLDER, state_folder
 from .parameter_order import Parameter, Ranks, Split, find_split, numbered, order_like
 from .zero1_files import ZeroState, file_of, open_zero_state, prefix_of
 
-FOLDER, MASTER, STEP = "optim", "sharded_master_weights", "step"
+MASTER, STEP = "sharded_master_weights", "step"
 
 
 @dataclass(frozen=True)
@@ -34,10 +35,6 @@ class WithState:
     plan: Plan
     checkpoint: Checkpoint
     trees: Mapping[str, Any]
-
-
-def state_folder(checkpoint: Checkpoint) -> str:
-    return os.path.join(checkpoint.path, checkpoint.tag, FOLDER)
 
 
 def add_state(compiled: Compiled, family: Family, checkpoint: Checkpoint, dp: int | None) -> WithState:

@@ -9,19 +9,14 @@ from ..compiler.link.flat import Family, FlatLayout
 from ..compiler.settle.resolve import Side
 from ..compiler.settle.write_config import config_text
 from ..configs.config_file import parse_config, read_config, read_text
-from ..identify.choose import root_of
+from ..identify.config_at_hand import root_of
 from ..library import mapping_files as library
-from ..nemo.artifacts import name_artifacts, say_absent
-from ..nemo.config import of_model
-from ..nemo.nemo2_context import FOLDER as CONTEXT
-from ..nemo.nemo2_side import HF_FOLDER, Wanted, copied_context, dtype_of, made_context
-from ..nemo.nemo2_side import LAYOUT as NEMO_2
-from ..nemo.tokenizer import with_tokenizer
+from ..nemo.wanted import CONTEXT, HF_FOLDER, Wanted
+from ..nemo.wanted import LAYOUT as NEMO_2
 from ..runtime.binding.carry import as_in_archives, choose, named
 from ..runtime.checkpoint.checkpoint import Checkpoint
 from ..runtime.files.window import SideFile
 from ..runtime.formats.nemo.archive import CONFIG
-from ..runtime.formats.nemo.interpolation import plain
 from ..runtime.formats.registry import format_named
 from .edits import NO_EDITS, Edits, edited_config, edited_nemo, refuse_edits
 
@@ -55,6 +50,8 @@ def side_files(
     carried = tuple(each for each in choose(there.values(), target.carry) if each.name not in written)
     if target.layout == NEMO_2:
         refuse_edits(edits, target.layout)
+        from ..nemo.nemo2_side import copied_context, dtype_of, made_context
+
         if source.layout == NEMO_2:
             context = copied_context(checkpoint, wanted, dtype)
         else:
@@ -68,9 +65,17 @@ def side_files(
         edit_notes: tuple[str, ...] = ()
         if edits:
             texts[own], edit_notes = edited_config(texts[own], own, edits)
-        of_nemo = not archived and config is not None and config.name == CONFIG
-        absent = say_absent(plain(read_config(config)), there.values()) if of_nemo and config else ()
+        if archived or config is None or config.name != CONFIG:
+            return SideFiles(tuple(texts.items()), carried, edit_notes)
+        from ..nemo.artifacts import say_absent
+        from ..runtime.formats.nemo.interpolation import plain
+
+        absent = say_absent(plain(read_config(config)), there.values())
         return SideFiles(tuple(texts.items()), carried, (*edit_notes, *absent))
+    from ..nemo.artifacts import name_artifacts, say_absent
+    from ..nemo.tokenizer import with_tokenizer
+    from ..runtime.formats.nemo.interpolation import plain
+
     texts[CONFIG], carried = name_artifacts(texts[CONFIG], carried, there.values())
     said: tuple[str, ...] = ()
     its_own = keys_layout is not None and Path(getattr(keys_layout.config, "file", "")).name == CONFIG
@@ -107,6 +112,8 @@ def target_config(
     text = read_text(config) if own and config else config_text(block, target, library.read_template(block))
     if Path(block.file).name != CONFIG:
         return ((block.file, text),)
+    from ..nemo.config import of_model
+
     # A distributed checkpoint is for any degrees, and the config's stay as they are.
     degrees, format = ({}, target.format) if format_named(target.format).in_folder else (target.ranks, None)
     return ((block.file, of_model(text, degrees, dtype, format)),)
@@ -119,5 +126,7 @@ def target_side(
     texts = target_config(target, family, keys_layout, config)
     if target.layout != NEMO_2:
         return SideFiles(texts, ())
+    from ..nemo.nemo2_side import made_context
+
     context = made_context(target, family, keys_layout, config, wanted, dtype or USUAL_DTYPE, ())
     return SideFiles((*texts, *context.texts), (), context.notes)

@@ -8,7 +8,6 @@ from ..compiler.settle.resolve import Side
 from ..compiler.values.scope import whole_number
 from ..dsl.tree import AxisRef, Pad
 from ..runtime.files.window import SideFile
-from .tokenizer_size import count_tokens
 
 AXIS = "vocab"
 
@@ -25,6 +24,8 @@ def say_padding_stays(source: Side, target: Side, beside: Sequence[SideFile]) ->
     if rows % before or padded(least, after) == padded(rows, after):
         return ()
     kept = f"all {rows:,} rows of the vocabulary are kept, though up to {rows - least:,} of them may be padding: "
+    from .tokenizer_size import count_tokens
+
     counted = count_tokens(beside)
     if counted is None:
         return (f"{kept}how many tokens there are is not known (say it with --set {AXIS}=N)",)

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
-from ...dsl.formatting.show import show
 from ...dsl.nearest import nearest
 from ...dsl.tree import FILLS, AxisRef, Copies, Index, One, Pad, Slice, Span, Sum, Term
 from ..settle.rank_digits import Digit, Digits, degree
@@ -114,6 +113,12 @@ def digits_of(rank: str, span: Span, side: Side) -> Digits:
     return found
 
 
+def _shown(index: Index) -> str:
+    from ...dsl.formatting.show import show
+
+    return show(index)
+
+
 def check_divides(size: int, degree: int, what: str, rank: str, span: Span, side: Side) -> None:
     if size % degree == 0:
         return
@@ -133,7 +138,8 @@ def _slice(index: Slice, operand: Index, rank: str, state: RuleState) -> tuple[i
         assert state.count is not None
         return state.count, stage_pieces(state, lambda _, local: {"at": local})
     size, pieces = index_pieces(operand, state)
-    check_divides(size, degree(digits), show(operand), rank, index.span, side)
+    if size % degree(digits):
+        check_divides(size, degree(digits), _shown(operand), rank, index.span, side)
     block = size
     for digit in digits:
         block //= digit.extent
@@ -146,7 +152,7 @@ def _pad(index: Pad, state: RuleState) -> tuple[int, list[Piece]]:
     amount = whole_number(index.amount, state.side.scope, "the amount to pad to")
     total = amount if index.exact else -(-size // amount) * amount
     if total < size:
-        raise fault("pad-too-small", f"`{show(index.operand)}` ({size}) is larger than the {amount} it is padded to", index.span, help=f"pad it to {size} or more")
+        raise fault("pad-too-small", f"`{_shown(index.operand)}` ({size}) is larger than the {amount} it is padded to", index.span, help=f"pad it to {size} or more")
     if total == size:
         return size, pieces
     how = _fill(index, state.side)
@@ -186,7 +192,7 @@ def _whole_axis(operand: Index, index: Pad, side: Side) -> str:
         case Sum((Term(None, (factor,)),)):
             return _whole_axis(factor, index, side)
     raise fault(
-        "mean-of-part", f"`{show(operand)}` is filled up with a mean, and is not one whole axis", index.span,
+        "mean-of-part", f"`{_shown(operand)}` is filled up with a mean, and is not one whole axis", index.span,
         help="pad the axis itself, and slice it outside: pad(vocab, 128, mean)/tp",
     )  # fmt: skip
 

@@ -6,7 +6,7 @@ values under which names and shapes are all as found. Nothing is guessed from a 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from ..link.flat import Family, FlatLayout
@@ -20,12 +20,15 @@ class Fit:
     missing: tuple[str, ...]  # representatives of names that the layout cannot spell
 
 
-def find_layouts(families: Sequence[Family], found: Sequence[Found], layout: str | None = None) -> list[Fit]:
-    """Families and layouts that can spell the names, best first: all names, then the most rules used."""
+def find_layouts(
+    families: Sequence[Family], found: Sequence[Found], layout: str | None = None, may_be: Callable[[FlatLayout], bool] = lambda layout: True
+) -> list[Fit]:
+    """Families and layouts that can spell the names, best first: all names, then the most rules used. What layout it is may
+    be known, or which it `may_be`."""
     scored = []
     for family in families:
         for candidate in family.layouts:
-            if layout is not None and candidate.name != layout:
+            if layout not in (None, candidate.name) or not may_be(candidate):
                 continue
             if files_pattern(candidate) and ranks_of(candidate, found) is None:
                 continue

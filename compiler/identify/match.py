@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 from ...dsl.tree import Hole, Pattern, Rule
 from ..link.flat import FlatLayout
@@ -38,17 +38,42 @@ def regex(pattern: Pattern) -> re.Pattern[str]:
     return re.compile("".join(out))
 
 
+_DIGITS = re.compile(r"\d+")
+
+
 def skeleton(name: str) -> str:
     """A name with every run of digits as one mark: equal for all layers and experts."""
-    return re.sub(r"\d+", "#", name)
+    return _DIGITS.sub("#", name)
+
+
+class Names(tuple[Found, ...]):
+    """What was found, which remembers how its names are alike."""
+
+    @cached_property
+    def kinds(self) -> Mapping[str, Sequence[str]]:
+        return _by_skeleton(self)
+
+
+def kinds_of(found: Iterable[Found]) -> Mapping[str, Sequence[str]]:
+    """The names by their skeletons, each once."""
+    return found.kinds if isinstance(found, Names) else _by_skeleton(found)
+
+
+def _by_skeleton(found: Iterable[Found]) -> dict[str, list[str]]:
+    alike: dict[str, list[str]] = {}
+    for name in dict.fromkeys(item.name for item in found):
+        alike.setdefault(skeleton(name), []).append(name)
+    return alike
 
 
 def representatives(found: Iterable[Found]) -> dict[str, str]:
     """One name per skeleton."""
-    out: dict[str, str] = {}
-    for item in found:
-        out.setdefault(skeleton(item.name), item.name)
-    return out
+    return {kind: names[0] for kind, names in kinds_of(found).items()}
+
+
+def skeleton_of(pattern: Pattern) -> str:
+    """The skeleton of all names that a pattern spells: a hole is a number."""
+    return skeleton("".join(part if isinstance(part, str) else "0" for part in pattern.parts))
 
 
 def tensors_of(rule: Rule, layout: FlatLayout) -> set[str]:
@@ -60,9 +85,7 @@ def tensors_of(rule: Rule, layout: FlatLayout) -> set[str]:
 
 def stored_tensors(layout: FlatLayout, found: Iterable[Found]) -> frozenset[str]:
     """The model tensors that some rule of the layout finds in the checkpoint, whatever the rules' guards say."""
-    alike: dict[str, list[str]] = {}
-    for item in found:
-        alike.setdefault(skeleton(item.name), []).append(item.name)
+    alike = kinds_of(found)
     out: set[str] = set()
     for flat in layout.rules:
         if any(_is_there(p, alike) for p in flat.rule.names):
@@ -72,7 +95,7 @@ def stored_tensors(layout: FlatLayout, found: Iterable[Found]) -> frozenset[str]
 
 def _is_there(pattern: Pattern, alike: Mapping[str, Sequence[str]]) -> bool:
     """Whether some name is spelled by the pattern. Digits of its own, as in `fc1`, tell names of one skeleton apart."""
-    names = alike.get(skeleton("".join(part if isinstance(part, str) else "0" for part in pattern.parts)), ())
+    names = alike.get(skeleton_of(pattern), ())
     return any(regex(pattern).fullmatch(n) for n in names)
 
 
@@ -88,8 +111,10 @@ def may_be_absent(layout: FlatLayout) -> frozenset[str]:
 
 def unmatched(layout: FlatLayout, found: Iterable[Found]) -> list[str]:
     """Representatives of names that no rule and no ignore of the layout can spell."""
-    patterns = [p for flat in layout.rules for p in flat.rule.names] + [p for i in layout.ignores for p in i.names]
-    return [n for n in representatives(found).values() if not any(regex(p).fullmatch(n) for p in patterns)]
+    spelling: dict[str, list[Pattern]] = {}
+    for pattern in [p for flat in layout.rules for p in flat.rule.names] + [p for i in layout.ignores for p in i.names]:
+        spelling.setdefault(skeleton_of(pattern), []).append(pattern)
+    return [n for kind, n in representatives(found).items() if not any(regex(p).fullmatch(n) for p in spelling.get(kind, ()))]
 
 
 def files_pattern(layout: FlatLayout) -> list[Pattern]:
@@ -203,12 +228,16 @@ def stages_of(layout: FlatLayout, found: Iterable[Found], bare: Iterable[str] = 
             ranks[file] = spelled.get(declared.rank)
         return ranks[file]
 
+    spelling: dict[str, list[tuple[Pattern, Hole]]] = {}
+    for pattern, hole in rules:
+        spelling.setdefault(skeleton_of(pattern), []).append((pattern, hole))
+    kinds = {name: kind for kind, names in kinds_of(found).items() for name in names if kind in spelling}
     for item in found:
         rank = stage_of(item.file)
         if rank is None:
             return None
         owned.setdefault((0, rank), set())
-        for pattern, hole in rules:
+        for pattern, hole in spelling.get(kinds.get(item.name, ""), ()):
             hit = regex(pattern).fullmatch(item.name)
             if hit:
                 place = int(hit.groupdict().get(spelled_turn, 0)), rank

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 from collections.abc import Iterable
@@ -36,6 +35,8 @@ def _pattern(text: str) -> re.Pattern[str]:
 
 
 def _near(name: str, names: Iterable[str]) -> str | None:
+    import difflib
+
     found = difflib.get_close_matches(name, list(names)[:20000], n=1, cutoff=0.8)
     return found[0] if found else None
 

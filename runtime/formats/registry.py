@@ -6,9 +6,11 @@ A program can also call `add_format`.
 
 from __future__ import annotations
 
+import os
+import sys
+from collections.abc import Iterator
 from functools import cache
 from importlib import import_module
-from importlib.metadata import entry_points
 
 from ..files.format import ArchiveKind, Format
 
@@ -23,6 +25,7 @@ _HOMES = {
     "xser": "ranks.xser",
     "megatron": "megatron.megatron",
 }
+GROUP = "ckptc.formats"
 _ARCHIVES = ("nemo.nemo",)  # the module has the kind of archive as `ARCHIVE`
 _added: dict[str, Format] = {}
 
@@ -46,8 +49,8 @@ def format_named(name: str) -> Format:
     return _built_in(name)
 
 
-def formats() -> tuple[Format, ...]:
-    return tuple(map(format_named, format_names()))
+def formats() -> Iterator[Format]:
+    return map(format_named, format_names())
 
 
 @cache
@@ -69,4 +72,27 @@ def _built_in(name: str) -> Format:
 
 @cache
 def _plugins() -> dict[str, Format]:
-    return {point.name: point.load() for point in entry_points(group="ckptc.formats")}
+    if not any(map(_may_have_plugins, sys.path)):
+        return {}
+    from importlib.metadata import entry_points
+
+    return {point.name: point.load() for point in entry_points(group=GROUP)}
+
+
+def _may_have_plugins(place: str) -> bool:
+    """Whether some package installed there names the group; `importlib.metadata`, which says for sure, is slow to import."""
+    try:
+        found = [each.path for each in os.scandir(place or ".") if each.name.endswith((".dist-info", ".egg-info", ".egg"))]
+    except NotADirectoryError:
+        return True  # an archive of packages
+    except OSError:
+        return False
+    return any(each.endswith(".egg") or _names_group(os.path.join(each, "entry_points.txt")) for each in found)
+
+
+def _names_group(path: str) -> bool:
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return GROUP in file.read()
+    except OSError:
+        return False

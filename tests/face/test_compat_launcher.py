@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ckptc.compat.scripts import SCRIPTS, after_launcher
-from ckptc.failure import UsageError
+from ckptc.usage import UsageError
 
 
 @pytest.mark.parametrize(

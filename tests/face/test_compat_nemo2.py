@@ -15,8 +15,8 @@ import yaml
 
 from ckptc import convert, open
 from ckptc.compat.nemo2 import nemo1_to_nemo2, zarr_to_torch_dist
-from ckptc.failure import UsageError
 from ckptc.runtime.fault import Fault
+from ckptc.usage import UsageError
 from tests.face.test_nemo2_convert import write
 
 LLAMA = "meta-llama/Meta-Llama-3-8B"

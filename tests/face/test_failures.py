@@ -121,7 +121,7 @@ def fails_with(monkeypatch, error):
     def raising(*_: object, **__: object) -> None:
         raise error
 
-    monkeypatch.setattr(cli, "app", raising)
+    monkeypatch.setattr(cli, "invoke", raising)
 
 
 def test_the_unexpected_is_one_line_without_a_traceback(monkeypatch, ckptc):

@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 
 import ckptc
+from ckptc.cli.commands import invoke
 from ckptc.compat.scripts import run_script
-from ckptc.failure import UsageError
-from ckptc.main import invoke
 from ckptc.runtime.fault import Fault
+from ckptc.usage import UsageError
 from tests.zero_state import files, load, merged, same, split
 
 from .nxd_cases import ORACLE, Case, digest

@@ -9,7 +9,6 @@ from ..nemo.training_run import settings_beside
 from .find import find_backend
 from .lay_out import contents, lay_out_folder
 from .torch_dist_read import read_torch_dist
-from .torch_dist_write import lay_out_torch_dist
 
 
 def _read(found: Found) -> Contents:
@@ -17,6 +16,8 @@ def _read(found: Found) -> Contents:
 
 
 def _lay_out(tensors: Tensors) -> LaidOut:
+    from .torch_dist_write import lay_out_torch_dist
+
     return lay_out_folder(
         tensors, "torch_dist", lambda folder, each: lay_out_torch_dist(folder, each, tensors.objects, tensors.max_shard_bytes)
     )

@@ -14,12 +14,14 @@ STEM, SUFFIX = "model", "safetensors"
 
 
 def _read(found: Found) -> Contents:
-    entries = []
+    entries, bare = [], []
     for file in found.files:
         held = list(read_safetensors(found.place(file)[0], file).entries)
         compare_index(found, file, held)
         entries += held
-    return Contents(found.format, entries, bare=[file for file in found.files if all(entry.file != file for entry in entries)])
+        if not held:
+            bare.append(file)
+    return Contents(found.format, entries, bare=bare)
 
 
 def _lay_out(tensors: Tensors) -> LaidOut:

@@ -8,7 +8,7 @@ or by a call (`Call`).
 from __future__ import annotations
 
 import struct
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -69,11 +69,17 @@ class _Out:
         self.parts: list[bytes] = []
         self.memo: dict[Hashable, int] = {}
         self.count = 0
-
-    def put(self, data: bytes) -> None:
-        self.parts.append(data)
+        self.put = self.parts.append
+        self.usual: dict[type, Callable[[Any], None]] = {
+            str: lambda text: self.text(text, ("text", text)), int: self.number, tuple: self.group, Instance: lambda each: self.instance(each.kind, each.state),
+            Size: lambda extents: self.call("torch.Size", (tuple(extents),)), Slot: lambda slot: self.tensor(slot.key, slot.dtype, slot.shape),
+        }  # fmt: skip
 
     def value(self, value: Any) -> None:
+        usual = self.usual.get(type(value))
+        if usual is not None:
+            usual(value)
+            return
         match value:
             case None | True | False:
                 self.put({None: b"N", True: b"\x88", False: b"\x89"}[value])
