@@ -1,7 +1,7 @@
 """The mapping language: text to tree and back, and diagnostics to text. Imports nothing of ours.
 
 `parse` makes the frozen nodes of `ckptc.dsl.tree`; `format_text` is `ckptc fmt`; `show` prints one
-node; `render` words diagnostics for a person. Each name below is imported when it is first used.
+node. Diagnostics are worded by `render.render`. Each name below is imported when it is first used.
 """
 
 from __future__ import annotations
@@ -13,9 +13,7 @@ if TYPE_CHECKING:
     from .diagnostic import Diagnostic, Label, MappingError
     from .formatting.format import format_mapping, format_text
     from .formatting.show import show
-    from .nearest import nearest
     from .parsing.parse import parse, parse_expr
-    from .render import render, to_record
     from .tree import Mapping, Span
 
 _HOMES = {
@@ -26,12 +24,9 @@ _HOMES = {
     "Span": "tree",
     "format_mapping": "formatting.format",
     "format_text": "formatting.format",
-    "nearest": "nearest",
     "parse": "parsing.parse",
     "parse_expr": "parsing.parse",
-    "render": "render",
     "show": "formatting.show",
-    "to_record": "render",
 }
 
 __all__ = [
@@ -42,12 +37,9 @@ __all__ = [
     "Span",
     "format_mapping",
     "format_text",
-    "nearest",
     "parse",
     "parse_expr",
-    "render",
     "show",
-    "to_record",
 ]
 
 

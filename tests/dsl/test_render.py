@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from ckptc.dsl import Diagnostic, Label, Span, nearest, render, to_record
+from ckptc.dsl import Diagnostic, Label, Span
+from ckptc.dsl.nearest import nearest
+from ckptc.dsl.render import render, to_record
 
 SOURCE = "\n" * 30 + "      = [(group/tp (q: share dim + k: dim + v: dim)), hidden]\n"
 

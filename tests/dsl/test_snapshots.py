@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from ckptc.dsl import MappingError, parse, render
+from ckptc.dsl import MappingError, parse
+from ckptc.dsl.render import render
 
 SNAPSHOTS = Path(__file__).parent / "snapshots"
 CUT = "----\n"

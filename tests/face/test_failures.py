@@ -70,7 +70,7 @@ def test_an_uneven_degree_points_at_the_mapping_and_at_the_config(llama, ckptc):
     done = ckptc("convert", llama, "out", "--to", "nxdt", "--tp", 7, "--set", "qkv=split", "--set", "hw=trn2_converter")
     assert done.code == 1
     assert "error[uneven-split]: `vocab` (320) does not divide over tp = 7" in done.err
-    assert "--> mappings/decoder.ckmap:" in done.err
+    assert "--> mappings/nxd.ckmap:" in done.err
     assert "^" in done.err
     assert "config.json: vocab_size" in done.err
     assert not Path("out").exists()
