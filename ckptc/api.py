@@ -154,15 +154,21 @@ class Plan:
         merge: bool = False,
         max_shard_size: int | str = 5_000_000_000,
         compare_copies: bool = True,
+        resume: bool = False,
+        manifest: bool = False,
         progress: Any = None,
     ) -> Report:
-        """Convert to `dst`, which appears only when it is whole. Sizes are bytes, or texts such as "512MiB"."""
+        """Convert to `dst`, which appears only when it is whole. Sizes are bytes, or texts such as "512MiB".
+
+        `resume` goes on with what a run with `resume` has left when it was ended, or begins one. `manifest` writes
+        ckptc-manifest.json, with checksums of all files and tensors.
+        """
         from .runtime.engine.engine import run
 
         bound = self._bound(source, max_shard_bytes=parse_size(max_shard_size))
         return run(
             bound, Path(dst), memory=parse_size(memory), workers=at_least_one(workers), overwrite=overwrite, merge=merge,
-            check_copies=compare_copies, progress=progress,
+            check_copies=compare_copies, progress=progress, resume=resume, manifest=manifest,
         )  # fmt: skip
 
     def stream(
@@ -348,6 +354,6 @@ def compile(
 
 def convert(src: str | Path, dst: str | Path, *, to: str, **options: Any) -> Report:
     """Plan and run in one call. Options are those of `plan` and of `Plan.run`."""
-    names = ("memory", "workers", "overwrite", "merge", "max_shard_size", "compare_copies", "progress")
+    names = ("memory", "workers", "overwrite", "merge", "max_shard_size", "compare_copies", "resume", "manifest", "progress")
     running = {k: options.pop(k) for k in names if k in options}
     return plan(src, to=to, **options).run(dst, **running)

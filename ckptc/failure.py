@@ -53,7 +53,7 @@ def report(error: BaseException, as_json: bool, stopped: int = INTERRUPTED) -> i
     if (
         isinstance(error, KeyboardInterrupt) or type(error).__name__ == "Abort"
     ):  # what some versions of typer make of it
-        return _say("interrupted", "interrupted; nothing was left behind", as_json, stopped)
+        return _say("interrupted", str(error) or "interrupted; nothing was left behind", as_json, stopped)
     if isinstance(error, (MappingError, Fault)):
         print(
             json.dumps(record(error), indent=2) if as_json else text(error, colored(sys.stderr)), file=_stream(as_json)

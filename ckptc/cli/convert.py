@@ -73,6 +73,8 @@ def convert(
     max_shard_size: options.MaxShardSize = SHARD,
     overwrite: options.Overwrite = False,
     merge: options.Merge = False,
+    resume: options.Resume = False,
+    manifest: options.Manifest = False,
     dry_run: DryRun = False,
     compare_copies: options.CompareCopies = True,
     compare_all_copies: CompareAll = False,
@@ -101,6 +103,7 @@ def convert(
     execute(
         plan, src, place, dst, dry_run=dry_run, progress=progress, quiet=quiet, as_json=as_json, memory=memory,
         workers=workers, max_shard_size=max_shard_size, overwrite=overwrite, merge=merge, compare_copies=compare_copies,
+        resume=resume, manifest=manifest,
     )  # fmt: skip
 
 
@@ -114,6 +117,8 @@ def run(
     max_shard_size: options.MaxShardSize = SHARD,
     overwrite: options.Overwrite = False,
     merge: options.Merge = False,
+    resume: options.Resume = False,
+    manifest: options.Manifest = False,
     dry_run: DryRun = False,
     compare_copies: options.CompareCopies = True,
     progress: options.Progress = True,
@@ -129,6 +134,7 @@ def run(
     execute(
         loaded, src, place, dst, dry_run=dry_run, progress=progress, quiet=quiet, as_json=as_json, memory=memory,
         workers=workers, max_shard_size=max_shard_size, overwrite=overwrite, merge=merge, compare_copies=compare_copies,
+        resume=resume, manifest=manifest,
     )  # fmt: skip
 
 

@@ -121,6 +121,12 @@ MaxShardSize = Annotated[
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace DST if it exists.")]
 Merge = Annotated[bool, typer.Option("--merge", help="Write into DST beside what is there.")]
+Resume = Annotated[
+    bool, typer.Option("--resume", help="Go on with what an ended run with --resume has left, or begin one that can be resumed.")
+]
+Manifest = Annotated[
+    bool, typer.Option("--manifest", help="Write ckptc-manifest.json: checksums of all files and tensors.")
+]
 CompareCopies = Annotated[
     bool,
     typer.Option(

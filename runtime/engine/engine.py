@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import os
+import shutil
 import threading
 import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..binding.archive import bound_for
 from ..binding.bind import Bound, Target
 from ..fault import Fault
 from ..files.file_limit import room
+from ..files.stamps import refuse_changed
 from ..files.window import paths_of
-from ..inside import confine
+from ..inside import confine, place
+from ..journal.partial import Journal, folder_of, stem, used_bytes
 from ..kernels.kernels import Array, Kernel
+from ..manifest.manifest import MANIFEST
+from ..manifest.write import write_beside, write_manifest
 from ..path_names import refuse_remote_target
 from ..progress import EVERY_SECONDS, OnProgress, Progress
 from ..stopping import stoppable
@@ -24,11 +29,13 @@ from .compare import compare_copies
 from .copy_range import Copier
 from .fill import Filler, Sources, buffer
 from .made_means import work_out
-from .schedule import Budget, Recipes, Schedule, budget, schedule, scratch, tiled
+from .output import differs, refuse_partial, refuse_unfinished, resumable, why_not_whole
+from .schedule import Budget, Recipes, Schedule, Task, budget, schedule, scratch, tiled
 from .target_files import Cancelled, Targets
 from .write_bytes import put
 
 MEMORY = 512 << 20
+LOOK_SECONDS = 5.0  # how often it is seen whether the sources are still the same
 
 
 @dataclass(frozen=True)
@@ -53,11 +60,18 @@ def run(
     overwrite: bool = False,
     merge: bool = False,
     durable: bool = False,
+    resume: bool = False,
+    manifest: bool = False,
     progress: OnProgress | None = None,
     kernels: Mapping[int, Kernel] | None = None,
     check_copies: bool = True,
 ) -> Report:
-    """Writes the target checkpoint to the folder, or the archive, `out_dir`: whole, or not at all."""
+    """Writes the target checkpoint to the folder, or the archive, `out_dir`: whole, or not at all.
+
+    `durable`: it is on the disk when this returns. `resume`: so it is, a run that fails keeps what it has finished, and what
+    such a run to `out_dir` has left is gone on with; if the whole result stands there already, nothing is written.
+    `manifest`: checksums of all that was read and written stand beside it.
+    """
     began = time.perf_counter()
     refuse_remote_target(out_dir)
     out = os.path.abspath(os.fspath(out_dir))
@@ -66,20 +80,95 @@ def run(
     archive = bound.files[0].name if bound.around else ""
     if archive and merge:
         raise Fault("not-merged", f"{out} is one file, which nothing is written beside", help="leave --merge out")
-    sources = (bound.path, *dict.fromkeys(path for w in bound.windows if w is not None for path in paths_of(w)))
+    how = _How(memory, workers, progress, kernels, check_copies, manifest and not archive)
     destination.sweep(out)
-    destination.check(out, bound.disk_need, sources, overwrite=overwrite, merge=merge, names=bound.names)
+    if not resume:
+        refuse_partial(out, overwrite=overwrite)
+    elif not overwrite and not merge and destination.taken(out) and not os.path.lexists(folder_of(out)):
+        return _again(bound, out, archive, how, manifest, began)
+    sources = (bound.path, *dict.fromkeys(path for w in bound.windows if w is not None for path in paths_of(w)))
+    need = max(0, bound.disk_need - used_bytes(out)) if resume else bound.disk_need
+    replaces = overwrite or (resume and os.path.lexists(folder_of(out)))
+    destination.check(out, need, sources, overwrite=replaces, merge=merge, names=bound.names)
     plan = schedule(bound, memory, workers)
-    asked, workers = workers, max(1, min(workers, len(plan.tasks)))
-    with stoppable(), destination.destination(out, archive, overwrite=overwrite, merge=merge, durable=durable) as root:
-        compared = compare_copies(bound, memory, asked, progress) if check_copies else 0
-        averaged = work_out(bound, memory)
-        for each in bound.puts:
-            put(root, each)
-        read, calls = _work(bound, plan, root, workers, progress, kernels, began)
+    with stoppable():
+        if resume:
+            also = (MANIFEST,) if how.manifest else ()
+            with resumable(bound, out, archive, overwrite=overwrite, merge=merge, workers=workers, also=also) as journal:
+                done = _Done() if journal.known.whole else _fill(bound, plan, journal.root, how, began, journal)
+        else:
+            with destination.destination(out, archive, overwrite=overwrite, merge=merge, durable=durable) as root:
+                done = _fill(bound, plan, root, how, began)
+        if manifest and archive:
+            write_beside(bound, out, workers)
     return Report(
-        time.perf_counter() - began, read + compared + averaged, bound.bytes_written, plan.buffer_bytes * workers, bound.names, calls, compared
+        time.perf_counter() - began, done.read + done.compared, bound.bytes_written, plan.buffer_bytes * max(1, min(workers, len(plan.tasks))),
+        (*bound.names, *((MANIFEST,) if manifest else ())), done.calls, done.compared,
     )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _How:
+    memory: int
+    workers: int
+    progress: OnProgress | None
+    kernels: Mapping[int, Kernel] | None
+    check_copies: bool
+    manifest: bool
+
+
+@dataclass(frozen=True)
+class _Done:
+    """Bytes read, bytes read to compare copies, and kernel calls."""
+
+    read: int = 0
+    compared: int = 0
+    calls: int = 0
+
+
+def _fill(bound: Bound, plan: Schedule, root: str, how: _How, began: float, journal: Journal | None = None) -> _Done:
+    """Writes all files below `root`, and sees that they are whole."""
+    refuse_changed(bound.stamps)
+    compares = how.check_copies and not (journal is not None and journal.known.compared)
+    compared = compare_copies(bound, how.memory, how.workers, how.progress) if compares else 0
+    if journal is not None and how.check_copies and compares:
+        refuse_changed(bound.stamps)
+        journal.say_compared()
+    averaged = work_out(bound, how.memory)
+    for each in bound.puts:
+        put(root, each)
+    workers = max(1, min(how.workers, len(plan.tasks)))
+    read, calls = _work(bound, plan, root, workers, how.progress, how.kernels, began, journal)
+    refuse_unfinished(bound, root)
+    if how.manifest:
+        write_manifest(bound, root, workers)
+        refuse_changed(bound.stamps)
+    return _Done(read + averaged, compared, calls)
+
+
+def _again(bound: Bound, out: str, archive: str, how: _How, manifest: bool, began: float) -> Report:
+    """To be resumed, and done already, it seems: the result is made once more beside `out`, compared, and removed.
+
+    Raises `destination-exists` where `out` is anything else.
+    """
+    exists = Fault("destination-exists", f"{out} exists and is not what this conversion writes", help="use --overwrite, or another place")
+    parent = os.path.dirname(out)
+    if os.path.islink(out) or why_not_whole(bound, parent if archive else out):
+        raise exists
+    scratch_name = os.path.join(parent, f"{stem(os.path.basename(out))}.again")
+    try:
+        made = os.path.join(scratch_name, os.path.basename(out))
+        report = run(bound, made, memory=how.memory, workers=how.workers, overwrite=True, progress=how.progress, kernels=how.kernels, check_copies=how.check_copies)
+        ends = (parent, scratch_name) if archive else (out, made)
+        if any(differs(place(ends[0], name), place(ends[1], name)) for name in bound.names):
+            raise exists
+    finally:
+        shutil.rmtree(scratch_name, ignore_errors=True)
+    if manifest and archive:
+        write_beside(bound, out, how.workers)
+    elif manifest:
+        write_manifest(bound, out, how.workers)
+    return replace(report, seconds=time.perf_counter() - began)
 
 
 def _work(
@@ -90,16 +179,19 @@ def _work(
     progress: OnProgress | None,
     kernels: Mapping[int, Kernel] | None,
     began: float,
+    journal: Journal | None = None,
 ) -> tuple[int, int]:
     most = room(max(len(bound.files), len({path for w in bound.windows if w is not None for path in paths_of(w)})))
     sources = Sources(most)
-    copier = Copier(sources, not any(file.layout.needs_crc for file in bound.files))
-    targets = Targets(bound, root, plan.tasks, copier, most)
-    numbers = iter(range(len(plan.tasks)))
+    copier = Copier(sources, journal is None and not any(file.layout.needs_crc for file in bound.files))
+    tasks = plan.tasks if journal is None else [task for task in plan.tasks if not _finished(task, bound, journal)]
+    targets = Targets(bound, root, tasks, copier, most, journal)
+    numbers = iter(range(len(tasks)))
     lock = threading.Lock()
     failures: list[BaseException] = []
     fillers: list[Filler] = []
-    done = 0
+    done = 0 if journal is None else journal.kept_bytes
+    looked = time.monotonic()
 
     def work() -> None:
         nonlocal done
@@ -113,7 +205,7 @@ def _work(
                     number = next(numbers, -1)
                 if number < 0:
                     return
-                task, lift = plan.tasks[number], copier.on
+                task, lift = tasks[number], copier.on
                 for job, chunk, base in task.items:
                     filler.fill(job, job.recipe.piece(chunk), into, window, base, lift and job.single)
                 written = targets.write(number, task, window, lift)
@@ -121,6 +213,9 @@ def _work(
                     done += written
         except Cancelled:
             pass
+        except MemoryError:
+            failures.append(_no_memory(plan, workers))
+            targets.stop()
         except BaseException as failure:
             failures.append(failure)
             targets.stop()
@@ -128,17 +223,23 @@ def _work(
     threads = [threading.Thread(target=work, daemon=True) for _ in range(workers)]
     try:
         for thread in threads:
-            thread.start()
+            _start(thread)
         for thread in threads:
             while thread.is_alive():
-                thread.join(EVERY_SECONDS if progress else 1.0)
+                thread.join(EVERY_SECONDS if progress or journal is not None else 1.0)
+                if journal is not None:
+                    journal.commit(now=False)
+                if time.monotonic() - looked >= LOOK_SECONDS:
+                    refuse_changed(bound.stamps)
+                    looked = time.monotonic()
                 if progress:
                     spent = time.perf_counter() - began
                     progress(Progress("write", done, bound.bytes_written, plan.buffer_bytes * workers, spent))
     except BaseException:
         targets.stop()
         for thread in threads:
-            thread.join()
+            if thread.ident is not None:
+                thread.join()
         raise
     finally:
         targets.close()
@@ -146,6 +247,23 @@ def _work(
     if failures:
         raise failures[0]
     return sum(f.bytes_read for f in fillers), sum(f.calls for f in fillers)
+
+
+def _finished(task: Task, bound: Bound, journal: Journal) -> bool:
+    """Whether all that a task writes was written by a run before."""
+    targets = (bound.tensors[i] for job, _, _ in task.items for members in job.members for i in members)
+    return all((target.file, target.region) in journal.done for target in targets)
+
+
+def _start(thread: threading.Thread) -> None:
+    try:
+        thread.start()
+    except RuntimeError:
+        raise Fault("no-threads", "the system starts no more threads for this process", help="use fewer --workers") from None
+
+
+def _no_memory(plan: Schedule, workers: int) -> Fault:
+    return Fault("out-of-memory", f"the system has no {plan.buffer_bytes * workers:,} bytes for buffers", help="use less --memory or fewer --workers")
 
 
 def stream(
@@ -157,6 +275,7 @@ def stream(
 ) -> Iterator[tuple[str, str, tuple[int, ...], Array]]:
     """Yields (name, dtype, shape, bytes) of every target tensor whose coordinates agree with `ranks`, in file order;
     the next one is filled meanwhile. The bytes are the caller's to keep."""
+    refuse_changed(bound.stamps)
     work_out(bound, memory)
     wanted = dict(ranks or {})
     limits = budget(memory, 1, scratch(bound), tiled(bound))
@@ -186,6 +305,7 @@ def stream(
             following = pool.submit(make, order[place + 1]) if place + 1 < len(order) else None
             tensor = bound.tensors[number]
             yield tensor.name, tensor.dtype, bound.targets[tensor.family].stored.shape, ready
+        refuse_changed(bound.stamps)
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
         sources.close()

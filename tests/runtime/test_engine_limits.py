@@ -98,9 +98,10 @@ def test_side_files_are_carried_byte_for_byte(tmp_path: Path) -> None:
     engine.run(bound, tmp_path / "out")
     assert (tmp_path / "out/tokenizer.model").read_bytes() == bytes(range(256))
     (tmp_path / "in/tokenizer.model").unlink()
-    for once in (bound, bind(plan, raw)):
-        with pytest.raises(Fault, match=r"read-failed.*in/tokenizer.model"):
-            engine.run(once, tmp_path / "out", overwrite=True)
+    with pytest.raises(Fault, match=r"source-changed.*in/tokenizer.model.*it is gone"):
+        engine.run(bound, tmp_path / "out", overwrite=True)
+    with pytest.raises(Fault, match=r"missing-file.*in/tokenizer.model"):
+        bind(plan, raw)
     assert (tmp_path / "out/tokenizer.model").exists()
 
 
