@@ -43,9 +43,11 @@ from .optimizer.state import add_state, state_folder
 from .planning.ask import ask_what_differs
 from .planning.side_files import side_files, target_side
 from .planning.vocabulary import say_padding_stays
+from .runtime.binding.metadata import notes as metadata_notes
 from .runtime.checkpoint.checkpoint import Checkpoint
 from .runtime.fault import Fault
 from .runtime.files.window import SideFile
+from .runtime.formats.registry import format_named
 from .runtime.plan.plan import Plan as PlanData
 from .runtime.plan.plan_file import load_plan as read_plan_file
 from .runtime.plan.plan_file import save_plan, write_text
@@ -278,6 +280,7 @@ def plan(
     extra = side.carried
     notes = (*checkpoint.notes, *said_notes, *unsaid, *_unknown(sizes, config_path, to != source.layout), *((known[1],) if known else ()), *side.notes)
     notes += (*target.notes, *say_padding_stays(source, target, extra))
+    notes += metadata_notes(checkpoint.metadata, checkpoint.path, format_named(target.format).has_metadata)
     asked = str(src) if revision is None and not isinstance(src, Checkpoint) else None
     if not optimizer:
         return Plan(compiled.plan, checkpoint, extra, asked, notes=(*notes, *_left_out(checkpoint, target, dp)), values=sizes.values)

@@ -23,6 +23,7 @@ from ..words import count, few
 from .carry import carried
 from .find_tensors import Readable, check_extents, match, refuse_far_too_many
 from .made_tensors import Kept, make
+from .metadata import merged
 from .place_targets import lay_out
 
 
@@ -149,7 +150,7 @@ def bind(
     dtypes = _dtypes(plan, targets, names, windows, moves, spans, dtype or plan.dtype)
     _refuse_gaps(plan.steps, targets, moves, total)
     order = _order(targets)
-    laid_out = lay_out(plan.target, targets, names, dtypes, order, max_shard_bytes, trees)
+    laid_out = lay_out(plan.target, targets, names, dtypes, order, max_shard_bytes, trees, merged(getattr(checkpoint, "metadata", {})))
     tensors: list[Target] = []
     limits = spans.tolist()
     for number, family in enumerate(targets):

@@ -70,7 +70,8 @@ class Checkpoint:
 
     `tag` is the folder in `path` that is the checkpoint, where a training run keeps several. `held` is the
     archive that `path` is, if it is one: it keeps what it was decompressed to, and `notes` say so. `bare` are the files
-    that hold no tensor. `stamps` tell of the files whether they are still the ones whose headers were read.
+    that hold no tensor. `stamps` tell of the files whether they are still the ones whose headers were read. `metadata` are
+    texts that a file has beside its tensors, by file.
     """
 
     path: str
@@ -83,6 +84,7 @@ class Checkpoint:
     held: object = field(default=None, repr=False, compare=False)
     bare: tuple[str, ...] = ()
     stamps: Stamps = field(default_factory=dict, repr=False, compare=False)
+    metadata: Mapping[str, Mapping[str, str]] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def side_files(self) -> tuple[str, ...]:
@@ -215,7 +217,7 @@ def _read(place: str, tag: str, found: Found) -> Checkpoint:
     paths = {path for entry in held.entries for path in paths_of(entry.window)} | {each.path for each in side_files}
     return Checkpoint(
         place, held.format, tuple(held.entries), side_files, tuple(held.others), tag, archive.notes if archive else (), archive,
-        tuple(held.bare), {**stamps_of(sorted(paths)), **before},
+        tuple(held.bare), {**stamps_of(sorted(paths)), **before}, held.metadata,
     )  # fmt: skip
 
 

@@ -17,9 +17,9 @@ from ..files.file_limit import room
 from ..files.stamps import refuse_changed
 from ..files.window import paths_of
 from ..inside import confine, place
-from ..journal.partial import Journal, folder_of, stem, used_bytes
+from ..journal.partial import Journal, stem, used_bytes
 from ..kernels.kernels import Array, Kernel
-from ..manifest.manifest import MANIFEST
+from ..manifest.manifest import MANIFEST, UNFINISHED
 from ..manifest.write import write_beside, write_manifest
 from ..path_names import refuse_remote_target
 from ..progress import EVERY_SECONDS, OnProgress, Progress
@@ -29,7 +29,7 @@ from .compare import compare_copies
 from .copy_range import Copier
 from .fill import Filler, Sources, buffer
 from .made_means import work_out
-from .output import differs, refuse_partial, refuse_unfinished, resumable, why_not_whole
+from .output import can_go_on, differs, refuse_partial, refuse_unfinished, resumable, why_not_whole
 from .schedule import Budget, Recipes, Schedule, Task, budget, schedule, scratch, tiled
 from .target_files import Cancelled, Targets
 from .write_bytes import put
@@ -84,18 +84,20 @@ def run(
     destination.sweep(out)
     if not resume:
         refuse_partial(out, overwrite=overwrite)
-    elif not overwrite and not merge and destination.taken(out) and not os.path.lexists(folder_of(out)):
+    goes_on = resume and can_go_on(out)
+    if resume and not goes_on and not overwrite and not merge and destination.taken(out):
         return _again(bound, out, archive, how, manifest, began)
     sources = (bound.path, *dict.fromkeys(path for w in bound.windows if w is not None for path in paths_of(w)))
     need = max(0, bound.disk_need - used_bytes(out)) if resume else bound.disk_need
-    replaces = overwrite or (resume and os.path.lexists(folder_of(out)))
-    destination.check(out, need, sources, overwrite=replaces, merge=merge, names=bound.names)
+    destination.check(out, need, sources, overwrite=overwrite or goes_on, merge=merge, names=bound.names)
     plan = schedule(bound, memory, workers)
     with stoppable():
         if resume:
-            also = (MANIFEST,) if how.manifest else ()
-            with resumable(bound, out, archive, overwrite=overwrite, merge=merge, workers=workers, also=also) as journal:
-                done = _Done() if journal.known.whole else _fill(bound, plan, journal.root, how, began, journal)
+            with resumable(bound, out, archive, overwrite=overwrite, merge=merge, workers=workers, also=(MANIFEST, UNFINISHED)) as journal:
+                was_whole = journal.known.whole
+                done = _Done() if was_whole else _fill(bound, plan, journal.root, how, began, journal)
+            if was_whole and how.manifest and not os.path.exists(os.path.join(out, MANIFEST)):
+                write_manifest(bound, out, workers)
         else:
             with destination.destination(out, archive, overwrite=overwrite, merge=merge, durable=durable) as root:
                 done = _fill(bound, plan, root, how, began)
@@ -166,7 +168,7 @@ def _again(bound: Bound, out: str, archive: str, how: _How, manifest: bool, bega
         shutil.rmtree(scratch_name, ignore_errors=True)
     if manifest and archive:
         write_beside(bound, out, how.workers)
-    elif manifest:
+    elif manifest and not os.path.exists(os.path.join(out, MANIFEST)):
         write_manifest(bound, out, how.workers)
     return replace(report, seconds=time.perf_counter() - began)
 

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from ..binding.bind import Bound
 from ..fault import Fault
 from ..files.stamps import refuse_changed
 from ..inside import place
 from ..journal.lock import hold
-from ..journal.partial import OLD, Journal, discard, folder_of, open_journal, put_back
+from ..journal.partial import OLD, Journal, can_be_resumed, discard, folder_of, open_journal, put_back, remove
 from . import destination
 
 
 def refuse_partial(out: str, *, overwrite: bool) -> None:
     """Before a run that is not resumed: what an earlier one has left to be resumed is not lost by accident."""
     folder = folder_of(out)
-    if not os.path.lexists(folder):
+    if not can_go_on(out):
         return
     if not overwrite:
         raise Fault(
@@ -28,6 +27,16 @@ def refuse_partial(out: str, *, overwrite: bool) -> None:
         )  # fmt: skip
     with hold(folder, out):
         discard(out)
+
+
+def can_go_on(out: str) -> bool:
+    """Whether there is something to resume. What is left of a folder that was being removed goes."""
+    folder = folder_of(out)
+    if os.path.lexists(folder) and not can_be_resumed(out):
+        with hold(folder, out):
+            if not can_be_resumed(out):
+                discard(out)
+    return can_be_resumed(out)
 
 
 @contextmanager
@@ -54,7 +63,7 @@ def resumable(
         except BaseException as problem:
             _keep(journal, folder, out, problem)
             raise
-        shutil.rmtree(folder, ignore_errors=True)
+        remove(folder)
 
 
 def _publish(bound: Bound, journal: Journal, out: str, one: str, overwrite: bool, merge: bool) -> None:
@@ -72,15 +81,13 @@ def _keep(journal: Journal | None, folder: str, out: str, problem: BaseException
     if journal is None:
         if not os.path.exists(os.path.join(folder, "journal")):
             put_back(out, folder)
-            shutil.rmtree(folder, ignore_errors=True)
+            remove(folder)
         return
-    try:
+    with suppress(Fault):  # the disk may be full, or broken: what was written down before stands
         journal.commit()
-    except Fault:
-        pass  # the disk is full, or broken: what was written down before stands
     if not journal.done and not journal.known.whole:
         put_back(out, folder)
-        shutil.rmtree(folder, ignore_errors=True)
+        remove(folder)
     elif isinstance(problem, Fault):
         problem.notes = (*problem.notes, f"what is finished is kept in {folder}: run the same with --resume to go on")
     elif isinstance(problem, KeyboardInterrupt):

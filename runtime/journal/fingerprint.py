@@ -92,8 +92,7 @@ def source_paths(bound: Bound) -> tuple[str, ...]:
 
 
 def _read(bound: Bound) -> Iterable[str]:
-    for path in bound.stamps:
-        yield path
+    yield from bound.stamps
     if bound.spool_path:
         yield bound.path
 

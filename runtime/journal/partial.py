@@ -12,6 +12,7 @@ import os
 import shutil
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from ..binding.bind import Bound
@@ -130,6 +131,7 @@ def stem(name: str) -> str:
 def open_journal(out: str, bound: Bound, workers: int, also: tuple[str, ...] = ()) -> Journal:
     """The journal of a run to `out`, whose lock is held: a new one, or that of an ended run, once its output is found as it says.
 
+    `also` are names of files that every run makes anew, when all others are whole.
     Raises `Fault` where the plan, the sources or the partial output are no longer the same.
     """
     folder = folder_of(out)
@@ -147,6 +149,9 @@ def open_journal(out: str, bound: Bound, workers: int, also: tuple[str, ...] = (
             os.truncate(os.path.join(folder, records.NAME), known.size)
         if not known.whole:
             os.makedirs(os.path.join(folder, DATA), exist_ok=True)
+            for name in also:
+                with suppress(FileNotFoundError):
+                    os.unlink(os.path.join(folder, DATA, name))
     except OSError as error:
         raise Fault("write-failed", f"{folder}: {error.strerror}") from error
     journal = Journal(folder, bound, known)
@@ -177,7 +182,23 @@ def discard(out: str) -> None:
     """Removes partial output for `out`; a destination that was set aside comes back."""
     folder = folder_of(out)
     put_back(out, folder)
+    remove(folder)
+
+
+def remove(folder: str) -> None:
+    """Removes a folder of partial output, its journal last: a run that is killed meanwhile leaves what the next one understands."""
+    for name in (DATA, OLD, records.NAME):
+        path = os.path.join(folder, name)
+        if os.path.isdir(path) and not os.path.islink(path):
+            shutil.rmtree(path, ignore_errors=True)
+        elif os.path.lexists(path):
+            os.unlink(path)
     shutil.rmtree(folder, ignore_errors=True)
+
+
+def can_be_resumed(out: str) -> bool:
+    """Whether a run to `out` has left a journal."""
+    return os.path.lexists(os.path.join(folder_of(out), records.NAME))
 
 
 def put_back(out: str, folder: str) -> None:

@@ -12,6 +12,7 @@ from ..fault import Fault
 from ..inside import why_outside
 
 MANIFEST = "ckptc-manifest.json"
+UNFINISHED = f"{MANIFEST}.partial"  # what it is called while it is written
 FORMAT, VERSION = "ckptc-manifest", 1
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
