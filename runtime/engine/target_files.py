@@ -157,9 +157,10 @@ class Targets:
         if file.left == 0:
             out.put(layout.tail(file.crcs), out.end)
         out.flush()
-        for piece in pieces if self._journal is not None else ():
-            if piece.last:
-                self._journal.finish(number, piece.region, file.crcs[piece.region])
+        if self._journal is not None:
+            for piece in pieces:
+                if piece.last:
+                    self._journal.finish(number, piece.region, file.crcs[piece.region])
         if file.left == 0:
             with self._ready:
                 self._close(file)

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
 
 from ..binding.bind import Bound
 from ..fault import Fault
@@ -13,8 +11,6 @@ from ..inside import place
 from ..journal.fingerprint import called, ckptc_version, plan_fingerprint, source_paths
 from .digests import digests
 from .manifest import MANIFEST, FileSum, Manifest, TensorSum, beside, to_text
-
-_One, _Other = TypeVar("_One"), TypeVar("_Other")
 
 
 def write_manifest(bound: Bound, root: str, workers: int = 2) -> str:
@@ -48,14 +44,10 @@ def manifest_of(bound: Bound, root: str, workers: int = 2) -> Manifest:
         size, whole, _ = digests(path)
         return FileSum(called(path, start), size, whole)
 
-    sources = sorted(_each(read, source_paths(bound), workers), key=lambda each: each.name)
-    files = _each(written, sorted(bound.names), workers)
-    return Manifest(ckptc_version(), plan_fingerprint(bound), tuple(sources), tuple(files))
-
-
-def _each(do: Callable[[_One], _Other], what: Iterable[_One], workers: int) -> list[_Other]:
     with ThreadPoolExecutor(max(1, workers)) as pool:
-        return list(pool.map(do, what))
+        sources = sorted(pool.map(read, source_paths(bound)), key=lambda each: each.name)
+        files = list(pool.map(written, sorted(bound.names)))
+    return Manifest(ckptc_version(), plan_fingerprint(bound), tuple(sources), tuple(files))
 
 
 def _write(path: str, manifest: Manifest) -> str:

@@ -390,9 +390,9 @@ def test_a_source_that_changed_since_it_was_opened_is_not_read(how: str, tmp_pat
     write_llama(tmp_path / "hf")
     plan = ckptc.plan(tmp_path / "hf", to="nxdt")
     CHANGES[how][0](tmp_path / "hf/model-00002-of-00003.safetensors")
-    with pytest.raises(Fault, match="source-changed|missing-file|truncated-file"):
+    with pytest.raises(Fault, match=r"source-changed|missing-file|truncated-file"):
         plan.run(tmp_path / "out")
-    with pytest.raises(Fault, match="source-changed|missing-file|truncated-file"):
+    with pytest.raises(Fault, match=r"source-changed|missing-file|truncated-file"):
         list(plan.stream())
     assert os.listdir(tmp_path) == ["hf"]
 

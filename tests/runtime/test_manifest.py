@@ -222,4 +222,4 @@ def test_nothing_is_said_of_a_source_without_metadata_of_its_own(hf: Path, tmp_p
         assert not [note for note in ckptc.plan(hf, to=layout).notes if "metadata" in note]
     held = replace(ckptc.open(hf), metadata={})
     ckptc.plan(held, to="hf").run(tmp_path / "out")
-    assert {"format": "pt"} == metadata_of(next((tmp_path / "out").glob("*.safetensors")))
+    assert metadata_of(next((tmp_path / "out").glob("*.safetensors"))) == {"format": "pt"}
