@@ -30,7 +30,7 @@ bench: $(READY)  ## measure ckptc beside cp and plain torch on this machine
 	$(BIN)/python benchmarks/convert.py
 
 clean:  ## remove what is made here: the environment, caches, the demo
-	rm -rf $(VENV) demo build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) demo fuzz-findings build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(READY): pyproject.toml constraints.txt
