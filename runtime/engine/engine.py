@@ -35,7 +35,7 @@ from .target_files import Cancelled, Targets
 from .write_bytes import put
 
 MEMORY = 512 << 20
-LOOK_SECONDS = 5.0  # how often it is seen whether the sources are still the same
+LOOK_SECONDS = 5.0  # how often it is seen whether the sources are still the same; less often where that takes long
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ def run(
             write_beside(bound, out, workers)
     return Report(
         time.perf_counter() - began, done.read + done.compared, bound.bytes_written, plan.buffer_bytes * max(1, min(workers, len(plan.tasks))),
-        (*bound.names, *((MANIFEST,) if manifest else ())), done.calls, done.compared,
+        (*bound.names, *((f"{archive}.{MANIFEST}" if archive else MANIFEST,) if manifest else ())), done.calls, done.compared,
     )  # fmt: skip
 
 
@@ -193,7 +193,7 @@ def _work(
     failures: list[BaseException] = []
     fillers: list[Filler] = []
     done = 0 if journal is None else journal.kept_bytes
-    looked = time.monotonic()
+    look = time.monotonic() + LOOK_SECONDS
 
     def work() -> None:
         nonlocal done
@@ -231,9 +231,9 @@ def _work(
                 thread.join(EVERY_SECONDS if progress or journal is not None else 1.0)
                 if journal is not None:
                     journal.commit(now=False)
-                if time.monotonic() - looked >= LOOK_SECONDS:
+                if (now := time.monotonic()) >= look:
                     refuse_changed(bound.stamps)
-                    looked = time.monotonic()
+                    look = time.monotonic() + max(LOOK_SECONDS, 20 * (time.monotonic() - now))
                 if progress:
                     spent = time.perf_counter() - began
                     progress(Progress("write", done, bound.bytes_written, plan.buffer_bytes * workers, spent))
