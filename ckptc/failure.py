@@ -17,6 +17,10 @@ class UsageError(Exception):
     """A command line that says nothing sensible: one sentence, exit code 2."""
 
 
+class Interrupted(BaseException):
+    """A signal stopped a run that keeps what it has finished, and says so. Parsers of command lines make nothing else of it."""
+
+
 def diagnostics(error: MappingError | Fault) -> tuple[Diagnostic, ...]:
     """A runtime fault is a diagnostic without a place in a mapping file."""
     if isinstance(error, MappingError):
@@ -51,7 +55,7 @@ def report(error: BaseException, as_json: bool, stopped: int = INTERRUPTED) -> i
         _silence(sys.stdout)
         return FAILED
     if (
-        isinstance(error, KeyboardInterrupt) or type(error).__name__ == "Abort"
+        isinstance(error, KeyboardInterrupt | Interrupted) or type(error).__name__ == "Abort"
     ):  # what some versions of typer make of it
         return _say("interrupted", str(error) or "interrupted; nothing was left behind", as_json, stopped)
     if isinstance(error, (MappingError, Fault)):

@@ -199,6 +199,7 @@ def execute(
 ) -> None:  # fmt: skip
     """Say what will happen, do it, say what happened. `place` is where the files of `src` are."""
     from ..account import header, record
+    from ..failure import Interrupted
     from ..meter import Meter, size
     from ..runtime.path_names import refuse_remote_target
 
@@ -219,7 +220,10 @@ def execute(
             print(json.dumps({**said, "dry_run": True}, indent=2))
         return
     with Meter(progress and not quiet) as meter:
-        report = plan.run(dst, source=place, progress=meter, **running)
+        try:
+            report = plan.run(dst, source=place, progress=meter, **running)
+        except KeyboardInterrupt as stopped:
+            raise Interrupted(*stopped.args) from None
     if as_json:
         did = {"seconds": round(report.seconds, 3), "bytes_read": report.bytes_read, "bytes_written": report.bytes_written,
                "peak_buffer_bytes": report.peak_buffer_bytes, "files": list(report.files)}  # fmt: skip

@@ -1,10 +1,9 @@
-"""Runs a bound plan: tasks on a few threads, reads and kernels and checksums in parallel, writes in order."""
+"""Runs a bound plan, to files or as a stream of tensors."""
 
 from __future__ import annotations
 
 import os
 import shutil
-import threading
 import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +12,6 @@ from dataclasses import dataclass, replace
 from ..binding.archive import bound_for
 from ..binding.bind import Bound, Target
 from ..fault import Fault
-from ..files.file_limit import room
 from ..files.stamps import refuse_changed
 from ..files.window import paths_of
 from ..inside import confine, place
@@ -22,20 +20,18 @@ from ..kernels.kernels import Array, Kernel
 from ..manifest.manifest import MANIFEST, UNFINISHED
 from ..manifest.write import write_beside, write_manifest
 from ..path_names import refuse_remote_target
-from ..progress import EVERY_SECONDS, OnProgress, Progress
+from ..progress import OnProgress
 from ..stopping import stoppable
 from . import destination
 from .compare import compare_copies
-from .copy_range import Copier
 from .fill import Filler, Sources, buffer
 from .made_means import work_out
 from .output import can_go_on, differs, refuse_partial, refuse_unfinished, resumable, why_not_whole
-from .schedule import Budget, Recipes, Schedule, Task, budget, schedule, scratch, tiled
-from .target_files import Cancelled, Targets
+from .schedule import Budget, Recipes, Schedule, budget, schedule, scratch, tiled
+from .workers import work_through
 from .write_bytes import put
 
 MEMORY = 512 << 20
-LOOK_SECONDS = 5.0  # how often it is seen whether the sources are still the same; less often where that takes long
 
 
 @dataclass(frozen=True)
@@ -140,7 +136,7 @@ def _fill(bound: Bound, plan: Schedule, root: str, how: _How, began: float, jour
     for each in bound.puts:
         put(root, each)
     workers = max(1, min(how.workers, len(plan.tasks)))
-    read, calls = _work(bound, plan, root, workers, how.progress, how.kernels, began, journal)
+    read, calls = work_through(bound, plan, root, workers, how.progress, how.kernels, began, journal)
     refuse_unfinished(bound, root)
     if how.manifest:
         write_manifest(bound, root, workers)
@@ -171,101 +167,6 @@ def _again(bound: Bound, out: str, archive: str, how: _How, manifest: bool, bega
     elif manifest and not os.path.exists(os.path.join(out, MANIFEST)):
         write_manifest(bound, out, how.workers)
     return replace(report, seconds=time.perf_counter() - began)
-
-
-def _work(
-    bound: Bound,
-    plan: Schedule,
-    root: str,
-    workers: int,
-    progress: OnProgress | None,
-    kernels: Mapping[int, Kernel] | None,
-    began: float,
-    journal: Journal | None = None,
-) -> tuple[int, int]:
-    most = room(max(len(bound.files), len({path for w in bound.windows if w is not None for path in paths_of(w)})))
-    sources = Sources(most)
-    copier = Copier(sources, journal is None and not any(file.layout.needs_crc for file in bound.files))
-    tasks = plan.tasks if journal is None else [task for task in plan.tasks if not _finished(task, bound, journal)]
-    targets = Targets(bound, root, tasks, copier, most, journal)
-    numbers = iter(range(len(tasks)))
-    lock = threading.Lock()
-    failures: list[BaseException] = []
-    fillers: list[Filler] = []
-    done = 0 if journal is None else journal.kept_bytes
-    look = time.monotonic() + LOOK_SECONDS
-
-    def work() -> None:
-        nonlocal done
-        try:
-            filler = Filler(sources, plan.arena_bytes, bound.plan.steps, kernels)
-            fillers.append(filler)
-            into = buffer(plan.chunk_bytes)
-            window = into.data
-            while not targets.stopped:
-                with lock:
-                    number = next(numbers, -1)
-                if number < 0:
-                    return
-                task, lift = tasks[number], copier.on
-                for job, chunk, base in task.items:
-                    filler.fill(job, job.recipe.piece(chunk), into, window, base, lift and job.single)
-                written = targets.write(number, task, window, lift)
-                with lock:
-                    done += written
-        except Cancelled:
-            pass
-        except MemoryError:
-            failures.append(_no_memory(plan, workers))
-            targets.stop()
-        except BaseException as failure:
-            failures.append(failure)
-            targets.stop()
-
-    threads = [threading.Thread(target=work, daemon=True) for _ in range(workers)]
-    try:
-        for thread in threads:
-            _start(thread)
-        for thread in threads:
-            while thread.is_alive():
-                thread.join(EVERY_SECONDS if progress or journal is not None else 1.0)
-                if journal is not None:
-                    journal.commit(now=False)
-                if (now := time.monotonic()) >= look:
-                    refuse_changed(bound.stamps)
-                    look = time.monotonic() + max(LOOK_SECONDS, 20 * (time.monotonic() - now))
-                if progress:
-                    spent = time.perf_counter() - began
-                    progress(Progress("write", done, bound.bytes_written, plan.buffer_bytes * workers, spent))
-    except BaseException:
-        targets.stop()
-        for thread in threads:
-            if thread.ident is not None:
-                thread.join()
-        raise
-    finally:
-        targets.close()
-        sources.close()
-    if failures:
-        raise failures[0]
-    return sum(f.bytes_read for f in fillers), sum(f.calls for f in fillers)
-
-
-def _finished(task: Task, bound: Bound, journal: Journal) -> bool:
-    """Whether all that a task writes was written by a run before."""
-    targets = (bound.tensors[i] for job, _, _ in task.items for members in job.members for i in members)
-    return all((target.file, target.region) in journal.done for target in targets)
-
-
-def _start(thread: threading.Thread) -> None:
-    try:
-        thread.start()
-    except RuntimeError:
-        raise Fault("no-threads", "the system starts no more threads for this process", help="use fewer --workers") from None
-
-
-def _no_memory(plan: Schedule, workers: int) -> Fault:
-    return Fault("out-of-memory", f"the system has no {plan.buffer_bytes * workers:,} bytes for buffers", help="use less --memory or fewer --workers")
 
 
 def stream(

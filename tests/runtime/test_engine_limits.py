@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from ckptc.runtime.binding.bind import bind
-from ckptc.runtime.engine import destination, engine
+from ckptc.runtime.engine import destination, engine, workers
 from ckptc.runtime.fault import Fault
 from ckptc.runtime.files import crc
 from ckptc.runtime.files.window import Entry, SideFile
@@ -50,7 +50,7 @@ def test_more_files_than_may_be_open(tmp_path: Path, memory: int) -> None:
 
 
 def test_more_sources_than_may_be_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine, "room", lambda wanted: 1)
+    monkeypatch.setattr(workers, "room", lambda wanted: 1)
     (tmp_path / "in").mkdir()
     plan = llama()
     raw, values = put(tmp_path / "in", plan, ["uint16"] * 3)

@@ -25,7 +25,7 @@ import pytest
 import ckptc
 from ckptc.demo import write_llama
 from ckptc.runtime.binding.bind import Bound, bind
-from ckptc.runtime.engine import destination, engine, fill
+from ckptc.runtime.engine import destination, engine, fill, workers
 from ckptc.runtime.engine import output as ending
 from ckptc.runtime.fault import Fault
 from ckptc.runtime.files import stamps
@@ -398,7 +398,7 @@ def test_a_source_that_changed_since_it_was_opened_is_not_read(how: str, tmp_pat
 
 
 def test_a_long_run_looks_again_and_again_at_its_source(bound: Bound, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine, "LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(workers, "LOOK_SECONDS", 0.0)
     wrote: list[int] = []
     real = os.pwritev
 
