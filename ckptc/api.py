@@ -335,7 +335,7 @@ def compile(
     family = family_of(wanted, to, family)
     choices = [f for f in library.families(mapping) if family in (None, f.name)]
     if not choices:
-        raise Fault("unknown-family", f"{mapping} has no family `{family}`")
+        raise Fault("unknown-family", f"{mapping} has no family `{family}`" if family else f"{mapping} declares no family")
     family_ = choices[-1]
     check_config(config, family_, families=library.families(mapping))
     left, right = family_.layout(from_), family_.layout(to)
