@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import resource
+import shutil
 import signal
 import sys
 import tempfile
@@ -41,6 +43,7 @@ class Case:
 def llama() -> Path:
     """A sound checkpoint, to be damaged."""
     folder = Path(tempfile.mkdtemp(prefix="ckptc-hostile-"))
+    atexit.register(shutil.rmtree, folder, True)
     write_llama(folder / "hf")
     return folder / "hf"
 
