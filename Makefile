@@ -3,7 +3,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help demo test lint check bench clean
+.PHONY: help demo test lint check soak fuzz bench clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "%-8s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -20,11 +20,17 @@ lint: $(READY)  ## ruff and mypy
 
 check: lint test  ## lint and test
 
+soak: $(READY)  ## kill runs at random moments, hundreds of times, and compare what --resume ends with
+	$(BIN)/python -m tests.soak.soak --rounds 330
+
+fuzz: $(READY)  ## mutate inputs of every reader for FUZZ_SECONDS (300)
+	$(BIN)/python -m tests.fuzz.fuzz --seconds $(or $(FUZZ_SECONDS),300)
+
 bench: $(READY)  ## measure ckptc beside cp and plain torch on this machine
 	$(BIN)/python benchmarks/convert.py
 
 clean:  ## remove what is made here: the environment, caches, the demo
-	rm -rf $(VENV) demo build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) demo fuzz-findings build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(READY): pyproject.toml constraints.txt

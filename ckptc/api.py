@@ -42,9 +42,11 @@ from .planning.ask import ask_what_differs
 from .planning.edits import Edits
 from .planning.side_files import side_files, target_side
 from .planning.vocabulary import say_padding_stays
+from .runtime.binding.metadata import notes as metadata_notes
 from .runtime.checkpoint.checkpoint import Checkpoint
 from .runtime.fault import Fault, MissingTensor
 from .runtime.files.window import SideFile
+from .runtime.formats.registry import format_named
 from .runtime.plan.plan import Plan as PlanData
 
 if TYPE_CHECKING:
@@ -167,10 +169,14 @@ class Plan:
         compare_copies: bool = True,
         progress: bool | OnProgress | None = None,
         judge: Callable[[str], None] | None = None,
+        resume: bool = False,
+        manifest: bool = False,
     ) -> Report:
         """Convert to `dst`, which appears only when it is whole. Sizes are bytes, or texts such as "512MiB".
 
         `judge` is called with the path of what was written before it gets its final name; what it raises keeps it from that.
+        `resume` goes on with what a run with `resume` has left when it was ended, or begins one. `manifest` writes
+        ckptc-manifest.json, with checksums of all files and tensors.
         `progress` is called with a `Progress` record (phase, bytes, seconds) some ten times a second; what it raises ends the
         run, and nothing is left behind. True shows progress on standard error as the command line does. Raises `Fault`, which
         is a `FileExistsError` where `dst` is there and neither `overwrite` nor `merge` is given.
@@ -182,7 +188,7 @@ class Plan:
         with Meter(progress is True) as meter:
             return run(
                 bound, Path(dst), memory=parse_size(memory), workers=at_least_one(workers), overwrite=overwrite, merge=merge,
-                check_copies=compare_copies, progress=meter if progress is True else progress or None, judge=judge,
+                check_copies=compare_copies, progress=meter if progress is True else progress or None, judge=judge, resume=resume, manifest=manifest,
             )  # fmt: skip
 
     def stream(
@@ -310,6 +316,7 @@ def plan(
     extra = side.carried
     notes = (*checkpoint.notes, *said_notes, *unsaid, *_unknown(sizes, config_path, to != source.layout), *((known[1],) if known else ()), *side.notes)
     notes += (*target.notes, *say_padding_stays(source, target, extra))
+    notes += metadata_notes(checkpoint.metadata, checkpoint.path, format_named(target.format).has_metadata)
     asked = str(src) if revision is None and not isinstance(src, Checkpoint) else None
     if not optimizer:
         return Plan(compiled.plan, checkpoint, extra, asked, notes=(*notes, *_left_out(checkpoint, target, dp)), values=sizes.values)
@@ -372,7 +379,7 @@ def compile(
     family = family_of(wanted, to, family)
     choices = [f for f in library.families(mapping) if family in (None, f.name)]
     if not choices:
-        raise Fault("unknown-family", f"{mapping} has no family `{family}`")
+        raise Fault("unknown-family", f"{mapping} has no family `{family}`" if family else f"{mapping} declares no family")
     family_ = choices[-1]
     check_config(config, family_, families=library.families(mapping))
     left, right = family_.layout(from_), family_.layout(to)
@@ -398,7 +405,7 @@ def convert(src: str | Path, dst: str | Path, *, to: str, verify: bool = False, 
     With `verify`, what was written is read back and compared with the source, as `ckptc.verify` does it, before it gets its
     name: raises `Fault`, and leaves nothing, where they differ.
     """
-    names = ("memory", "workers", "overwrite", "merge", "max_shard_size", "compare_copies", "progress", "judge")
+    names = ("memory", "workers", "overwrite", "merge", "max_shard_size", "compare_copies", "resume", "manifest", "progress", "judge")
     running = {k: options.pop(k) for k in names if k in options}
     made = plan(src, to=to, **options)
     if verify:

@@ -15,6 +15,10 @@ from .usage import UsageError
 FAILED, USAGE, INTERRUPTED = 1, 2, 130
 
 
+class Interrupted(BaseException):
+    """A signal stopped a run that keeps what it has finished, and says so."""
+
+
 def diagnostics(error: Error) -> tuple[Diagnostic, ...]:
     """A runtime fault is a diagnostic without a place in a mapping file."""
     if isinstance(error, MappingError):
@@ -49,8 +53,8 @@ def report(error: BaseException, as_json: bool, stopped: int = INTERRUPTED) -> i
     if isinstance(error, BrokenPipeError):
         _silence(sys.stdout)
         return FAILED
-    if isinstance(error, KeyboardInterrupt):
-        return _say("interrupted", "interrupted; nothing was left behind", as_json, stopped)
+    if isinstance(error, KeyboardInterrupt | Interrupted):
+        return _say("interrupted", str(error) or "interrupted; nothing was left behind", as_json, stopped)
     if isinstance(error, Error):
         print(
             json.dumps(record(error), indent=2) if as_json else text(error, colored(sys.stderr)), file=_stream(as_json)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from .diagnostic import Diagnostic, Label
 from .tree import Span
 
+_LONGEST = 300  # letters of a line
 _TAB = "    "
 _BOLD, _RED, _YELLOW, _BLUE = "1", "1;31", "1;33", "1;34"
 
@@ -53,7 +55,7 @@ def _one(diagnostic: Diagnostic, more: list[Diagnostic], sources: Mapping[str, s
     loud = _YELLOW if diagnostic.severity == "warning" else _RED
     width = max((len(str(label.span.line)) for label in diagnostic.labels), default=1)
     bar = paint(" " * (width + 1) + "|", _BLUE)
-    lines = [paint(f"{diagnostic.severity}[{diagnostic.code}]", loud) + paint(f": {diagnostic.title}", _BOLD)]
+    lines = [paint(f"{diagnostic.severity}[{diagnostic.code}]", loud) + paint(f": {_short(diagnostic.title)}", _BOLD)]
     for number, (file, labels) in enumerate(_by_file(diagnostic.labels)):
         primary = labels[0] if number == 0 else None
         arrow = "-->" if number == 0 else ":::"
@@ -69,7 +71,7 @@ def _one(diagnostic: Diagnostic, more: list[Diagnostic], sources: Mapping[str, s
     if notes or diagnostic.help:
         lines += [bar] if any(label.span.file in sources for label in diagnostic.labels) else []
         margin = " " * (width + 1) + paint("=", _BLUE)
-        lines += [f"{margin} note: {note}" for note in notes]
+        lines += [f"{margin} note: {_short(note)}" for note in notes]
         lines += [f"{margin} help: {diagnostic.help}"] if diagnostic.help else []
     return "\n".join(line.rstrip() for line in lines)
 
@@ -90,6 +92,7 @@ def _excerpt(
     for label in sorted(labels, key=lambda label: (label.span.line, label is not primary)):
         span = label.span
         text = source[span.line - 1] if 0 < span.line <= len(source) else ""
+        text, span = _cut(text, span)
         if span.line != before:
             if before and span.line > before + 1:
                 lines.append(paint("...", _BLUE))
@@ -99,9 +102,24 @@ def _excerpt(
         start_at = _columns(text[: span.column - 1])
         length = max(1, _columns(text[: end - 1]) - start_at)
         mark, code = ("^", loud) if label is primary else ("-", _BLUE)
-        underline = paint(f"{mark * length} {label.text}".rstrip(), code)
+        underline = paint(f"{mark * length} {_short(label.text)}".rstrip(), code)
         lines.append(paint(" " * (width + 1) + "|", _BLUE) + " " + " " * start_at + underline)
     return lines
+
+
+def _cut(text: str, span: Span) -> tuple[str, Span]:
+    """Of a line that is too long to be shown, what stands around the span."""
+    if len(text) <= _LONGEST:
+        return text, span
+    begin = max(0, span.column - _LONGEST // 2)
+    end = min(span.end_column, begin + _LONGEST) if span.end_line == span.line else begin + _LONGEST
+    part = text[begin : begin + _LONGEST]
+    return part, replace(span, column=max(1, span.column - begin), end_line=span.line, end_column=max(1, min(end - begin, len(part) + 1)))
+
+
+def _short(text: str) -> str:
+    """A sentence that quotes megabytes, cut."""
+    return text if len(text) <= 4 * _LONGEST else f"{text[: 3 * _LONGEST]} ... {text[-_LONGEST:]}"
 
 
 def _place(span: Span) -> str:

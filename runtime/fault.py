@@ -7,6 +7,8 @@ from typing import Any
 
 from ..error import Error, diagnostic_text
 
+MOST_LETTERS = 1200
+
 
 class Fault(Error):
     """One fault with a place. `code` is a short hyphenated slug; `title` one sentence that names the
@@ -20,8 +22,8 @@ class Fault(Error):
         return super().__new__(cls, f"{code}: {title}") if kind is cls else kind.__new__(kind, code, title)
 
     def __init__(self, code: str, title: str, *, notes: tuple[str, ...] = (), help: str = "") -> None:
-        self.code, self.title, self.notes, self.help = code, title, notes, help
-        super().__init__(f"{code}: {title}")
+        self.code, self.title, self.notes, self.help = code, short(title), tuple(map(short, notes)), short(help)
+        super().__init__(f"{code}: {self.title}")
 
     def __str__(self) -> str:
         return diagnostic_text("error", self.code, self.title, (), self.notes, self.help)
@@ -68,3 +70,8 @@ KINDS: dict[str, type[Fault]] = {
 
 def _again(kind: type[Fault], code: str, title: str, notes: tuple[str, ...], help: str) -> Fault:
     return kind(code, title, notes=notes, help=help)
+
+
+def short(text: str) -> str:
+    """What a file says may be megabytes long: a sentence that quotes it is cut in the middle."""
+    return text if len(text) <= MOST_LETTERS else f"{text[: MOST_LETTERS - 200]} ... {text[-200:]}"

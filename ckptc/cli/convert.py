@@ -103,7 +103,7 @@ CONVERT = Command(
         ("What to write", (options.TO, *options.PARAMETERS, options.FORMAT, options.DTYPE, options.MAX_SHARD_SIZE, SINGLE_FILE, OPTIMIZER, options.DP)),
         ("What is read", (options.FROM, options.FAMILY, options.CONFIG, options.MAPPING, options.REVISION, options.FROM_SET, options.FROM_STAGES, options.COPIES, COMPARE_ALL)),
         ("Configs", (options.ACCEPT, options.MODEL_ID, TOKENIZER, CONFIG_BASE, SET_CONFIG, ARTIFACT)),
-        ("How it runs", (options.DRY_RUN, VERIFY, *options.WRITING, *options.WORK, *options.REPORTING)),
+        ("How it runs", (options.DRY_RUN, VERIFY, options.RESUME, options.MANIFEST, *options.WRITING, *options.WORK, *options.REPORTING)),
     ),
     convert,
 )  # fmt: skip
@@ -111,7 +111,7 @@ CONVERT = Command(
 RUN = Command(
     "Run a saved plan on a checkpoint.",
     (PLAN, options.SOURCE, options.DESTINATION),
-    (("Options", (options.REVISION, options.COPIES, options.DRY_RUN, *options.WRITING, options.MAX_SHARD_SIZE, *options.WORK, *options.REPORTING)),),
+    (("Options", (options.REVISION, options.COPIES, options.DRY_RUN, options.RESUME, options.MANIFEST, *options.WRITING, options.MAX_SHARD_SIZE, *options.WORK, *options.REPORTING)),),
     run,
 )
 

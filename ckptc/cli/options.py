@@ -50,6 +50,8 @@ WRITING = (
     Option(("--overwrite",), "Replace DST if it exists.", default=False),
     Option(("--merge",), "Write into DST beside what is there.", default=False),
 )
+RESUME = Option(("--resume",), "Go on with what an ended run with --resume has left, or begin one that can be resumed.", default=False)
+MANIFEST = Option(("--manifest",), "Write ckptc-manifest.json: checksums of all files and tensors.", default=False)
 DRY_RUN = Option(("--dry-run",), "Print the plan and its totals, and write nothing.", default=False)
 COPIES = Option(
     ("--compare-copies",), "Compare the source's declared copies before anything is written.", default=True, off="--no-compare-copies"

@@ -25,6 +25,8 @@ class Running:
     overwrite: bool = False
     merge: bool = False
     compare_copies: bool = True
+    resume: bool = False
+    manifest: bool = False
     dry_run: bool = False
     progress: bool = True
     quiet: bool = False
@@ -43,6 +45,7 @@ class Running:
         """Say what will happen, do it, say what happened. `place` is where the files of `src` are. `judge` is asked of what
         was written before it gets its name."""
         from ..account import header, record
+        from ..failure import Interrupted
         from ..meter import Meter, size
         from ..runtime.path_names import refuse_remote_target
 
@@ -61,10 +64,14 @@ class Running:
                 print(json.dumps({**said, "dry_run": True}, indent=2))
             return
         with Meter(self.progress and not self.quiet) as meter:
-            report = plan.run(
-                dst, source=place, progress=meter, memory=self.memory, workers=self.workers, max_shard_size=self.max_shard_size,
-                overwrite=self.overwrite, merge=self.merge, compare_copies=self.compare_copies, judge=judge,
-            )  # fmt: skip
+            try:
+                report = plan.run(
+                    dst, source=place, progress=meter, memory=self.memory, workers=self.workers, max_shard_size=self.max_shard_size,
+                    overwrite=self.overwrite, merge=self.merge, compare_copies=self.compare_copies, judge=judge, resume=self.resume,
+                    manifest=self.manifest,
+                )  # fmt: skip
+            except KeyboardInterrupt as stopped:
+                raise Interrupted(*stopped.args) from None
         if self.json:
             did = {"seconds": round(report.seconds, 3), "bytes_read": report.bytes_read, "bytes_written": report.bytes_written,
                    "peak_buffer_bytes": report.peak_buffer_bytes, "files": list(report.files)}  # fmt: skip

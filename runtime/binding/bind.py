@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import groupby
 from math import prod
@@ -15,13 +15,15 @@ import numpy as np
 from ..fault import Fault
 from ..files.dtypes import FLOATING, castable
 from ..files.file_layout import Put, TargetFile
-from ..files.window import ITEM_BYTES, SideFile, Window
+from ..files.stamps import Stamps, stamps_of
+from ..files.window import ITEM_BYTES, SideFile, Window, paths_of
 from ..plan.expand import Family, Instances, Rows, families, instances, spelled
 from ..plan.plan import Plan, Step
 from ..words import count, few
 from .carry import carried
 from .find_tensors import Readable, check_extents, match, refuse_far_too_many
 from .made_tensors import Kept, make
+from .metadata import merged
 from .place_targets import lay_out
 
 
@@ -61,6 +63,8 @@ class Bound:
     carried: tuple[SideFile, ...]  # to copy, under their names
     around: tuple[Put, ...] = ()  # what an archive holds around its files
     kept: Kept | None = None  # what the made tensors' file lives by
+    stamps: Stamps = field(default_factory=dict)  # of all files that are read, since their headers were
+    spool_path: str = ""  # what a compressed archive was decompressed to
 
     @property
     def puts(self) -> tuple[Put, ...]:
@@ -72,6 +76,20 @@ class Bound:
     def names(self) -> tuple[str, ...]:
         """The names of all files written."""
         return tuple(dict.fromkeys((*(file.name for file in self.files), *(put.file for put in self.puts))))
+
+    @cached_property
+    def sizes(self) -> dict[str, int]:
+        """The bytes of each file that is written, by name."""
+        found: dict[str, int] = {}
+        ends = [(file.name, file.at + file.layout.size) for file in self.files] + [(put.file, put.at + put.nbytes) for put in self.puts]
+        for name, end in ends:
+            found[name] = max(end, found.get(name, 0))
+        return found
+
+    @property
+    def made_path(self) -> str:
+        """The temporary file of made tensors, or ""."""
+        return self.kept.path if self.kept is not None else ""
 
     @cached_property
     def written(self) -> list[int]:
@@ -132,7 +150,7 @@ def bind(
     dtypes = _dtypes(plan, targets, names, windows, moves, spans, dtype or plan.dtype)
     _refuse_gaps(plan.steps, targets, moves, total)
     order = _order(targets)
-    laid_out = lay_out(plan.target, targets, names, dtypes, order, max_shard_bytes, trees)
+    laid_out = lay_out(plan.target, targets, names, dtypes, order, max_shard_bytes, trees, merged(getattr(checkpoint, "metadata", {})))
     tensors: list[Target] = []
     limits = spans.tolist()
     for number, family in enumerate(targets):
@@ -142,10 +160,21 @@ def bind(
     checks = instances(plan.checks, sources, sources)
     there = np.array([window is not None for window in windows] + [False, False])
     checks = checks.take(there[checks.source] & there[checks.target])
+    beside = carried(plan, checkpoint.beside, extra)
+    spool = getattr(getattr(checkpoint, "held", None), "path", "")
+    spool = "" if spool == str(checkpoint.path) else spool
     return Bound(
         plan, str(checkpoint.path), checkpoint, sources, targets, windows, tensors, order, moves, checks, laid_out.files,
-        (*((name, text.encode()) for name, text in plan.files), *laid_out.texts), carried(plan, checkpoint.beside, extra), kept=kept,
+        (*((name, text.encode()) for name, text in plan.files), *laid_out.texts), beside, kept=kept,
+        stamps=_stamps(checkpoint, windows, beside, {kept.path, spool}), spool_path=spool,
     )  # fmt: skip
+
+
+def _stamps(checkpoint: Readable, windows: Sequence[Window | None], beside: Sequence[SideFile], ours: set[str]) -> Stamps:
+    """Of every file that is read, but for temporary ones of `ours`: as it was when the checkpoint was opened, or as it is now."""
+    known: Stamps = getattr(checkpoint, "stamps", {})
+    paths = ({path for window in windows if window is not None for path in paths_of(window)} | {each.path for each in beside}) - ours
+    return {**stamps_of(sorted(paths - known.keys())), **{path: known[path] for path in sorted(paths & known.keys())}}
 
 
 def _averaged(plan: Plan, sources: tuple[Family, ...], windows: list[Window | None]) -> list[Window | None]:

@@ -31,17 +31,26 @@ assert FUNCTIONS.keys() == KNOWN.keys()
 
 
 class Kept:
-    """Whoever holds this keeps the file of made tensors. `complete`: it also has those that are worked out in a run."""
+    """Whoever holds this keeps the file of made tensors, `path`. `complete`: it also has those that are worked out in a run."""
 
     complete = False
+    path = ""
 
 
 def make(wanted: Sequence[Made], kept: Kept) -> tuple[Entry, ...]:
     """Entries of a temporary file that is there as long as `kept` is; with room for what a run works out first."""
     if not wanted:
         return ()
-    number, path = tempfile.mkstemp(prefix="ckptc-made-")
-    weakref.finalize(kept, _remove, path)
+    try:
+        number, path = tempfile.mkstemp(prefix="ckptc-made-")
+        kept.path = path
+        weakref.finalize(kept, _remove, path)
+        return _write(wanted, number, path)
+    except OSError as error:
+        raise Fault("write-failed", f"no temporary file can be written: {error.strerror}", help="set TMPDIR to a folder with room") from None
+
+
+def _write(wanted: Sequence[Made], number: int, path: str) -> tuple[Entry, ...]:
     entries: list[Entry] = []
     with os.fdopen(number, "wb") as file:
         for made in wanted:

@@ -19,8 +19,10 @@ def lay_out(
     order: Sequence[int],
     max_shard_bytes: int,
     trees: Mapping[str, Any],
+    metadata: Mapping[str, str],
 ) -> LaidOut:
-    """All files of the target, and the place of every tensor. `trees` are what files hold around their tensors, by file."""
+    """All files of the target, and the place of every tensor. `trees` are what files hold around their tensors, by file, and
+    `metadata` texts for each."""
     flat = [name for group in names for name in group]
     shapes = [family.stored.shape for family in targets for _ in family.rows]
     places = [
@@ -33,6 +35,7 @@ def lay_out(
             side.layout, flat, dtypes, shapes, places, order, max_shard_bytes, dict(side.params), trees, side.objects, side.bare,
             copies=lambda: [copy for family in targets for copy in further_copies(family)],
             cut=lambda: [alone for family in targets for alone in [_cut_by_shared(side, family)] * len(family.rows)],
+            metadata=metadata,
         )
     )  # fmt: skip
 

@@ -20,7 +20,8 @@ from ..files.format import Found
 from ..files.index import block_at
 from ..files.read_window import read_at, read_window
 from ..files.situations import refuse_place
-from ..files.window import Entry, SideFile, at_index, block_of
+from ..files.stamps import Stamps, refuse_changed, stamps_of
+from ..files.window import Entry, SideFile, at_index, block_of, paths_of
 from ..formats.distributed.find import around
 from ..formats.registry import archive_kinds, format_named
 from ..path_names import refuse_remote_source
@@ -89,7 +90,8 @@ class Checkpoint:
 
     `tag` is the folder in `path` that is the checkpoint, where a training run keeps several. `held` is the
     archive that `path` is, if it is one: it keeps what it was decompressed to, and `notes` say so. `bare` are the files
-    that hold no tensor.
+    that hold no tensor. `stamps` tell of the files whether they are still the ones whose headers were read. `metadata` are
+    texts that a file has beside its tensors, by file.
     """
 
     path: str
@@ -101,6 +103,8 @@ class Checkpoint:
     notes: tuple[str, ...] = ()
     held: object = field(default=None, repr=False, compare=False)
     bare: tuple[str, ...] = ()
+    stamps: Stamps = field(default_factory=dict, repr=False, compare=False)
+    metadata: Mapping[str, Mapping[str, str]] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def side_files(self) -> tuple[str, ...]:
@@ -244,15 +248,18 @@ def _read(place: str, tag: str, found: Found) -> Checkpoint:
     """The checkpoint in the files that were found."""
     reader = format_named(found.format)
     assert reader.read is not None, f"format {found.format} finds files and does not read them"
+    before = stamps_of(path for file in found.files if os.path.exists(path := found.place(file)[0]))
     held = reader.read(found)
+    refuse_changed(before)
     if not held.entries:
         raise Fault("no-tensors", f"`{place}` holds no tensors", notes=tuple(f"looked in {f}" for f in found.files[:6]))
     if found.flat:
         _refuse_twice(place, held.entries)
-    archive = found.archive
+    archive, side_files = found.archive, beside(found)
+    paths = {path for entry in held.entries for path in paths_of(entry.window)} | {each.path for each in side_files}
     return Checkpoint(
-        place, held.format, tuple(held.entries), beside(found), tuple(held.others), tag, archive.notes if archive else (), archive,
-        tuple(held.bare),
+        place, held.format, tuple(held.entries), side_files, tuple(held.others), tag, archive.notes if archive else (), archive,
+        tuple(held.bare), {**stamps_of(sorted(paths)), **before}, held.metadata,
     )  # fmt: skip
 
 

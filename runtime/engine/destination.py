@@ -10,6 +10,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 from ..fault import Fault
+from ..journal.partial import stem
+from ..journal.records import sync
 from ..path_names import refuse_remote_target
 
 
@@ -42,8 +44,9 @@ def check(out: str, need: int, sources: tuple[str, ...], *, overwrite: bool, mer
             raise Fault(
                 "destination-in-source", f"{out} lies in the checkpoint that is read, {source}", help="write elsewhere"
             )
-    if not merge and os.path.lexists(out) and not overwrite and (not os.path.isdir(out) or os.listdir(out)):
-        raise Fault("destination-exists", f"{out} exists and is not empty", help="use --overwrite, or another place")
+    if taken(out) and not overwrite and not merge:
+        how = "is a link, and links are not followed" if os.path.islink(out) else "exists and is not empty"
+        raise Fault("destination-exists", f"{out} {how}", help="use --overwrite, or another place")
     free = free_bytes(out)
     if need > free:
         raise Fault(
@@ -53,9 +56,17 @@ def check(out: str, need: int, sources: tuple[str, ...], *, overwrite: bool, mer
         )
 
 
+def taken(out: str) -> bool:
+    """Whether something stands at `out` that is no empty folder."""
+    try:
+        return os.path.lexists(out) and (os.path.islink(out) or not os.path.isdir(out) or bool(os.listdir(out)))
+    except OSError as error:
+        raise Fault("write-failed", f"{out}: {error.strerror}") from error
+
+
 def _mark(name: str) -> str:
     """How the temporary folders of this machine for a destination begin; the process's number follows."""
-    return f".{name}.partial-{os.uname().nodename}-"
+    return f"{stem(name)}.partial-{os.uname().nodename}-"
 
 
 def sweep(out: str) -> None:
@@ -125,19 +136,23 @@ def destination(
     try:
         yield temporary
         if durable:
-            _sync(temporary)
-        if merge:
-            folders = _merge(temporary, out)
-        else:
-            folders = [parent]
-            _replace(os.path.join(temporary, one) if one else temporary, f"{temporary}.old", out, overwrite)
-        if durable:
-            for folder in folders:
-                _sync_one(folder)
+            sync_all(temporary)
+        publish(temporary, out, one, f"{temporary}.old", overwrite=overwrite, merge=merge, durable=durable)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
         if held is not None:
             os.close(held)
+
+
+def publish(root: str, out: str, one: str, spare: str, *, overwrite: bool, merge: bool, durable: bool) -> None:
+    """Moves what is whole in the folder `root` to `out`; what it replaces stands at `spare` meanwhile."""
+    if merge:
+        folders = _merge(root, out)
+    else:
+        folders = [os.path.dirname(out)]
+        _replace(os.path.join(root, one) if one else root, spare, out, overwrite)
+    for folder in folders if durable else ():
+        _sync_one(folder)
 
 
 def check_file(out: str, *, overwrite: bool) -> None:
@@ -213,14 +228,14 @@ def _merge(temporary: str, out: str) -> list[str]:
 
 
 def _sync_one(path: str) -> None:
-    number = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(number)
-    finally:
-        os.close(number)
+        sync(path)
+    except OSError as error:
+        raise Fault("write-failed", f"{path}: {error.strerror}") from error
 
 
-def _sync(root: str) -> None:
+def sync_all(root: str) -> None:
+    """Brings all files and folders below `root`, and itself, to the disk."""
     for folder, _, names in os.walk(root, topdown=False):
         for name in names:
             _sync_one(os.path.join(folder, name))

@@ -1,31 +1,34 @@
-"""Runs a bound plan: tasks on a few threads, reads and kernels and checksums in parallel, writes in order."""
+"""Runs a bound plan, to files or as a stream of tensors."""
 
 from __future__ import annotations
 
 import os
-import threading
+import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..binding.archive import bound_for
 from ..binding.bind import Bound, Target
 from ..fault import Fault
-from ..files.file_limit import room
+from ..files.stamps import refuse_changed
 from ..files.window import paths_of
-from ..inside import confine
+from ..inside import confine, place
+from ..journal.partial import Journal, stem, used_bytes
 from ..kernels.kernels import Array, Kernel
+from ..manifest.manifest import MANIFEST, UNFINISHED
+from ..manifest.write import write_beside, write_manifest
 from ..path_names import refuse_remote_target
-from ..progress import EVERY_SECONDS, OnProgress, Progress
+from ..progress import OnProgress
 from ..stopping import stoppable
 from . import destination
 from .compare import compare_copies
-from .copy_range import Copier
 from .fill import Filler, Sources, buffer
 from .made_means import work_out
+from .output import can_go_on, differs, refuse_partial, refuse_unfinished, resumable, why_not_whole
 from .schedule import Budget, Recipes, Schedule, budget, schedule, scratch, tiled
-from .target_files import Cancelled, Targets
+from .workers import work_through
 from .write_bytes import put
 
 MEMORY = 512 << 20
@@ -53,6 +56,8 @@ def run(
     overwrite: bool = False,
     merge: bool = False,
     durable: bool = False,
+    resume: bool = False,
+    manifest: bool = False,
     progress: OnProgress | None = None,
     kernels: Mapping[int, Kernel] | None = None,
     check_copies: bool = True,
@@ -62,6 +67,9 @@ def run(
 
     `judge` is called with the path of what was written while that still has its temporary name: what it raises ends the
     run, and leaves nothing behind.
+    `durable`: it is on the disk when this returns. `resume`: so it is, a run that fails keeps what it has finished, and what
+    such a run to `out_dir` has left is gone on with; if the whole result stands there already, nothing is written.
+    `manifest`: checksums of all that was read and written stand beside it.
     """
     began = time.perf_counter()
     refuse_remote_target(out_dir)
@@ -71,88 +79,100 @@ def run(
     archive = bound.files[0].name if bound.around else ""
     if archive and merge:
         raise Fault("not-merged", f"{out} is one file, which nothing is written beside", help="leave --merge out")
-    sources = (bound.path, *dict.fromkeys(path for w in bound.windows if w is not None for path in paths_of(w)))
+    how = _How(memory, workers, progress, kernels, check_copies, manifest and not archive, judge)
     destination.sweep(out)
-    destination.check(out, bound.disk_need, sources, overwrite=overwrite, merge=merge, names=bound.names)
+    if not resume:
+        refuse_partial(out, overwrite=overwrite)
+    goes_on = resume and can_go_on(out)
+    if resume and not goes_on and not overwrite and not merge and destination.taken(out):
+        return _again(bound, out, archive, how, manifest, began)
+    sources = (bound.path, *dict.fromkeys(path for w in bound.windows if w is not None for path in paths_of(w)))
+    need = max(0, bound.disk_need - used_bytes(out)) if resume else bound.disk_need
+    destination.check(out, need, sources, overwrite=overwrite or goes_on, merge=merge, names=bound.names)
     plan = schedule(bound, memory, workers)
-    asked, workers = workers, max(1, min(workers, len(plan.tasks)))
-    with stoppable(), destination.destination(out, archive, overwrite=overwrite, merge=merge, durable=durable) as root:
-        compared = compare_copies(bound, memory, asked, progress) if check_copies else 0
-        averaged = work_out(bound, memory)
-        for each in bound.puts:
-            put(root, each)
-        read, calls = _work(bound, plan, root, workers, progress, kernels, began)
-        if judge is not None:
-            judge(os.path.join(root, archive) if archive else root)
+    with stoppable():
+        if resume:
+            with resumable(bound, out, archive, overwrite=overwrite, merge=merge, workers=workers, also=(MANIFEST, UNFINISHED)) as journal:
+                was_whole = journal.known.whole
+                done = _Done() if was_whole else _fill(bound, plan, journal.root, how, began, journal)
+            if was_whole and how.manifest and not os.path.exists(os.path.join(out, MANIFEST)):
+                write_manifest(bound, out, workers)
+        else:
+            with destination.destination(out, archive, overwrite=overwrite, merge=merge, durable=durable) as root:
+                done = _fill(bound, plan, root, how, began)
+        if manifest and archive:
+            write_beside(bound, out, workers)
     return Report(
-        time.perf_counter() - began, read + compared + averaged, bound.bytes_written, plan.buffer_bytes * workers, bound.names, calls, compared
+        time.perf_counter() - began, done.read + done.compared, bound.bytes_written, plan.buffer_bytes * max(1, min(workers, len(plan.tasks))),
+        (*bound.names, *((f"{archive}.{MANIFEST}" if archive else MANIFEST,) if manifest else ())), done.calls, done.compared,
     )  # fmt: skip
 
 
-def _work(
-    bound: Bound,
-    plan: Schedule,
-    root: str,
-    workers: int,
-    progress: OnProgress | None,
-    kernels: Mapping[int, Kernel] | None,
-    began: float,
-) -> tuple[int, int]:
-    most = room(max(len(bound.files), len({path for w in bound.windows if w is not None for path in paths_of(w)})))
-    sources = Sources(most)
-    copier = Copier(sources, not any(file.layout.needs_crc for file in bound.files))
-    targets = Targets(bound, root, plan.tasks, copier, most)
-    numbers = iter(range(len(plan.tasks)))
-    lock = threading.Lock()
-    failures: list[BaseException] = []
-    fillers: list[Filler] = []
-    done = 0
+@dataclass(frozen=True)
+class _How:
+    memory: int
+    workers: int
+    progress: OnProgress | None
+    kernels: Mapping[int, Kernel] | None
+    check_copies: bool
+    manifest: bool
+    judge: Callable[[str], None] | None = None
 
-    def work() -> None:
-        nonlocal done
-        try:
-            filler = Filler(sources, plan.arena_bytes, bound.plan.steps, kernels)
-            fillers.append(filler)
-            into = buffer(plan.chunk_bytes)
-            window = into.data
-            while not targets.stopped:
-                with lock:
-                    number = next(numbers, -1)
-                if number < 0:
-                    return
-                task, lift = plan.tasks[number], copier.on
-                for job, chunk, base in task.items:
-                    filler.fill(job, job.recipe.piece(chunk), into, window, base, lift and job.single)
-                written = targets.write(number, task, window, lift)
-                with lock:
-                    done += written
-        except Cancelled:
-            pass
-        except BaseException as failure:
-            failures.append(failure)
-            targets.stop()
 
-    threads = [threading.Thread(target=work, daemon=True) for _ in range(workers)]
+@dataclass(frozen=True)
+class _Done:
+    """Bytes read, bytes read to compare copies, and kernel calls."""
+
+    read: int = 0
+    compared: int = 0
+    calls: int = 0
+
+
+def _fill(bound: Bound, plan: Schedule, root: str, how: _How, began: float, journal: Journal | None = None) -> _Done:
+    """Writes all files below `root`, and sees that they are whole."""
+    refuse_changed(bound.stamps)
+    compares = how.check_copies and not (journal is not None and journal.known.compared)
+    compared = compare_copies(bound, how.memory, how.workers, how.progress) if compares else 0
+    if journal is not None and how.check_copies and compares:
+        refuse_changed(bound.stamps)
+        journal.say_compared()
+    averaged = work_out(bound, how.memory)
+    for each in bound.puts:
+        put(root, each)
+    workers = max(1, min(how.workers, len(plan.tasks)))
+    read, calls = work_through(bound, plan, root, workers, how.progress, how.kernels, began, journal)
+    refuse_unfinished(bound, root)
+    if how.judge is not None:
+        how.judge(os.path.join(root, bound.files[0].name) if bound.around else root)
+    if how.manifest:
+        write_manifest(bound, root, workers)
+        refuse_changed(bound.stamps)
+    return _Done(read + averaged, compared, calls)
+
+
+def _again(bound: Bound, out: str, archive: str, how: _How, manifest: bool, began: float) -> Report:
+    """To be resumed, and done already, it seems: the result is made once more beside `out`, compared, and removed.
+
+    Raises `destination-exists` where `out` is anything else.
+    """
+    exists = Fault("destination-exists", f"{out} exists and is not what this conversion writes", help="use --overwrite, or another place")
+    parent = os.path.dirname(out)
+    if os.path.islink(out) or why_not_whole(bound, parent if archive else out):
+        raise exists
+    scratch_name = os.path.join(parent, f"{stem(os.path.basename(out))}.again")
     try:
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            while thread.is_alive():
-                thread.join(EVERY_SECONDS if progress else 1.0)
-                if progress:
-                    spent = time.perf_counter() - began
-                    progress(Progress("write", done, bound.bytes_written, plan.buffer_bytes * workers, spent))
-    except BaseException:
-        targets.stop()
-        for thread in threads:
-            thread.join()
-        raise
+        made = os.path.join(scratch_name, os.path.basename(out))
+        report = run(bound, made, memory=how.memory, workers=how.workers, overwrite=True, progress=how.progress, kernels=how.kernels, check_copies=how.check_copies)
+        ends = (parent, scratch_name) if archive else (out, made)
+        if any(differs(place(ends[0], name), place(ends[1], name)) for name in bound.names):
+            raise exists
     finally:
-        targets.close()
-        sources.close()
-    if failures:
-        raise failures[0]
-    return sum(f.bytes_read for f in fillers), sum(f.calls for f in fillers)
+        shutil.rmtree(scratch_name, ignore_errors=True)
+    if manifest and archive:
+        write_beside(bound, out, how.workers)
+    elif manifest and not os.path.exists(os.path.join(out, MANIFEST)):
+        write_manifest(bound, out, how.workers)
+    return replace(report, seconds=time.perf_counter() - began)
 
 
 def stream(
@@ -164,6 +184,7 @@ def stream(
 ) -> Iterator[tuple[str, str, tuple[int, ...], Array]]:
     """Yields (name, dtype, shape, bytes) of every target tensor whose coordinates agree with `ranks`, in file order;
     the next one is filled meanwhile. The bytes are the caller's to keep."""
+    refuse_changed(bound.stamps)
     work_out(bound, memory)
     wanted = dict(ranks or {})
     limits = budget(memory, 1, scratch(bound), tiled(bound))
@@ -193,6 +214,7 @@ def stream(
             following = pool.submit(make, order[place + 1]) if place + 1 < len(order) else None
             tensor = bound.tensors[number]
             yield tensor.name, tensor.dtype, bound.targets[tensor.family].stored.shape, ready
+        refuse_changed(bound.stamps)
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
         sources.close()

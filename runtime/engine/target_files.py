@@ -14,6 +14,7 @@ from ..files.crc import combine, crc32
 from ..files.file_layout import FileLayout
 from ..files.gather import Gather
 from ..inside import place
+from ..journal.partial import Journal
 from .copy_range import Copier
 from .schedule import Job, Task
 
@@ -55,19 +56,29 @@ class _File:
         self.turn = 0  # tickets taken and given back
         self.tickets = 0  # tickets handed out
         self.busy = False  # a worker writes
+        self.kept: set[int] = set()  # regions that a run before this one has finished
+
+    def keep(self, region: int, crc: int) -> None:
+        self.kept.add(region)
+        self.crcs[region] = crc
+        self.left -= 1
 
 
 class Targets:
     """The files of a run below `root`. A task has one ticket per file it writes; tickets are served in task order,
     so the lowest unfinished task never waits. At most `most` files are open, or as many as are written to."""
 
-    def __init__(self, bound: Bound, root: str, tasks: Sequence[Task], copier: Copier, most: int = 1 << 20) -> None:
-        self._copier = copier
+    def __init__(
+        self, bound: Bound, root: str, tasks: Sequence[Task], copier: Copier, most: int = 1 << 20, journal: Journal | None = None
+    ) -> None:
+        self._copier, self._journal = copier, journal
         self.bound, self.root, self._most = bound, root, most
         self._opened: dict[int, _File] = {}  # by file descriptor, the least recently opened first
         self.stopped = False
         self._ready = threading.Condition()
         self._files = [_File(place(root, f.name), f.at, len(f.targets)) for f in bound.files]
+        for (number, region), crc in journal.done.items() if journal is not None else ():
+            self._files[number].keep(region, crc)
         self._tickets: list[dict[int, int]] = []
         for task in tasks:
             held: dict[int, int] = {}
@@ -94,7 +105,7 @@ class Targets:
                 known: int | None = None
                 for target in members:
                     tensor = tensors[target]
-                    if known is None and files[tensor.file].layout.needs_crc:
+                    if known is None and (self._journal is not None or files[tensor.file].layout.needs_crc):
                         known = crc32(data)
                     piece = _Piece(tensor.region, start, data, known or 0, *ends, lifted)
                     pieces.setdefault(tensor.file, []).append(piece)
@@ -111,7 +122,8 @@ class Targets:
         if self.stopped:
             raise Cancelled
         try:
-            done = self._write_pieces(file, self.bound.files[number].layout, pieces)
+            wanted = [piece for piece in pieces if piece.region not in file.kept]
+            done = self._write_pieces(number, file, self.bound.files[number].layout, wanted) if wanted else 0
         except OSError as error:
             raise self._fault(file, error) from error
         with self._ready:
@@ -120,7 +132,7 @@ class Targets:
             self._ready.notify_all()
         return done
 
-    def _write_pieces(self, file: _File, layout: FileLayout, pieces: list[_Piece]) -> int:
+    def _write_pieces(self, number: int, file: _File, layout: FileLayout, pieces: list[_Piece]) -> int:
         """Writes neighbours, with what stands around them, in one call."""
         self._open(file)
         out = _Out(file.number)
@@ -130,7 +142,7 @@ class Targets:
             at = file.begin + region.at + piece.start
             if piece.first:
                 file.crcs[piece.region] = piece.crc
-            elif layout.needs_crc:
+            elif self._journal is not None or layout.needs_crc:
                 file.crcs[piece.region] = combine(file.crcs[piece.region], piece.crc, len(piece.data))
             out.put(lead, at - len(lead))
             start = 0
@@ -145,6 +157,10 @@ class Targets:
         if file.left == 0:
             out.put(layout.tail(file.crcs), out.end)
         out.flush()
+        if self._journal is not None:
+            for piece in pieces:
+                if piece.last:
+                    self._journal.finish(number, piece.region, file.crcs[piece.region])
         if file.left == 0:
             with self._ready:
                 self._close(file)

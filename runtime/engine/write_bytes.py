@@ -18,7 +18,7 @@ def put(root: str, what: Put) -> None:
     path = place(root, what.file)
     try:
         os.makedirs(os.path.dirname(path), exist_ok=True)
-        number = os.open(path, os.O_WRONLY | os.O_CREAT, 0o666)
+        number = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, 0o666)
         with open(number, "wb") as file:
             file.seek(what.at)
             if isinstance(what.content, bytes):

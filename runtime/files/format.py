@@ -54,12 +54,13 @@ class Found:
 @dataclass(frozen=True)
 class Contents:
     """What the files of a checkpoint hold. `others` are (file, key) of what is no tensor, `bare` are files without tensors.
-    `format` is the one that the files turned out to be of."""
+    `format` is the one that the files turned out to be of. `metadata` are texts that a file has beside its tensors, by file."""
 
     format: str
     entries: Sequence[Entry]
     others: Sequence[tuple[str, str]] = ()
     bare: Sequence[str] = ()
+    metadata: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,8 @@ class Tensors:
 
     `layout` is the name of the layout, `params` are its parameters. `trees` are the values that stand around a file's
     tensors, by file. `objects` and `bare` are those of `plan.Side`. `copies` says of each tensor whether it is a further copy
-    of one that other ranks write; `cut` says whether ranks that share what they do not cut, cut it.
+    of one that other ranks write; `cut` says whether ranks that share what they do not cut, cut it. `metadata` are texts
+    that the source's files had beside their tensors, for files that have a place for them.
     """
 
     layout: str
@@ -85,6 +87,7 @@ class Tensors:
     bare: Sequence[str]
     copies: Callable[[], Sequence[bool]]
     cut: Callable[[], Sequence[bool]]
+    metadata: Mapping[str, str] = field(default_factory=dict)
 
     def described(self, i: int) -> tuple[str, str, tuple[int, ...]]:
         """Name, dtype and shape of a tensor."""
@@ -124,7 +127,7 @@ class Format:
     `suffixes` are the endings of its files of tensors. `in_folder`: the tensors lie in a folder, whose files have no names in
     mappings, and parts of bracketed names (`layers[3].w`) are stored as one tensor. `names_files`: its files have usual names
     where a layout gives none. `settings_file` names the file among the tensors' own that holds the settings of a training
-    run, or "".
+    run, or "". `has_metadata`: its files have a place for texts beside their tensors.
     """
 
     name: str
@@ -135,6 +138,7 @@ class Format:
     in_folder: bool = False
     names_files: bool = True
     settings_file: Callable[[Held], str] | None = None
+    has_metadata: bool = False
 
 
 @dataclass(frozen=True)

@@ -62,7 +62,10 @@ def read_window(window: Window) -> torch.Tensor:
     flat = torch.frombuffer(data, dtype=torch.uint8).view(dtype)
     if window.strides == row_major(window.shape):
         return flat.view(window.shape)
-    return flat.as_strided(window.shape, window.strides).contiguous()
+    try:
+        return flat.as_strided(window.shape, window.strides).contiguous()
+    except RuntimeError:  # a stride of 0 makes much of a few bytes
+        raise Fault("out-of-memory", f"a tensor of `{window.path}` has the shape {list(window.shape)}, more than fits into memory") from None
 
 
 def _read_into(path: str, into: memoryview, at: int) -> None:

@@ -47,7 +47,7 @@ def parse_plan(text: str, path: str = "<plan>") -> Plan:
     """Raises `Fault` for anything but a whole plan of this version."""
     try:
         document = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         document = None
     if not isinstance(document, dict) or document.get("format") != MAGIC:
         raise Fault("bad-plan", f"{path} is not a plan file", help="make one with: ckptc compile MAPPING -o plan.ckplan")
@@ -59,7 +59,7 @@ def parse_plan(text: str, path: str = "<plan>") -> Plan:
     try:
         plan = _typed(Plan, document["plan"])
         check_plan(plan)
-    except (KeyError, TypeError, ValueError) as e:
+    except (KeyError, TypeError, ValueError, RecursionError) as e:
         raise Fault("bad-plan", f"{path} is damaged: {e}", help="compile the plan again") from None
     assert isinstance(plan, Plan)
     return plan

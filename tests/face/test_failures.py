@@ -152,13 +152,31 @@ def test_a_run_that_a_signal_stops_leaves_nothing_and_says_which_by_its_exit_cod
         "from ckptc import main as cli\n"
         "from ckptc.runtime.engine import engine\n"
         f"def stop(*a, **k): os.kill(os.getpid(), signal.{signal}); time.sleep(5)\n"
-        "engine._work = stop\n"
+        "engine.work_through = stop\n"
         f"cli.main(['convert', {str(llama)!r}, 'out', '--to', 'nxdt'])\n"
     )
     done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == code, done.stderr
     assert done.stderr == "interrupted; nothing was left behind\n"
     assert {p.name for p in tmp_path.iterdir()} == {"llama-hf"}
+
+
+@pytest.mark.parametrize(("signal", "code"), [("SIGINT", 130), ("SIGTERM", 143)])
+def test_a_run_that_can_be_resumed_says_so_where_a_signal_stops_it(signal, code, llama, tmp_path):
+    script = (
+        "import os, signal\n"
+        "from ckptc import main as cli\n"
+        "real, calls = os.pwritev, iter(range(99999))\n"
+        "def write(*a):\n"
+        f"    if next(calls) == 12: os.kill(os.getpid(), signal.{signal})\n"
+        "    return real(*a)\n"
+        "os.pwritev = write\n"
+        f"cli.main(['convert', {str(llama)!r}, 'out', '--to', 'nxdt', '-q', '--memory', '40KiB', '--resume'])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == code, done.stderr
+    assert done.stderr == "interrupted; what is finished is kept: run the same with --resume to go on\n"
+    assert {p.name for p in tmp_path.iterdir()} == {"llama-hf", ".out.resume"}
 
 
 def test_a_reader_that_goes_away_is_no_error(llama, tmp_path):
@@ -182,9 +200,9 @@ def test_a_signal_that_is_ignored_stays_so(llama, tmp_path):
         "signal.signal(signal.SIGHUP, signal.SIG_IGN)\n"
         "from ckptc import main as cli\n"
         "from ckptc.runtime.engine import engine\n"
-        "real = engine._work\n"
+        "real = engine.work_through\n"
         "def work(*a, **k):\n    os.kill(os.getpid(), signal.SIGHUP); return real(*a, **k)\n"
-        "engine._work = work\n"
+        "engine.work_through = work\n"
         f"cli.main(['convert', {str(llama)!r}, 'out', '--to', 'nxdt', '-q'])\n"
     )
     done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True)

@@ -299,7 +299,7 @@ def test_an_interruption_leaves_nothing_behind(sources: dict[str, Path], tmp_pat
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         assert process.stdout
-        assert process.stdout.readline() == "busy\n"
+        assert process.stdout.readline().startswith("busy")  # two threads may print at once
         assert any(p.name.startswith(".out.partial") for p in tmp_path.iterdir())
         time.sleep(0.1)
         process.send_signal(number)

@@ -117,7 +117,9 @@ def test_declared_copies_must_be_equal(tmp_path: Path) -> None:
     with open(two.window.path, "r+b") as file:
         file.seek(two.window.at)
         file.write(np.arange(300, dtype=np.float32).tobytes())
-    engine.run(bound, tmp_path / "out", memory=4000, overwrite=True)
+    with pytest.raises(Fault, match="source-changed"):
+        engine.run(bound, tmp_path / "out", memory=4000, overwrite=True)
+    engine.run(bind(plan, raw), tmp_path / "out", memory=4000, overwrite=True)
 
 
 def test_a_large_plan_is_few_recipes_and_few_tasks(tmp_path: Path) -> None:

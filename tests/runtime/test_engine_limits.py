@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from ckptc.runtime.binding.bind import bind
-from ckptc.runtime.engine import destination, engine
+from ckptc.runtime.engine import destination, engine, workers
 from ckptc.runtime.fault import Fault
 from ckptc.runtime.files import crc
 from ckptc.runtime.files.window import Entry, SideFile
@@ -50,7 +50,7 @@ def test_more_files_than_may_be_open(tmp_path: Path, memory: int) -> None:
 
 
 def test_more_sources_than_may_be_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine, "room", lambda wanted: 1)
+    monkeypatch.setattr(workers, "room", lambda wanted: 1)
     (tmp_path / "in").mkdir()
     plan = llama()
     raw, values = put(tmp_path / "in", plan, ["uint16"] * 3)
@@ -98,9 +98,10 @@ def test_side_files_are_carried_byte_for_byte(tmp_path: Path) -> None:
     engine.run(bound, tmp_path / "out")
     assert (tmp_path / "out/tokenizer.model").read_bytes() == bytes(range(256))
     (tmp_path / "in/tokenizer.model").unlink()
-    for once in (bound, bind(plan, raw)):
-        with pytest.raises(Fault, match=r"read-failed.*in/tokenizer.model"):
-            engine.run(once, tmp_path / "out", overwrite=True)
+    with pytest.raises(Fault, match=r"source-changed.*in/tokenizer.model.*it is gone"):
+        engine.run(bound, tmp_path / "out", overwrite=True)
+    with pytest.raises(Fault, match=r"missing-file.*in/tokenizer.model"):
+        bind(plan, raw)
     assert (tmp_path / "out/tokenizer.model").exists()
 
 

@@ -15,17 +15,19 @@ STEM, SUFFIX = "model", "safetensors"
 
 def _read(found: Found) -> Contents:
     entries, bare = [], []
+    metadata = {}
     for file in found.files:
-        held = list(read_safetensors(found.place(file)[0], file).entries)
+        header = read_safetensors(found.place(file)[0], file)
+        held, metadata[file] = list(header.entries), dict(header.metadata)
         compare_index(found, file, held)
         entries += held
         if not held:
             bare.append(file)
-    return Contents(found.format, entries, bare=bare)
+    return Contents(found.format, entries, bare=bare, metadata=metadata)
 
 
 def _lay_out(tensors: Tensors) -> LaidOut:
-    return lay_out_files(tensors, STEM, SUFFIX, lambda _, members: lay_out_safetensors([tensors.described(i) for i in members]))
+    return lay_out_files(tensors, STEM, SUFFIX, lambda _, members: lay_out_safetensors([tensors.described(i) for i in members], tensors.metadata))
 
 
-FORMAT = Format("safetensors", _lay_out, partial(find_flat, format=SUFFIX, stem=STEM), _read, suffixes=(".safetensors",))
+FORMAT = Format("safetensors", _lay_out, partial(find_flat, format=SUFFIX, stem=STEM), _read, suffixes=(".safetensors",), has_metadata=True)

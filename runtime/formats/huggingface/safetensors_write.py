@@ -28,8 +28,11 @@ class SafetensorsLayout:
 def lay_out_safetensors(
     tensors: Sequence[tuple[str, str, tuple[int, ...]]], metadata: Mapping[str, str] | None = None
 ) -> FileLayout:
-    """A safetensors file of `tensors` (name, dtype, shape), data in the given order, without gaps."""
-    header: dict[str, object] = {"__metadata__": dict({"format": "pt"} if metadata is None else metadata)}
+    """A safetensors file of `tensors` (name, dtype, shape), data in the given order, without gaps.
+
+    `metadata` are further texts of its `__metadata__`; `format` is always `pt`, without which transformers refuses the file.
+    """
+    header: dict[str, object] = {"__metadata__": {**(metadata or {}), "format": "pt"}}
     starts, at = [], 0
     sizes = tensor_bytes(tensors)
     for (name, dtype, shape), nbytes in zip(tensors, sizes, strict=True):
