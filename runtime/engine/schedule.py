@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, overload
 
 from ..binding.bind import Bound, bundles
 from ..fault import Fault
@@ -14,7 +15,10 @@ from ..kernels.boxes import BoxT, onto_strides, source_span
 from ..kernels.kernels import scratch_bytes
 from .chunk import ALIGN, Class, Recipe, Way
 
-CHUNK_BYTES = 8 << 20
+CHUNK_BYTES = 2 << 20  # what is read, transformed, summed up and written while it is in a core's own cache
+ARENA_BYTES = 1 << 20
+PIECE_BYTES = 256 << 10  # a chunk is larger where less than this would go to each of many files,
+SPREAD_BYTES = 8 << 20  # up to here
 
 
 @dataclass(frozen=True)
@@ -49,9 +53,35 @@ class Task:
     items: tuple[tuple[Job, int, int], ...]
 
 
+class Tasks(Sequence[Task]):
+    """The tasks of a run, made when they are asked for: a long job is here once, not once for each of its chunks."""
+
+    def __init__(self, parts: Sequence[Task | Job]) -> None:
+        self._parts = parts
+        self._firsts = [0]
+        for part in parts:
+            self._firsts.append(self._firsts[-1] + (part.recipe.chunks if isinstance(part, Job) else 1))
+
+    def __len__(self) -> int:
+        return self._firsts[-1]
+
+    @overload
+    def __getitem__(self, number: int) -> Task: ...
+    @overload
+    def __getitem__(self, number: slice) -> list[Task]: ...
+    def __getitem__(self, number: int | slice) -> Task | list[Task]:
+        if isinstance(number, slice):
+            return [self[i] for i in range(*number.indices(len(self)))]
+        if not 0 <= number < len(self):
+            raise IndexError(number)
+        k = bisect_right(self._firsts, number) - 1
+        part = self._parts[k]
+        return Task(((part, number - self._firsts[k], 0),)) if isinstance(part, Job) else part
+
+
 @dataclass(frozen=True)
 class Schedule:
-    tasks: tuple[Task, ...]
+    tasks: Sequence[Task]
     budget: Budget
     chunk_bytes: int  # of the largest task
     arena_bytes: int
@@ -72,7 +102,7 @@ def budget(memory: int, workers: int, scratch: int, tiled: bool = False) -> Budg
             help=f"use --memory {max(1, (64 + scratch) * workers // 1024 + 1)}KiB or more",
         )
     gather = min(SCRATCH_BYTES, (share - scratch) // 8) if tiled else 0
-    arena = min(CHUNK_BYTES, (share - scratch - gather) // 4)
+    arena = min(ARENA_BYTES, (share - scratch - gather) // 4)
     most = share - scratch - gather - arena
     return Budget(min(CHUNK_BYTES, most), most, arena, scratch, gather)
 
@@ -163,7 +193,7 @@ class Recipes:
 
 def cut(classes: tuple[Class, ...], slots: tuple[tuple[str, int], ...], budget: Budget) -> Recipe:
     """A recipe within the budget; chunks that would read much more than they need are made larger."""
-    size = budget.chunk
+    size = min(max(budget.chunk, min(PIECE_BYTES * len(classes), SPREAD_BYTES)), budget.most)
     recipe = Recipe(classes, slots, size, budget.arena)
     while recipe.buffer_bytes <= size and recipe.chunks > 1 and size < budget.most:
         middle = recipe.piece(recipe.chunks // 2)
@@ -217,22 +247,25 @@ def jobs(bound: Bound, recipes: Recipes, order: list[int]) -> Iterator[Job]:
 def schedule(bound: Bound, memory: int, workers: int) -> Schedule:
     """The tasks of a run. Consecutive small jobs share a task."""
     limits = budget(memory, workers, scratch(bound), tiled(bound))
-    tasks: list[Task] = []
+    parts: list[Task | Job] = []
     items: list[tuple[Job, int, int]] = []
     filled = largest = arena = 0
     for job in jobs(bound, Recipes(bound, limits), bound.written):
         recipe = job.recipe
-        for number in range(recipe.chunks):
-            if items and (filled + recipe.buffer_bytes > limits.chunk or len(items) >= 256):
-                tasks.append(Task(tuple(items)))
-                items, filled = [], 0
-            items.append((job, number, filled))
+        if items and (filled + recipe.buffer_bytes > limits.chunk or len(items) >= 256 or recipe.chunks > 1):
+            parts.append(Task(tuple(items)))
+            items, filled = [], 0
+        if recipe.chunks > 1:
+            parts.append(job)
+            largest = max(largest, recipe.buffer_bytes)
+        elif recipe.chunks:
+            items.append((job, 0, filled))
             filled += -(-recipe.buffer_bytes // ALIGN) * ALIGN
             largest = max(largest, filled)
         arena = max(arena, min(limits.arena, chunk_arena(recipe)))
     if items:
-        tasks.append(Task(tuple(items)))
-    return Schedule(tuple(tasks), limits, largest, arena)
+        parts.append(Task(tuple(items)))
+    return Schedule(Tasks(parts), limits, largest, arena)
 
 
 def chunk_arena(recipe: Recipe) -> int:
