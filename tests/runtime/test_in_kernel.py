@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 from ckptc.runtime.binding.bind import Bound, bind
 from ckptc.runtime.engine import chunk, copy_range, engine
-from ckptc.runtime.files import file_system
 from ckptc.runtime.fault import Fault
+from ckptc.runtime.files import file_system
 from ckptc.runtime.plan.plan import Loop, Over, Plan, Step, Stored
 
 from .random_plans import Drawn, box, plans, side
