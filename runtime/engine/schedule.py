@@ -19,6 +19,7 @@ CHUNK_BYTES = 2 << 20  # what is read, transformed, summed up and written while 
 ARENA_BYTES = 1 << 20
 PIECE_BYTES = 256 << 10  # a chunk is larger where less than this would go to each of many files,
 SPREAD_BYTES = 8 << 20  # up to here
+GROWN_BYTES = 32 << 20  # and where it would read much more than it needs, up to here
 
 
 @dataclass(frozen=True)
@@ -195,11 +196,12 @@ def cut(classes: tuple[Class, ...], slots: tuple[tuple[str, int], ...], budget: 
     """A recipe within the budget; chunks that would read much more than they need are made larger."""
     size = min(max(budget.chunk, min(PIECE_BYTES * len(classes), SPREAD_BYTES)), budget.most)
     recipe = Recipe(classes, slots, size, budget.arena)
-    while recipe.buffer_bytes <= size and recipe.chunks > 1 and size < budget.most:
+    grown = min(budget.most, max(size, GROWN_BYTES))
+    while recipe.buffer_bytes <= size and recipe.chunks > 1 and size < grown:
         middle = recipe.piece(recipe.chunks // 2)
         if middle.read_bytes * 2 <= middle.needed_bytes * 3:
             break
-        size = min(size * 2, budget.most)
+        size = min(size * 2, grown)
         recipe.cut(size)
     if recipe.buffer_bytes > size and not recipe.cut(budget.most):
         raise Fault(
@@ -270,7 +272,7 @@ def schedule(bound: Bound, memory: int, workers: int) -> Schedule:
 
 def chunk_arena(recipe: Recipe) -> int:
     """The bytes of sources that its chunks hold at once, at most."""
-    return recipe.arena_bytes if recipe.chunks > 1 else max((slab[2] for slab in recipe.piece(0).slabs), default=0)
+    return recipe.arena_bytes if recipe.chunks > 1 else max((slab.nbytes for slab in recipe.piece(0).slabs), default=0)
 
 
 def scratch(bound: Bound) -> int:
