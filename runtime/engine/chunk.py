@@ -232,7 +232,7 @@ class Recipe:
         slabs: list[Slab] = []
         for i in range(0, extent, step):
             turns = min(step, extent - i)
-            kept = join(loops[:k] + ((turns, run, by_target),) + loops[k + 1 :])
+            kept = join((*loops[:k], (turns, run, by_target), *loops[k + 1 :]))
             part = replace(copy, source_at=0, target_at=target + i * by_target, loops=kept)
             slabs.append(Slab(slot, (source + i * by_source) * item, run * item, (part,), turns, by_source * item))
         return slabs
