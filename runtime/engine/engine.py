@@ -15,7 +15,7 @@ from ..fault import Fault
 from ..files.file_limit import room
 from ..files.window import paths_of
 from ..inside import confine
-from ..kernels.kernels import Array, Kernel
+from ..kernels.kernels import Array, Kernel, prepare
 from ..path_names import refuse_remote_target
 from ..progress import EVERY_SECONDS, OnProgress, Progress
 from ..stopping import stoppable
@@ -24,7 +24,7 @@ from .compare import compare_copies
 from .copy_range import Copier
 from .fill import Filler, Sources, buffer
 from .made_means import work_out
-from .schedule import Budget, Recipes, Schedule, budget, schedule, scratch, tiled
+from .schedule import Budget, Recipes, Schedule, budget, reworked_bytes, schedule, scratch, tiled
 from .target_files import Cancelled, Targets
 from .write_bytes import put
 
@@ -92,6 +92,7 @@ def _work(
     began: float,
 ) -> tuple[int, int]:
     most = room(max(len(bound.files), len({path for w in bound.windows if w is not None for path in paths_of(w)})))
+    prepare(reworked_bytes(bound))
     sources = Sources(most)
     copier = Copier(sources, not any(file.layout.needs_crc for file in bound.files))
     targets = Targets(bound, root, plan.tasks, copier, most)

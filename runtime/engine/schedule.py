@@ -7,11 +7,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, overload
 
+import numpy as np
+
 from ..binding.bind import Bound, bundles
 from ..fault import Fault
 from ..files.gather import SCRATCH_BYTES, Gather, place_of_range
 from ..files.window import ITEM_BYTES, Window, row_major
-from ..kernels.boxes import BoxT, onto_strides, source_span
+from ..kernels.boxes import BoxT, elements, onto_strides, source_span
 from ..kernels.kernels import scratch_bytes
 from .chunk import ALIGN, Class, Recipe, Way
 
@@ -282,6 +284,16 @@ def scratch(bound: Bound) -> int:
     sources = {window.dtype for window in bound.windows if window is not None}
     targets = {tensor.dtype for tensor in bound.tensors}
     return max((scratch_bytes(a, b, affine) for a in sources for b in targets if affine or a != b), default=0)
+
+
+def reworked_bytes(bound: Bound) -> int:
+    """The bytes of the target that are turned or cast: what is more than a copy of rows."""
+    steps = bound.plan.steps
+    if scratch(bound):
+        return bound.bytes_written
+    turns = [elements(tuple((x.extent, x.source, x.target) for x in step.loops)) if step.kernel == "transpose" else 0 for step in steps]
+    items = max((ITEM_BYTES[tensor.dtype] for tensor in bound.tensors), default=0)
+    return sum(n * turns[k] for k, n in enumerate(np.bincount(bound.moves.step, minlength=len(steps)).tolist())) * items
 
 
 def tiled(bound: Bound) -> bool:

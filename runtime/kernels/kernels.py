@@ -1,4 +1,5 @@
-"""Kernels: one call copies one box between two typed 1-D arrays. numpy does it all: nothing is compiled.
+"""Kernels: one call copies one box between two typed 1-D arrays. numpy does it all, until `prepare` is told of so much
+work that loops which Numba compiles are worth the wait.
 
 Casts round to nearest, ties to even. `x * scale + shift` is computed in float32 (float64 where either side
 is float64), as two roundings, and then cast: what torch does with such tensors upcast first."""
@@ -6,14 +7,15 @@ is float64), as two roundings, and then cast: what torch does with such tensors 
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import ModuleType
 from typing import Any, TypeAlias
 
 import numpy as np
 
 from ..files.window import ITEM_BYTES
+from . import turned as plain
 from .arrays import Array, blocks, view
 from .boxes import LoopT
-from .turned import round_off, transpose, widen
 
 Kernel: TypeAlias = Callable[[Array, Array, int, int, int, int], object]
 
@@ -23,6 +25,20 @@ _NATIVE = {
 }
 _BLOCK = 1 << 16
 _ROW = 1 << 16  # bytes of the longest row that is copied as one item
+WORTH_BYTES = 16 << 30  # from here on compiled loops save more than their start takes: up to 0.4 s of 10, but once some 6 s
+_loops: ModuleType = plain
+
+
+def prepare(nbytes: int) -> None:
+    """Before `nbytes` bytes are turned or cast: has Numba's loops do it where there is so much, and Numba is installed."""
+    global _loops
+    if nbytes < WORTH_BYTES:
+        return
+    try:
+        from . import jit
+    except ImportError:
+        return
+    _loops = jit
 
 
 def scratch_bytes(source: str, target: str, affine: bool) -> int:
@@ -49,7 +65,7 @@ def copy(source: Array, target: Array, source_at: int, target_at: int, loops: tu
         n = loops[0][0]
         target[target_at : target_at + n] = source[source_at : source_at + n]
     elif turned(loops) and source.itemsize < 16:
-        transpose(source, target, source_at, target_at, loops)
+        _loops.transpose(source, target, source_at, target_at, loops)
     elif loops[-1][1] == loops[-1][2] == 1 and loops[-1][0] * source.itemsize <= _ROW:
         _copy_rows(source, target, source_at, target_at, loops)
     else:
@@ -86,9 +102,9 @@ def cast(
     one, two = dtypes
     affine = scale != 1.0 or shift != 0.0
     if not affine and dtypes == ("bfloat16", "float32"):
-        widen(source, target, source_at, target_at, loops)
+        _loops.widen(source, target, source_at, target_at, loops)
     elif not affine and dtypes == ("float32", "bfloat16"):
-        round_off(source, target, source_at, target_at, loops)
+        _loops.round_off(source, target, source_at, target_at, loops)
     else:
         wide = np.float64 if "float64" in dtypes and affine else np.float32
         for s, t, part in blocks(source_at, target_at, loops, _BLOCK):
@@ -120,7 +136,7 @@ def _cast_block(
         seen, put = view(source, source_at, loops, 1), view(target, target_at, loops, 2)
         if one == "bfloat16":
             dense = np.empty(seen.shape, np.float32)
-            widen(source, dense.reshape(-1).view(np.uint32), source_at, 0, _dense(loops, 1))
+            _loops.widen(source, dense.reshape(-1).view(np.uint32), source_at, 0, _dense(loops, 1))
             value: Array = dense
         else:
             value = seen.view(_NATIVE[one])
@@ -132,6 +148,6 @@ def _cast_block(
             value = value.astype(np.float32)  # as torch does: a double is first made a float
         if two == "bfloat16":
             ready = np.ascontiguousarray(value, np.float32).reshape(-1).view(np.uint32)
-            round_off(ready, target, 0, target_at, _dense(loops, 2))
+            _loops.round_off(ready, target, 0, target_at, _dense(loops, 2))
         else:
             np.copyto(put.view(_NATIVE[two]), value, casting="unsafe")
