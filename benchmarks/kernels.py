@@ -59,7 +59,7 @@ def row(name: str, ends: list[Ends], own: Callable[..., object], torchs: Callabl
     one, two, other = speed(own, ends), speed(own, ends, 2), speed(torchs, ends)
     half = f"{one / copied:.2f} of a copy, {'met' if one >= copied / 2 else 'not met'}" if copied and turned else ""
     scaled = f"{two / one:.2f} x by two threads, {'met' if two >= 1.7 * one else 'not met'}"
-    print(f"{name:24}{one:7.2f}   torch {other:6.2f}   {scaled:36}{half}", flush=True)
+    print(f"{name:26}{one:7.2f}   torch {other:6.2f}   {scaled:36}{half}", flush=True)
     return one
 
 
@@ -75,6 +75,14 @@ def main() -> None:
             f"rows of {size} B", [(a, b[: ITEMS // 2]) for a, b in halves], lambda a, b, rows=rows: kernels.copy(a, b, 0, 0, rows),
             lambda a, b, n=n: tensor(b, torch.int16).view(-1, n).copy_(tensor(a, torch.int16).view(-1, 2 * n)[:, :n]), copied, turned=False,
         )
+    for way, least in (("numpy", 0), ("numba", kernels.WORTH_BYTES)):
+        kernels.prepare(least)
+        again(way, halves, words, copied)
+
+
+def again(way: str, halves: list[Ends], words: list[Ends], copied: float) -> None:
+    run = ((ITEMS, 1, 1),)
+    print(f"by {way}:")
     for item, ends, kind in ((2, halves, torch.int16), (4, words, torch.int32)):
         for tall, wide in ((1024, 1024), (256, 4096)):
             loops = ((wide, 1, tall), (tall, wide, 1))

@@ -293,7 +293,8 @@ def reworked_bytes(bound: Bound) -> int:
         return bound.bytes_written
     turns = [elements(tuple((x.extent, x.source, x.target) for x in step.loops)) if step.kernel == "transpose" else 0 for step in steps]
     items = max((ITEM_BYTES[tensor.dtype] for tensor in bound.tensors), default=0)
-    return sum(n * turns[k] for k, n in enumerate(np.bincount(bound.moves.step, minlength=len(steps)).tolist())) * items
+    runs: list[int] = np.bincount(bound.moves.step, minlength=len(steps)).tolist()
+    return items * sum(n * turns[k] for k, n in enumerate(runs))
 
 
 def tiled(bound: Bound) -> bool:

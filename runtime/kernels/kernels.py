@@ -14,7 +14,8 @@ import numpy as np
 
 from ..files.window import ITEM_BYTES
 from . import turned as plain
-from .arrays import Array, blocks, view
+from .arrays import Array as Array
+from .arrays import blocks, view
 from .boxes import LoopT
 
 Kernel: TypeAlias = Callable[[Array, Array, int, int, int, int], object]
