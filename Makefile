@@ -20,8 +20,9 @@ lint: $(READY)  ## ruff and mypy
 
 check: lint test  ## lint and test
 
-bench: $(READY)  ## measure ckptc beside cp and plain torch on this machine
-	$(BIN)/python benchmarks/convert.py
+bench: $(READY)  ## measure ckptc beside cp, plain torch and peers on this machine (SIZE=1 TURNS=3)
+	$(BIN)/python benchmarks/convert.py --gb $(or $(SIZE),1) --turns $(or $(TURNS),3)
+	$(BIN)/python benchmarks/kernels.py
 
 clean:  ## remove what is made here: the environment, caches, the demo
 	rm -rf $(VENV) demo build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
