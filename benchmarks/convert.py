@@ -1,7 +1,7 @@
 """`python benchmarks/convert.py`: ckptc beside `cp -r` and beside a plain torch script, whole processes, in turns.
 
-A Llama checkpoint goes from HuggingFace to NxD Training rank files (tp 4, pp 2, replicated key/value heads) and back; with
-`--to megatron`, to a distributed checkpoint of Megatron-core and back.
+A Llama checkpoint goes from HuggingFace to each framework and back: NxD Training rank files (tp 4, pp 2, replicated key/value
+heads), a distributed checkpoint of Megatron-core, Megatron-LM rank files (tp 4, pp 2), a .nemo archive (tp 2).
 """
 
 from __future__ import annotations
@@ -18,14 +18,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from commands import FRAMEWORKS, Run, peers
 from llama import layers_for, nbytes, shapes_of, write_llama
 
 import ckptc
 from ckptc.runtime.files.window import Window, at_index
-
-TP, PP, KV_MULTIPLIER = 4, 2, 2
-HERE = Path(__file__).resolve().parent
-
 
 # A process begins with the peak memory of the one that started it: so a small one starts it, and measures.
 STARTER = """
@@ -56,41 +53,6 @@ def measured(command: list[str], log: Path) -> Cost:
     return Cost(float(said[0]), float(said[1]), int(said[2]) * (1 if sys.platform == "darwin" else 1024))
 
 
-Commands = dict[str, tuple[Path, list[str]]]
-
-
-def commands(root: Path, layers: int, to: str) -> Commands:
-    """Name to (what it writes, the command), in the order of a turn."""
-    return {"cp": (root / "copy", ["cp", "-r", str(root / "hf"), str(root / "copy")])} | (to_megatron if to == "megatron" else to_nxdt)(root, layers)
-
-
-def to_megatron(root: Path, layers: int) -> Commands:
-    hf, dist = root / "hf", root / "ckptc-dist"
-    own = [sys.executable, "-m", "ckptc", "convert"]
-    plain = [sys.executable, str(HERE / "plain_dist.py")]
-    return {
-        "ckptc to dist": (dist, [*own, str(hf), str(dist), "--to", "megatron"]),
-        "torch to dist": (root / "torch-dist", [*plain, "to-dist", str(hf), str(root / "torch-dist"), str(layers)]),
-        "ckptc to HF": (root / "ckptc-hf", [*own, str(dist), str(root / "ckptc-hf"), "--to", "hf", "--config", str(hf / "config.json")]),
-        "torch to HF": (root / "torch-hf", [*plain, "to-hf", str(root / "torch-dist"), str(root / "torch-hf"), str(layers)]),
-    }
-
-
-def to_nxdt(root: Path, layers: int) -> Commands:
-    hf, ranks = root / "hf", root / "ckptc-ranks"
-    own = [sys.executable, "-m", "ckptc", "convert"]
-    plain = [sys.executable, str(HERE / "plain_torch.py")]
-    numbers = [str(n) for n in (TP, PP, KV_MULTIPLIER, layers)]
-    there = ["--to", "nxdt", "--tp", str(TP), "--pp", str(PP), "--set", f"kv_multiplier={KV_MULTIPLIER}"]
-    back = ["--to", "hf", "--config", str(hf / "config.json"), "--from-set", f"kv_multiplier={KV_MULTIPLIER}", "--from-set", "hw=trn1"]
-    return {
-        "ckptc to ranks": (ranks, [*own, str(hf), str(ranks), *there]),
-        "torch to ranks": (root / "torch-ranks", [*plain, "to-ranks", str(hf), str(root / "torch-ranks"), *numbers]),
-        "ckptc to HF": (root / "ckptc-hf", [*own, str(ranks), str(root / "ckptc-hf"), *back]),
-        "torch to HF": (root / "torch-hf", [*plain, "to-hf", str(ranks), str(root / "torch-hf"), *numbers]),
-    }
-
-
 def equal(one: Path, two: Path) -> bool:
     """Whether two checkpoints hold the same tensors, byte for byte."""
     sides = [{(t.file if ".pt" in t.file else "", t.name): t.entry.window for t in ckptc.open(path)} for path in (one, two)]
@@ -113,80 +75,90 @@ def bytes_of(window: Window) -> np.ndarray:
 
 
 def drop(path: Path) -> None:
-    if path.exists():
+    if path.is_dir():
         shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
-def turns(root: Path, gigabytes: float, count: int, to: str) -> None:
+def allowed(gigabytes: float) -> float:
+    """The target: at most 0.7 of what `cp` takes at 8 GB, and all of it at 1 GB, where the start weighs more."""
+    return 0.7 if gigabytes >= 8 else 1.0
+
+
+def turns(root: Path, gigabytes: float, count: int, frameworks: list[str]) -> None:
     layers = layers_for(gigabytes)
     size = write_llama(root / "hf", layers)
     print(f"Llama, {layers} layers, {len(shapes_of(layers))} tensors, {size / 1e9:.2f} GB of bfloat16; {root}")
-    print(f"{platform.machine()}, {os.cpu_count()} processors; {count} turns, sync before each run\n", flush=True)
-    costs: dict[str, list[Cost]] = {}
-    jobs = commands(root, layers, to)
-    for _, command in jobs.values():  # not counted: bytecode, caches
-        measured(command, root / "log")
-    for turn in range(count):
-        for name, (out, command) in jobs.items():
-            drop(out)
-            os.sync()
-            costs.setdefault(name, []).append(measured(command, root / "log"))
-        print(f"turn {turn + 1}: " + ", ".join(f"{name} {c[-1].seconds:.2f} s" for name, c in costs.items()), flush=True)
-    show(costs, size)
-    there = "dist" if to == "megatron" else "ranks"
-    pairs = [(f"ckptc-{there}", f"torch-{there}"), ("ckptc-hf", "hf"), ("torch-hf", "hf")]
-    for left, right in pairs:
-        same = equal(root / left, root / right)
-        print(f"{left} {'equals' if same else 'DIFFERS FROM'} {right}")
+    print(f"{platform.machine()}, {os.cpu_count()} processors; {count} turns, `cp -r` in each, sync before each run\n{peers()}\n", flush=True)
+    print(f"{'':26}{'median':>9}{'min':>8}{'CPU':>7}{'/ cp':>7}{'target':>8}{'':>9}{'torch /':>9}{'peak memory':>14}")
+    for name in frameworks:
+        copy = Run("cp -r", root / "copy", ["cp", "-r", str(root / "hf"), str(root / "copy")])
+        runs = [copy, *FRAMEWORKS[name](root, layers, allowed(gigabytes))]
+        costs: dict[str, list[Cost]] = {}
+        for run in runs:  # not counted: bytecode, caches
+            measured(run.command, root / "log")
+        for _ in range(count):
+            for run in runs:
+                drop(run.out)
+                os.sync()
+                costs.setdefault(run.name, []).append(measured(run.command, root / "log"))
+        for run in runs:
+            show(run, costs)
+        made = [run.out for run in runs if run.out.name.startswith("hf-")]
+        same = all(equal(path, root / "hf") for path in made)
+        print(f"{'':26}{', '.join(path.name for path in made)}: {'equal to the source' if same else 'DIFFERENT FROM THE SOURCE'}", flush=True)
+        for run in runs:
+            drop(run.out)
         if not same:
             sys.exit(1)
 
 
-def show(costs: dict[str, list[Cost]], size: int) -> None:
-    def ratio(name: str, other: str) -> str:
-        """Turn by turn, then the median: what drifts falls out."""
-        if other == name or name == "cp":
-            return ""
-        return f"{statistics.median(a.seconds / b.seconds for a, b in zip(costs[name], costs[other], strict=True)):.2f}"
-
-    print(f"\n{'':16}{'median':>9}{'min':>8}{'max':>8}{'CPU':>8}{'GB/s':>7}{'/ cp':>7}{'/ torch':>9}{'peak memory':>14}")
-    for name, found in costs.items():
-        times = [cost.seconds for cost in found]
-        middle, processor = statistics.median(times), statistics.median(cost.processor for cost in found)
-        print(
-            f"{name:16}{middle:7.2f} s{min(times):8.2f}{max(times):8.2f}{processor:8.2f}{size / middle / 1e9:7.2f}"
-            f"{ratio(name, 'cp'):>7}{ratio(name, name.replace('ckptc', 'torch')):>9}"
-            f"{max(cost.peak for cost in found) / 2**20:10.0f} MiB"
-        )
-    print()
+def ratio(costs: dict[str, list[Cost]], name: str, other: str) -> float:
+    """Turn by turn, then the median: what drifts falls out."""
+    return statistics.median(a.seconds / b.seconds for a, b in zip(costs[name], costs[other], strict=True))
 
 
-def flat(root: Path, to: str) -> None:
+def show(run: Run, costs: dict[str, list[Cost]]) -> None:
+    found = costs[run.name]
+    times = [cost.seconds for cost in found]
+    cells = [f"{statistics.median(times):7.2f} s", f"{min(times):8.2f}", f"{statistics.median(cost.processor for cost in found):7.2f}"]
+    over = ratio(costs, run.name, "cp -r")
+    cells.append(f"{over:7.2f}")
+    cells.append(f"{f'<= {run.target}' if run.target else '':>8}{('met' if over <= run.target else 'not met') if run.target else '':>9}")
+    slower = ratio(costs, run.beside, run.name) if run.beside in costs else 0.0
+    cells.append(f"{f'{slower:.1f} x' if slower else '':>9}")
+    print(f"{run.name:26}{''.join(cells)}{max(cost.peak for cost in found) / 2**20:10.0f} MiB")
+
+
+def flat(root: Path, frameworks: list[str]) -> None:
     """Peak memory over sizes."""
     print("peak memory, whole process")
     for gigabytes in (0.5, 1, 2, 4):
         layers = layers_for(gigabytes)
         size = write_llama(root / "hf", layers)
         peaks = {}
-        for name, (_, command) in commands(root, layers, to).items():
-            if name.startswith("ckptc"):
-                peaks[name] = measured(command, root / "log").peak
+        for name in frameworks:
+            for run in FRAMEWORKS[name](root, layers, 1.0):
+                if run.command[1:3] == ["-m", "ckptc"]:
+                    peaks[run.name] = measured(run.command, root / "log").peak
         print(f"{size / 1e9:6.2f} GB: " + ", ".join(f"{n} {peak / 2**20:.0f} MiB" for n, peak in peaks.items()), flush=True)
         for path in list(root.iterdir()):
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+            drop(path)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--to", choices=("nxdt", "megatron"), default="nxdt", help="the framework (default: nxdt)")
-    parser.add_argument("--gb", type=float, default=2.0, help="size of the checkpoint (default: 2)")
-    parser.add_argument("--turns", type=int, default=5, help="runs of each command (default: 5)")
-    parser.add_argument("--dir", type=Path, default=None, help="where to work, five times the size (default: the temporary folder)")
+    parser.add_argument("--to", choices=tuple(FRAMEWORKS), action="append", help="a framework, more than once for several (default: all)")
+    parser.add_argument("--gb", type=float, default=1.0, help="size of the checkpoint (default: 1)")
+    parser.add_argument("--turns", type=int, default=3, help="runs of each command (default: 3)")
+    parser.add_argument("--dir", type=Path, default=None, help="where to work, six times the size (default: the temporary folder)")
     parser.add_argument("--flat", action="store_true", help="measure peak memory at 0.5, 1, 2 and 4 GB instead")
     asked = parser.parse_args()
     root = Path(tempfile.mkdtemp(prefix="ckptc-bench-", dir=asked.dir))
+    frameworks = asked.to or list(FRAMEWORKS)
     try:
-        flat(root, asked.to) if asked.flat else turns(root, asked.gb, asked.turns, asked.to)
+        flat(root, frameworks) if asked.flat else turns(root, asked.gb, asked.turns, frameworks)
     finally:
         shutil.rmtree(root, ignore_errors=True)
 

@@ -1,105 +1,101 @@
-"""`python benchmarks/kernels.py`: numpy, numba and torch on each class of copy; medians, one thread, in GB/s written."""
+"""`python benchmarks/kernels.py`: each class of copy beside numpy's and torch's, one thread, and two threads beside one.
+
+Medians, in GB/s read and written. A memory copy is the row `range`: turned and cast copies are to make half of it, and two
+threads 1.7 times what one makes. What is copied is as large as the engine's own buffers, and there are many of them.
+"""
 
 from __future__ import annotations
 
 import statistics
+import threading
 import time
 from collections.abc import Callable
 
 import numpy as np
 import torch
 
-from ckptc.runtime.kernels import jit, kernels
+from ckptc.runtime.kernels import kernels
 
-SIZE = 64 << 20  # bytes written per call
+ITEMS = 1 << 20  # of one buffer
+BUFFERS = 48  # so that they are not in a cache when their turn comes
+TURNS = 7
+
+Ends = tuple[np.ndarray, np.ndarray]
 
 
-def speed(run: Callable[[], object], size: int = SIZE) -> float:
-    run()
+def made(one: type, two: type) -> list[Ends]:
+    numbers = np.random.default_rng(0).standard_normal(ITEMS, np.float32).view(np.uint32)
+    numbers = numbers if one is np.uint32 else (numbers >> 16).astype(one)
+    return [(numbers.copy(), np.zeros(ITEMS, two)) for _ in range(BUFFERS)]
+
+
+def speed(run: Callable[[np.ndarray, np.ndarray], object], ends: list[Ends], threads: int = 1) -> float:
+    """GB/s read and written: of one thread by its processor time, of several by the clock."""
+    own: list[float] = []
+
+    def some(k: int) -> None:
+        began = time.thread_time()
+        for source, target in ends[k::threads]:
+            run(source, target)
+        own.append(time.thread_time() - began)
+
     spent = []
-    for _ in range(7):
+    for _ in range(TURNS):
+        workers = [threading.Thread(target=some, args=(k,)) for k in range(threads)]
         began = time.perf_counter()
-        run()
-        spent.append(time.perf_counter() - began)
-    return size / statistics.median(spent) / 1e9
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join()
+        spent.append(time.perf_counter() - began if threads > 1 else own[-1])
+    return sum(a.nbytes + b.nbytes for a, b in ends) / statistics.median(spent) / 1e9
 
 
-def show(name: str, **found: float) -> None:
-    best = max(found.values())
-    print(f"{name:22}" + "".join(f"{who:>8} {rate:6.2f} ({rate / best:4.2f})" for who, rate in found.items()))
+def tensor(array: np.ndarray, dtype: torch.dtype) -> torch.Tensor:
+    return torch.from_numpy(array.view(f"i{array.itemsize}")).view(dtype)
 
 
-def numba_rows(source: np.ndarray, target: np.ndarray, rows: int, run: int, by: int) -> None:
-    jit._transpose(source, target, 0, 0, np.array([[1, 0, 0]]), rows, by, run, run, 1, 1)
+def row(name: str, ends: list[Ends], own: Callable[..., object], torchs: Callable[..., object], copied: float, turned: bool = True) -> float:
+    one, two, other = speed(own, ends), speed(own, ends, 2), speed(torchs, ends)
+    half = f"{one / copied:.2f} of a copy, {'met' if one >= copied / 2 else 'not met'}" if copied and turned else ""
+    scaled = f"{two / one:.2f} x by two threads, {'met' if two >= 1.7 * one else 'not met'}"
+    print(f"{name:26}{one:7.2f}   torch {other:6.2f}   {scaled:36}{half}", flush=True)
+    return one
 
 
 def main() -> None:
     torch.set_num_threads(1)
-    n = SIZE // 2
-    source, target = np.arange(4 * n, dtype=np.uint16), np.zeros(n, np.uint16)
-    one, two = torch.from_numpy(source.view(np.int16)), torch.from_numpy(target.view(np.int16))
-    loops = ((n, 1, 1),)
-    show("range", numpy=speed(lambda: kernels.copy(source, target, 0, 0, loops)), torch=speed(lambda: two.copy_(one[:n])))
-    for size in (4, 64, 256, 4096, 65536):
-        run, rows = size // 2, n // (size // 2)
-        strided = ((rows, 4 * run, run), (run, 1, 1))
-        show(
-            f"rows of {size} B",
-            numpy=speed(lambda strided=strided: kernels.copy(source, target, 0, 0, strided)),
-            numba=speed(lambda rows=rows, run=run: numba_rows(source, target, rows, run, 4 * run)),
-            torch=speed(
-                lambda rows=rows, run=run: two.view(rows, run).copy_(one[: rows * 4 * run].view(rows, 4 * run)[:, :run])
-            ),
+    halves, words = made(np.uint16, np.uint16), made(np.uint32, np.uint32)
+    run = ((ITEMS, 1, 1),)
+    copied = row("range", halves, lambda a, b: kernels.copy(a, b, 0, 0, run), lambda a, b: tensor(b, torch.int16).copy_(tensor(a, torch.int16)), 0.0)
+    for size in (64, 4096):
+        n = size // 2
+        rows = ((ITEMS // 2 // n, 2 * n, n), (n, 1, 1))
+        row(
+            f"rows of {size} B", [(a, b[: ITEMS // 2]) for a, b in halves], lambda a, b, rows=rows: kernels.copy(a, b, 0, 0, rows),
+            lambda a, b, n=n: tensor(b, torch.int16).view(-1, n).copy_(tensor(a, torch.int16).view(-1, 2 * n)[:, :n]), copied, turned=False,
         )
-    wide = 8192
-    tall = n // wide
-    turned = ((wide, 1, tall), (tall, wide, 1))
-    view = source[:n].reshape(tall, wide)
-    show(
-        "transpose 2 B",
-        numpy=speed(lambda: np.copyto(target.reshape(wide, tall), view.T)),
-        numba=speed(lambda: kernels.copy(source, target, 0, 0, turned)),
-        torch=speed(lambda: two.view(wide, tall).copy_(one[:n].view(tall, wide).T)),
-    )
-    half = SIZE // 4
-    floats = np.random.default_rng(0).standard_normal(2 * half, np.float32).view(np.uint32)
-    bits = (floats >> 16).astype(np.uint16)
-    to_float, to_bits = np.zeros(half, np.uint32), np.zeros(half, np.uint16)
-    halves = np.zeros(half, np.uint16)
+    for way, least in (("numpy", 0), ("numba", kernels.WORTH_BYTES)):
+        kernels.prepare(least)
+        again(way, halves, words, copied)
 
-    def rounded() -> None:
-        u = floats[:half]
-        up = (u + np.uint32(0x7FFF) + ((u >> 16) & 1)) >> 16
-        to_bits[:] = np.where((u & 0x7FFFFFFF) > 0x7F800000, (u >> 16) | 0x40, up)
 
-    def tensor(array: np.ndarray, dtype: torch.dtype) -> torch.Tensor:
-        return torch.from_numpy(array.view(f"i{array.itemsize}")).view(dtype)
-
-    show(
-        "cast bf16 to fp32",
-        numpy=speed(lambda: np.left_shift(bits[:half], 16, out=to_float, dtype=np.uint32)),
-        numba=speed(lambda: jit.widen(bits, to_float, 0, 0, ((half, 1, 1),))),
-        torch=speed(lambda: tensor(to_float, torch.float32).copy_(tensor(bits, torch.bfloat16)[:half])),
-    )
-    show(
-        "cast fp32 to bf16",
-        numpy=speed(rounded, SIZE // 2),
-        numba=speed(lambda: jit.round_off(floats, to_bits, 0, 0, ((half, 1, 1),)), SIZE // 2),
-        torch=speed(lambda: tensor(to_bits, torch.bfloat16).copy_(tensor(floats, torch.float32)[:half]), SIZE // 2),
-    )
-    show(
-        "cast fp32 to fp16",
-        numpy=speed(lambda: kernels.cast(floats, halves, 0, 0, ((half, 1, 1),), ("float32", "float16")), SIZE // 2),
-        torch=speed(lambda: tensor(halves, torch.float16).copy_(tensor(floats, torch.float32)[:half]), SIZE // 2),
-    )
-    affine = ("bfloat16", "bfloat16")
-    show(
-        "bf16 x + 1",
-        ours=speed(lambda: kernels.cast(bits, to_bits, 0, 0, ((half, 1, 1),), affine, 1.0, 1.0), SIZE // 2),
-        torch=speed(
-            lambda: tensor(to_bits, torch.bfloat16).copy_(tensor(bits, torch.bfloat16)[:half].float() + 1), SIZE // 2
-        ),
-    )
+def again(way: str, halves: list[Ends], words: list[Ends], copied: float) -> None:
+    run = ((ITEMS, 1, 1),)
+    print(f"by {way}:")
+    for item, ends, kind in ((2, halves, torch.int16), (4, words, torch.int32)):
+        for tall, wide in ((1024, 1024), (256, 4096)):
+            loops = ((wide, 1, tall), (tall, wide, 1))
+            row(
+                f"turned {tall} x {wide}, {item} B", ends, lambda a, b, loops=loops: kernels.copy(a, b, 0, 0, loops),
+                lambda a, b, t=tall, w=wide, kind=kind: tensor(b, kind).view(w, t).copy_(tensor(a, kind).view(t, w).T), copied,
+            )
+    names = {"bfloat16": np.uint16, "float32": np.uint32, "float16": np.uint16}
+    for one, two in (("bfloat16", "float32"), ("float32", "bfloat16"), ("float32", "float16")):
+        row(
+            f"{one} to {two}", made(names[one], names[two]), lambda a, b, one=one, two=two: kernels.cast(a, b, 0, 0, run, (one, two)),
+            lambda a, b, one=one, two=two: tensor(b, getattr(torch, two)).copy_(tensor(a, getattr(torch, one))), copied,
+        )
 
 
 if __name__ == "__main__":

@@ -94,8 +94,9 @@ def open_zero_state(src: str | Path) -> ZeroState:
     groups: dict[Key, Group] = {}
     entries: list[Entry] = []
     outside = False
+    known: dict[bytes, Any] = {}
     for key in keys_of(degrees):
-        groups[key], held, apart = _group(folder, key, dp, experts)
+        groups[key], held, apart = _group(folder, key, dp, experts, known)
         entries += held
         outside |= apart
     if not entries:
@@ -153,7 +154,7 @@ def _rank_files(folder: str) -> tuple[set[tuple[int | None, Key]], bool]:
     return ranks, spelled.pop()
 
 
-def _group(folder: str, key: Key, dp: int, experts: bool) -> tuple[Group, list[Entry], bool]:
+def _group(folder: str, key: Key, dp: int, experts: bool, known: dict[bytes, Any]) -> tuple[Group, list[Entry], bool]:
     """One group's tree, found equal on all of its ranks, and the tensors of all ranks."""
     tree: Any = None
     entries: list[Entry] = []
@@ -161,7 +162,7 @@ def _group(folder: str, key: Key, dp: int, experts: bool) -> tuple[Group, list[E
     outside = False
     for rank in range(max(dp, 1)):
         file = file_of(key, rank if dp else None, experts)
-        found, own, apart = read_tree(os.path.join(folder, file), file, prefix_of(key))
+        found, own, apart = read_tree(os.path.join(folder, file), file, prefix_of(key), known)
         if not isinstance(found, dict) or not isinstance(found.get("shape_info"), dict):
             raise Fault("no-shape-info", f"`{file}` does not say the shapes of its parameters: it has no `shape_info`")
         if _EXPERTS in found:

@@ -5,17 +5,18 @@ Offsets in a recipe are relative to its slots (the source tensors it reads), so 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from ..kernels.boxes import BoxT, LoopT, clip, elements, join, narrow, part_runs, source_span, target_span
+from ..kernels.boxes import BoxT, LoopT, clip, elements, join, narrow, source_span, target_span, widest
 
 ALIGN = 16
 _NEAR_BYTES = 64 << 10
 _DIRECT_BYTES = 8 << 10
 LONG_BYTES = 256 << 10  # from here on a run may be copied within the kernel
+RUN_BYTES = 2 << 10  # from here on a run that stands alone is read alone
 
 
 @dataclass(frozen=True)
@@ -55,15 +56,32 @@ class Copy:
 
 
 @dataclass(frozen=True)
+class Slab:
+    """`turns` runs of `run` bytes, `by` bytes apart from `at` in a slot, read to the arena one after the other; and what
+    is copied out of it."""
+
+    slot: int
+    at: int
+    run: int
+    copies: tuple[Copy, ...]
+    turns: int = 1
+    by: int = 0
+
+    @property
+    def nbytes(self) -> int:
+        return self.run * self.turns
+
+
+@dataclass(frozen=True)
 class Chunk:
     """`parts` are (buffer offset, bytes, offset in the tensor's bytes) by class; `direct` are reads
     (slot, offset, bytes, buffer offset), as are the longer ones in `long`, by class, in the order of the buffer;
-    a slab is (slot, offset, bytes, copies) and goes through the arena."""
+    slabs go through the arena."""
 
     parts: tuple[tuple[int, int, int], ...]
     direct: tuple[tuple[int, int, int, int], ...]
     long: tuple[tuple[tuple[int, int, int, int], ...], ...]
-    slabs: tuple[tuple[int, int, int, tuple[Copy, ...]], ...]
+    slabs: tuple[Slab, ...]
     fills: tuple[Copy, ...]
     read_bytes: int
     needed_bytes: int
@@ -151,7 +169,7 @@ class Recipe:
         slabs = [slab for slot, items in queued.items() for slab in self._slabs(slot, items)]
         whole = sum(d[2] for d in short) + sum(d[2] for runs in long for d in runs)
         needed = whole + sum(q[2] for items in queued.values() for q in items)
-        read = whole + sum(s[2] for s in slabs)
+        read = whole + sum(slab.nbytes for slab in slabs)
         return Chunk(tuple(parts), tuple(sorted(short)), tuple(long), tuple(slabs), tuple(fills), read, needed)
 
     def _place(
@@ -183,22 +201,41 @@ class Recipe:
         for piece in pieces:
             queued.setdefault(way.slot, []).append(_queue(copy, piece))
 
-    def _slabs(
-        self, slot: int, items: list[tuple[int, int, int, Copy, BoxT]]
-    ) -> Iterable[tuple[int, int, int, tuple[Copy, ...]]]:
+    def _slabs(self, slot: int, items: list[tuple[int, int, int, Copy, BoxT]]) -> Iterable[Slab]:
+        size = self.slots[slot][1]
         for group in self._groups(items, _NEAR_BYTES):
             low, high = group[0][0], max(item[1] for item in group)
-            if sum(item[2] for item in group) * 3 < (high - low) * 2:
-                size = self.slots[slot][1]
-                pieces = [
-                    _queue(copy, piece)
-                    for _, _, _, copy, box in group
-                    for piece in part_runs(box, max(1, (32 << 10) // size))
-                ]
-                for part in self._groups(pieces, 4096):
-                    yield _slab(slot, part, size)
-            else:
-                yield _slab(slot, group, self.slots[slot][1])
+            if sum(item[2] for item in group) * 3 >= (high - low) * 2:
+                yield _slab(slot, group, size)
+                continue
+            close: list[tuple[int, int, int, Copy, BoxT]] = []
+            for item in group:
+                packed = self._packed(slot, item[3], item[4])
+                yield from packed
+                if not packed:
+                    close.append(item)
+            for part in self._groups(close, _NEAR_BYTES):
+                yield _slab(slot, part, size)
+
+    def _packed(self, slot: int, copy: Copy, box: BoxT) -> list[Slab]:
+        """A box whose runs stand far apart, read run by run; nothing where they are short or not apart."""
+        source, target, loops = box
+        item = copy.items[0]
+        if not loops:
+            return []
+        k = widest(loops)
+        extent, by_source, by_target = loops[k]
+        run = source_span(loops[:k] + loops[k + 1 :])
+        if run * item < RUN_BYTES or run * item > self.arena_bytes or run >= by_source:
+            return []
+        step = self.arena_bytes // (run * item)
+        slabs: list[Slab] = []
+        for i in range(0, extent, step):
+            turns = min(step, extent - i)
+            kept = join((*loops[:k], (turns, run, by_target), *loops[k + 1 :]))
+            part = replace(copy, source_at=0, target_at=target + i * by_target, loops=kept)
+            slabs.append(Slab(slot, (source + i * by_source) * item, run * item, (part,), turns, by_source * item))
+        return slabs
 
     def _groups(
         self, items: list[tuple[int, int, int, Copy, BoxT]], near: int
@@ -224,9 +261,7 @@ def _queue(copy: Copy, box: BoxT) -> tuple[int, int, int, Copy, BoxT]:
     return low, low + source_span(box[2]) * item, elements(box[2]) * item, copy, box
 
 
-def _slab(
-    slot: int, group: list[tuple[int, int, int, Copy, BoxT]], size: int
-) -> tuple[int, int, int, tuple[Copy, ...]]:
+def _slab(slot: int, group: list[tuple[int, int, int, Copy, BoxT]], size: int) -> Slab:
     low, high = group[0][0], max(item[1] for item in group)
     copies = tuple(
         Copy(
@@ -235,4 +270,4 @@ def _slab(
         )
         for _, _, _, copy, box in group
     )  # fmt: skip
-    return slot, low, high - low, copies
+    return Slab(slot, low, high - low, copies)

@@ -105,10 +105,12 @@ class Filler:
             for slot, offset, size, at in runs:
                 path, start = places[slot]
                 read(path, window[base + at : base + at + size], start + offset)
-        for slot, offset, size, copies in chunk.slabs:
-            path, start = places[slot]
-            read(path, self._window[:size], start + offset)
-            for one in copies:
+        for slab in chunk.slabs:
+            path, start = places[slab.slot]
+            at, run = start + slab.at, slab.run
+            for turn in range(slab.turns):
+                read(path, self._window[turn * run : (turn + 1) * run], at + turn * slab.by)
+            for one in slab.copies:
                 self._run(one, into, base)
         for one in chunk.fills:
             fill(_typed(into, base + one.part_at, one.items[1]), one.target_at, one.loops)

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, overload
+
+import numpy as np
 
 from ..binding.bind import Bound, bundles
 from ..fault import Fault
 from ..files.gather import SCRATCH_BYTES, Gather, place_of_range
 from ..files.window import ITEM_BYTES, Window, row_major
-from ..kernels.boxes import BoxT, onto_strides, source_span
+from ..kernels.boxes import BoxT, elements, onto_strides, source_span
 from ..kernels.kernels import scratch_bytes
 from .chunk import ALIGN, Class, Recipe, Way
 
-CHUNK_BYTES = 8 << 20
+CHUNK_BYTES = 2 << 20  # what is read, transformed, summed up and written while it is in a core's own cache
+ARENA_BYTES = 1 << 20
+PIECE_BYTES = 256 << 10  # a chunk is larger where less than this would go to each of many files,
+SPREAD_BYTES = 8 << 20  # up to here
+GROWN_BYTES = 32 << 20  # and where it would read much more than it needs, up to here
 
 
 @dataclass(frozen=True)
@@ -49,9 +56,35 @@ class Task:
     items: tuple[tuple[Job, int, int], ...]
 
 
+class Tasks(Sequence[Task]):
+    """The tasks of a run, made when they are asked for: a long job is here once, not once for each of its chunks."""
+
+    def __init__(self, parts: Sequence[Task | Job]) -> None:
+        self._parts = parts
+        self._firsts = [0]
+        for part in parts:
+            self._firsts.append(self._firsts[-1] + (part.recipe.chunks if isinstance(part, Job) else 1))
+
+    def __len__(self) -> int:
+        return self._firsts[-1]
+
+    @overload
+    def __getitem__(self, number: int) -> Task: ...
+    @overload
+    def __getitem__(self, number: slice) -> list[Task]: ...
+    def __getitem__(self, number: int | slice) -> Task | list[Task]:
+        if isinstance(number, slice):
+            return [self[i] for i in range(*number.indices(len(self)))]
+        if not 0 <= number < len(self):
+            raise IndexError(number)
+        k = bisect_right(self._firsts, number) - 1
+        part = self._parts[k]
+        return Task(((part, number - self._firsts[k], 0),)) if isinstance(part, Job) else part
+
+
 @dataclass(frozen=True)
 class Schedule:
-    tasks: tuple[Task, ...]
+    tasks: Sequence[Task]
     budget: Budget
     chunk_bytes: int  # of the largest task
     arena_bytes: int
@@ -72,7 +105,7 @@ def budget(memory: int, workers: int, scratch: int, tiled: bool = False) -> Budg
             help=f"use --memory {max(1, (64 + scratch) * workers // 1024 + 1)}KiB or more",
         )
     gather = min(SCRATCH_BYTES, (share - scratch) // 8) if tiled else 0
-    arena = min(CHUNK_BYTES, (share - scratch - gather) // 4)
+    arena = min(ARENA_BYTES, (share - scratch - gather) // 4)
     most = share - scratch - gather - arena
     return Budget(min(CHUNK_BYTES, most), most, arena, scratch, gather)
 
@@ -163,13 +196,14 @@ class Recipes:
 
 def cut(classes: tuple[Class, ...], slots: tuple[tuple[str, int], ...], budget: Budget) -> Recipe:
     """A recipe within the budget; chunks that would read much more than they need are made larger."""
-    size = budget.chunk
+    size = min(max(budget.chunk, min(PIECE_BYTES * len(classes), SPREAD_BYTES)), budget.most)
     recipe = Recipe(classes, slots, size, budget.arena)
-    while recipe.buffer_bytes <= size and recipe.chunks > 1 and size < budget.most:
+    grown = min(budget.most, max(size, GROWN_BYTES))
+    while recipe.buffer_bytes <= size and recipe.chunks > 1 and size < grown:
         middle = recipe.piece(recipe.chunks // 2)
         if middle.read_bytes * 2 <= middle.needed_bytes * 3:
             break
-        size = min(size * 2, budget.most)
+        size = min(size * 2, grown)
         recipe.cut(size)
     if recipe.buffer_bytes > size and not recipe.cut(budget.most):
         raise Fault(
@@ -217,27 +251,30 @@ def jobs(bound: Bound, recipes: Recipes, order: list[int]) -> Iterator[Job]:
 def schedule(bound: Bound, memory: int, workers: int) -> Schedule:
     """The tasks of a run. Consecutive small jobs share a task."""
     limits = budget(memory, workers, scratch(bound), tiled(bound))
-    tasks: list[Task] = []
+    parts: list[Task | Job] = []
     items: list[tuple[Job, int, int]] = []
     filled = largest = arena = 0
     for job in jobs(bound, Recipes(bound, limits), bound.written):
         recipe = job.recipe
-        for number in range(recipe.chunks):
-            if items and (filled + recipe.buffer_bytes > limits.chunk or len(items) >= 256):
-                tasks.append(Task(tuple(items)))
-                items, filled = [], 0
-            items.append((job, number, filled))
+        if items and (filled + recipe.buffer_bytes > limits.chunk or len(items) >= 256 or recipe.chunks > 1):
+            parts.append(Task(tuple(items)))
+            items, filled = [], 0
+        if recipe.chunks > 1:
+            parts.append(job)
+            largest = max(largest, recipe.buffer_bytes)
+        elif recipe.chunks:
+            items.append((job, 0, filled))
             filled += -(-recipe.buffer_bytes // ALIGN) * ALIGN
             largest = max(largest, filled)
         arena = max(arena, min(limits.arena, chunk_arena(recipe)))
     if items:
-        tasks.append(Task(tuple(items)))
-    return Schedule(tuple(tasks), limits, largest, arena)
+        parts.append(Task(tuple(items)))
+    return Schedule(Tasks(parts), limits, largest, arena)
 
 
 def chunk_arena(recipe: Recipe) -> int:
     """The bytes of sources that its chunks hold at once, at most."""
-    return recipe.arena_bytes if recipe.chunks > 1 else max((slab[2] for slab in recipe.piece(0).slabs), default=0)
+    return recipe.arena_bytes if recipe.chunks > 1 else max((slab.nbytes for slab in recipe.piece(0).slabs), default=0)
 
 
 def scratch(bound: Bound) -> int:
@@ -247,6 +284,17 @@ def scratch(bound: Bound) -> int:
     sources = {window.dtype for window in bound.windows if window is not None}
     targets = {tensor.dtype for tensor in bound.tensors}
     return max((scratch_bytes(a, b, affine) for a in sources for b in targets if affine or a != b), default=0)
+
+
+def reworked_bytes(bound: Bound) -> int:
+    """The bytes of the target that are turned or cast: what is more than a copy of rows."""
+    steps = bound.plan.steps
+    if scratch(bound):
+        return bound.bytes_written
+    turns = [elements(tuple((x.extent, x.source, x.target) for x in step.loops)) if step.kernel == "transpose" else 0 for step in steps]
+    items = max((ITEM_BYTES[tensor.dtype] for tensor in bound.tensors), default=0)
+    runs: list[int] = np.bincount(bound.moves.step, minlength=len(steps)).tolist()
+    return items * sum(n * turns[k] for k, n in enumerate(runs))
 
 
 def tiled(bound: Bound) -> bool:

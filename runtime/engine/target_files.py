@@ -12,6 +12,7 @@ from ..binding.bind import Bound
 from ..fault import Fault
 from ..files.crc import combine, crc32
 from ..files.file_layout import FileLayout
+from ..files.file_system import reserve
 from ..files.gather import Gather
 from ..inside import place
 from ..journal.partial import Journal
@@ -49,8 +50,9 @@ class Cancelled(Exception):
 
 
 class _File:
-    def __init__(self, path: str, begin: int, regions: int) -> None:
+    def __init__(self, path: str, begin: int, size: int, regions: int) -> None:
         self.path, self.begin, self.number = path, begin, -1
+        self.size = size  # bytes that are still to be set aside
         self.crcs = [0] * regions
         self.left = regions
         self.turn = 0  # tickets taken and given back
@@ -76,20 +78,29 @@ class Targets:
         self._opened: dict[int, _File] = {}  # by file descriptor, the least recently opened first
         self.stopped = False
         self._ready = threading.Condition()
-        self._files = [_File(place(root, f.name), f.at, len(f.targets)) for f in bound.files]
+        self._files = [_File(place(root, f.name), f.at, f.layout.size, len(f.targets)) for f in bound.files]
         for (number, region), crc in journal.done.items() if journal is not None else ():
             self._files[number].keep(region, crc)
-        self._tickets: list[dict[int, int]] = []
-        for task in tasks:
-            held: dict[int, int] = {}
-            for job, _, _ in task.items:
-                for members in job.members:
-                    for target in members:
-                        number = bound.tensors[target].file
-                        if number not in held:
-                            held[number] = self._files[number].tickets
-                            self._files[number].tickets += 1
-            self._tickets.append(held)
+        self._waiting = iter(tasks)
+        self._tickets: dict[int, dict[int, int]] = {}  # of tasks that have them and have not been written
+        self._handed = 0
+        copier.settle(bound, root)
+
+    def _take(self, number: int) -> dict[int, int]:
+        """The tickets of a task, by file. They are handed out in the order of the tasks, whoever is the first to ask."""
+        with self._ready:
+            while self._handed <= number:
+                held = self._tickets[self._handed] = {}
+                for file in self._files_of(next(self._waiting)):
+                    held[file] = self._files[file].tickets
+                    self._files[file].tickets += 1
+                self._handed += 1
+            return self._tickets.pop(number)
+
+    def _files_of(self, task: Task) -> dict[int, None]:
+        """The numbers of the files that a task writes."""
+        tensors = self.bound.tensors
+        return dict.fromkeys(tensors[target].file for job, _, _ in task.items for members in job.members for target in members)
 
     def write(self, number: int, task: Task, window: memoryview, lift: bool) -> int:
         """Writes what a task computed into `window`, and with `lift` what it left in the sources; the bytes written."""
@@ -110,7 +121,7 @@ class Targets:
                     piece = _Piece(tensor.region, start, data, known or 0, *ends, lifted)
                     pieces.setdefault(tensor.file, []).append(piece)
         done = 0
-        for file_number, turn in self._tickets[number].items():
+        for file_number, turn in self._take(number).items():
             done += self._write_file(file_number, turn, pieces[file_number])
         return done
 
@@ -193,6 +204,9 @@ class Targets:
             os.makedirs(os.path.dirname(file.path), exist_ok=True)
             file.number = os.open(file.path, os.O_WRONLY | os.O_CREAT, 0o666)
             self._opened[file.number] = file
+            if file.size:
+                reserve(file.number, file.begin, file.size)
+                file.size = 0
 
     def _close(self, file: _File) -> None:
         del self._opened[file.number]

@@ -12,11 +12,11 @@ from ..files.file_limit import room
 from ..files.stamps import refuse_changed
 from ..files.window import paths_of
 from ..journal.partial import Journal
-from ..kernels.kernels import Kernel
+from ..kernels.kernels import Kernel, prepare
 from ..progress import EVERY_SECONDS, OnProgress, Progress
 from .copy_range import Copier
 from .fill import Filler, Sources, buffer
-from .schedule import Schedule, Task
+from .schedule import Schedule, Task, reworked_bytes
 from .target_files import Cancelled, Targets
 
 LOOK_SECONDS = 5.0  # how often it is seen whether the sources are still the same; less often where that takes long
@@ -34,6 +34,7 @@ def work_through(
 ) -> tuple[int, int]:
     """Writes what the tasks of `plan` say to files below `root`, but for what the journal knows to be finished; bytes read, kernel calls."""
     most = room(max(len(bound.files), len({path for w in bound.windows if w is not None for path in paths_of(w)})))
+    prepare(reworked_bytes(bound))
     sources = Sources(most)
     copier = Copier(sources, journal is None and not any(file.layout.needs_crc for file in bound.files))
     tasks = plan.tasks if journal is None else [task for task in plan.tasks if not _finished(task, bound, journal)]

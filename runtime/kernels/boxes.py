@@ -81,7 +81,8 @@ def _clip(box: BoxT, low: int, high: int, out: list[BoxT]) -> None:
         _clip((source + i * by_source, target + i * by_target, rest), low, high, out)
 
 
-def _widest(loops: tuple[LoopT, ...]) -> int:
+def widest(loops: tuple[LoopT, ...]) -> int:
+    """The number of the loop that goes farthest in the source."""
     return max(range(len(loops)), key=lambda k: (loops[k][1] * (loops[k][0] - 1), loops[k][1]))
 
 
@@ -101,24 +102,6 @@ def narrow(box: BoxT, limit: int) -> list[BoxT]:
         kept = loops[:k] + (((n, by_source, by_target),) if n > 1 else ()) + loops[k + 1 :]
         out += narrow((source + i * by_source, target + i * by_target, kept), limit)
     return out
-
-
-def part_runs(box: BoxT, least: int) -> list[BoxT]:
-    """`box` cut at its source gaps, as long as the pieces span at least `least` source elements."""
-    source, target, loops = box
-    if not loops:
-        return [box]
-    k = _widest(loops)
-    extent, by_source, by_target = loops[k]
-    rest = loops[:k] + loops[k + 1 :]
-    inner = source_span(rest)
-    if inner < least or inner >= by_source:
-        return [box]
-    return [
-        piece
-        for i in range(extent)
-        for piece in part_runs((source + i * by_source, target + i * by_target, rest), least)
-    ]
 
 
 def onto_strides(box: BoxT, shape: tuple[int, ...], strides: tuple[int, ...]) -> list[BoxT]:

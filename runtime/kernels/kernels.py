@@ -1,4 +1,5 @@
-"""Kernels: one call copies one box between two typed 1-D arrays. Numba is imported only for transposes and bfloat16.
+"""Kernels: one call copies one box between two typed 1-D arrays. numpy does it all, until `prepare` is told of so much
+work that loops which Numba compiles are worth the wait.
 
 Casts round to nearest, ties to even. `x * scale + shift` is computed in float32 (float64 where either side
 is float64), as two roundings, and then cast: what torch does with such tensors upcast first."""
@@ -10,12 +11,13 @@ from types import ModuleType
 from typing import Any, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..files.window import ITEM_BYTES
+from . import turned as plain
+from .arrays import Array as Array
+from .arrays import blocks, view
 from .boxes import LoopT
 
-Array: TypeAlias = NDArray[Any]
 Kernel: TypeAlias = Callable[[Array, Array, int, int, int, int], object]
 
 ITEMS: dict[int, Any] = {1: np.uint8, 2: np.uint16, 4: np.uint32, 8: np.uint64, 16: np.complex128}
@@ -24,16 +26,20 @@ _NATIVE = {
 }
 _BLOCK = 1 << 16
 _ROW = 1 << 16  # bytes of the longest row that is copied as one item
-_jit: ModuleType | None = None
+WORTH_BYTES = 16 << 30  # from here on compiled loops save more than their start takes: up to 0.4 s of 10, but once some 6 s
+_loops: ModuleType = plain
 
 
-def _jitted() -> ModuleType:
-    global _jit
-    if _jit is None:
+def prepare(nbytes: int) -> None:
+    """Before `nbytes` bytes are turned or cast: has Numba's loops do it where there is so much, and Numba is installed."""
+    global _loops
+    if nbytes < WORTH_BYTES:
+        return
+    try:
         from . import jit
-
-        _jit = jit
-    return _jit
+    except ImportError:
+        return
+    _loops = jit
 
 
 def scratch_bytes(source: str, target: str, affine: bool) -> int:
@@ -41,19 +47,6 @@ def scratch_bytes(source: str, target: str, affine: bool) -> int:
     if source == target and not affine:
         return 0
     return _BLOCK * 16
-
-
-def _view(items: Array, at: int, extents: list[int], strides: list[int]) -> Array:
-    size = items.itemsize
-    return np.ndarray(extents, items.dtype, items.data, at * size, [stride * size for stride in strides])
-
-
-def _views(source: Array, target: Array, source_at: int, target_at: int, loops: tuple[LoopT, ...]) -> tuple[Array, Array]:
-    extents = [loop[0] for loop in loops]
-    return (
-        _view(source, source_at, extents, [loop[1] for loop in loops]),
-        _view(target, target_at, extents, [loop[2] for loop in loops]),
-    )
 
 
 def turned(loops: tuple[LoopT, ...]) -> bool:
@@ -73,11 +66,11 @@ def copy(source: Array, target: Array, source_at: int, target_at: int, loops: tu
         n = loops[0][0]
         target[target_at : target_at + n] = source[source_at : source_at + n]
     elif turned(loops) and source.itemsize < 16:
-        _jitted().transpose(source, target, source_at, target_at, loops)
+        _loops.transpose(source, target, source_at, target_at, loops)
     elif loops[-1][1] == loops[-1][2] == 1 and loops[-1][0] * source.itemsize <= _ROW:
         _copy_rows(source, target, source_at, target_at, loops)
     else:
-        one, two = _views(source, target, source_at, target_at, loops)
+        one, two = view(source, source_at, loops, 1), view(target, target_at, loops, 2)
         np.copyto(two, one)
 
 
@@ -93,7 +86,7 @@ def _copy_rows(source: Array, target: Array, source_at: int, target_at: int, loo
 
 def fill(target: Array, target_at: int, loops: tuple[LoopT, ...]) -> None:
     """Writes zeros."""
-    _view(target, target_at, [loop[0] for loop in loops], [loop[2] for loop in loops])[...] = 0
+    view(target, target_at, loops, 2)[...] = 0
 
 
 def cast(
@@ -110,32 +103,13 @@ def cast(
     one, two = dtypes
     affine = scale != 1.0 or shift != 0.0
     if not affine and dtypes == ("bfloat16", "float32"):
-        _jitted().widen(source, target, source_at, target_at, loops)
+        _loops.widen(source, target, source_at, target_at, loops)
     elif not affine and dtypes == ("float32", "bfloat16"):
-        _jitted().round_off(source, target, source_at, target_at, loops)
+        _loops.round_off(source, target, source_at, target_at, loops)
     else:
         wide = np.float64 if "float64" in dtypes and affine else np.float32
-        for s, t, part in _blocks(source_at, target_at, loops):
+        for s, t, part in blocks(source_at, target_at, loops, _BLOCK):
             _cast_block(source, target, s, t, part, one, two, wide, (scale, shift) if affine else None)
-
-
-def _blocks(source_at: int, target_at: int, loops: tuple[LoopT, ...]) -> list[tuple[int, int, tuple[LoopT, ...]]]:
-    count = 1
-    for extent, _, _ in loops:
-        count *= extent
-    if count <= _BLOCK:
-        return [(source_at, target_at, loops)]
-    (extent, by_source, by_target), rest = loops[0], loops[1:]
-    step = max(1, _BLOCK // (count // extent))
-    return [
-        block
-        for i in range(0, extent, step)
-        for block in _blocks(
-            source_at + i * by_source,
-            target_at + i * by_target,
-            ((min(step, extent - i), by_source, by_target), *rest),
-        )
-    ]
 
 
 def _dense(loops: tuple[LoopT, ...], side: int) -> tuple[LoopT, ...]:
@@ -160,10 +134,10 @@ def _cast_block(
     affine: tuple[float, float] | None,
 ) -> None:
     with np.errstate(all="ignore"):
-        seen, put = _views(source, target, source_at, target_at, loops)
+        seen, put = view(source, source_at, loops, 1), view(target, target_at, loops, 2)
         if one == "bfloat16":
             dense = np.empty(seen.shape, np.float32)
-            _jitted().widen(source, dense.reshape(-1).view(np.uint32), source_at, 0, _dense(loops, 1))
+            _loops.widen(source, dense.reshape(-1).view(np.uint32), source_at, 0, _dense(loops, 1))
             value: Array = dense
         else:
             value = seen.view(_NATIVE[one])
@@ -175,6 +149,6 @@ def _cast_block(
             value = value.astype(np.float32)  # as torch does: a double is first made a float
         if two == "bfloat16":
             ready = np.ascontiguousarray(value, np.float32).reshape(-1).view(np.uint32)
-            _jitted().round_off(ready, target, 0, target_at, _dense(loops, 2))
+            _loops.round_off(ready, target, 0, target_at, _dense(loops, 2))
         else:
             np.copyto(put.view(_NATIVE[two]), value, casting="unsafe")

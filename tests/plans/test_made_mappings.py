@@ -151,12 +151,25 @@ def test_emitted_kernels_run_compiled_and_write_the_same_bytes(known: bool, tmp_
     module.run_module(emitted.PLAN, emitted.KERNELS, tmp_path / "in", tmp_path / "small", memory=20_000, workers=1)
     assert files_of(tmp_path / "small") == files_of(tmp_path / "out")
 
-    done = subprocess.run([sys.executable, tmp_path / "plan_module.py", tmp_path / "in", tmp_path / "third"], capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert files_of(tmp_path / "third") == files_of(tmp_path / "out")
+    for flags in ([], ["--overwrite", "--compile"]):
+        command = [sys.executable, tmp_path / "plan_module.py", tmp_path / "in", tmp_path / "third", *flags]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert files_of(tmp_path / "third") == files_of(tmp_path / "out")
     done = subprocess.run([sys.executable, tmp_path / "plan_module.py", tmp_path / "in", tmp_path / "third"], capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert done.stderr.startswith("error[destination-exists]")
+
+
+def test_an_emitted_plan_that_is_run_compiles_nothing(tmp_path: Path) -> None:
+    """Its first run would else wait for seconds, whatever it has to copy."""
+    source, _, plan = turned()
+    write(tmp_path / "in", source, contents(source), torch.float32)
+    text = emit_python(plan).replace("    main(PLAN, KERNELS)", "    import sys\n\n    main(PLAN, KERNELS)\n    assert 'numba' not in sys.modules")
+    (tmp_path / "plan_module.py").write_text(text)
+    command = [sys.executable, tmp_path / "plan_module.py", tmp_path / "in", tmp_path / "out"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 @example(memory=1)

@@ -398,6 +398,7 @@ def test_the_source_is_not_written_over(hf: Path, mapping: Path, tmp_path: Path)
 def test_long_runs_of_an_archive_are_copied_in_the_kernel(hf: Path, mapping: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ckptc.convert(hf, tmp_path / "x.nemo", to="nemo", mapping=mapping, pp=2)
     monkeypatch.setattr(chunk, "LONG_BYTES", 64)
+    monkeypatch.setattr(in_kernel, "copies_itself", lambda number: 1)  # as a file server does
     copied: list[int] = []
     real: Callable[..., int] = in_kernel.os.copy_file_range
 

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ckptc.runtime.files.crc import combine
-from ckptc.runtime.kernels.boxes import BoxT, clip, join, narrow, onto_strides, part_runs, source_span
+from ckptc.runtime.kernels.boxes import BoxT, clip, join, narrow, onto_strides, source_span
 from ckptc.runtime.plan.expand import families
 from ckptc.runtime.plan.plan import Box, Stored
 
@@ -59,7 +59,6 @@ def test_cutting_keeps_the_copies(drawn: tuple[BoxT, tuple[int, ...]], low: int,
     narrowed = narrow(box, limit)
     assert total(narrowed) == every
     assert all(source_span(loops) <= limit for _, _, loops in narrowed)
-    assert total(part_runs(box, 1)) == every
     assert visits((box[0], box[1], join(box[2]))) == every
 
 

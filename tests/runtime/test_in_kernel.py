@@ -15,8 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ckptc.runtime.binding.bind import Bound, bind
-from ckptc.runtime.engine import chunk, engine
+from ckptc.runtime.engine import chunk, copy_range, engine
 from ckptc.runtime.fault import Fault
+from ckptc.runtime.files import file_system
 from ckptc.runtime.plan.plan import Loop, Over, Plan, Step, Stored
 
 from .random_plans import Drawn, box, plans, side
@@ -50,6 +51,12 @@ def gathered(layers: int = 3, tp: int = 2, hidden: int = 64, wide: int = 96) -> 
         Step(0, 1, (0, 0), (0,), over(part * hidden), 0, 0, ranges, "range"),
     )
     return Plan("m", side(source), side(target, "safetensors"), steps)
+
+
+@pytest.fixture(autouse=True)
+def serves(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file system of the tests is said to be one that copies by itself, as a file server does."""
+    monkeypatch.setattr(copy_range, "copies_itself", lambda number: 1)
 
 
 def forced(monkeypatch: pytest.MonkeyPatch, least: int = 64) -> None:
@@ -182,6 +189,46 @@ def test_files_with_checksums_are_written_from_memory(tmp_path: Path, monkeypatc
     engine.run(bound, tmp_path / "out")
     assert counted.copied == 0
     assert written(bound, tmp_path / "out") == wanted
+
+
+def test_a_file_system_that_moves_the_bytes_itself_is_not_asked_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bound, wanted = ready(tmp_path, gathered())
+    forced(monkeypatch)
+    monkeypatch.setattr(copy_range, "copies_itself", lambda number: 0)
+    counted = Counted(monkeypatch)
+    engine.run(bound, tmp_path / "out")
+    assert counted.copied == 0
+    assert written(bound, tmp_path / "out") == wanted
+
+
+@pytest.mark.parametrize("shift", [0, 24])
+def test_blocks_are_shared_where_both_files_have_them_at_the_same_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shift: int) -> None:
+    """Whole blocks go by themselves, and what is before and after them too: none begins within a block."""
+    block = file_system.BLOCK
+    source = (Stored("a", "", (), (box(()),), (3 * 4096, 100)),)
+    plan = Plan("m", side(source), side(source, "safetensors"), (Step(0, 0, (), (), (), 0, 0, (Loop(3 * 4096 * 100, 1, 1),), "range"),))
+    bound, _ = ready(tmp_path, plan)
+    start = bound.files[0].layout.regions[0].at
+    window = bound.windows[0]
+    assert window is not None
+    moved = replace(window, at=start % block + shift)
+    Path(window.path).write_bytes(bytes(moved.at) + os.urandom(3 * 4096 * 200))
+    bound.windows[0] = moved
+    calls: list[tuple[int, int, int]] = []
+    copy = os.copy_file_range
+
+    def copying(one: int, two: int, count: int, source_at: int, at: int) -> int:
+        calls.append((source_at, at, count))
+        return copy(one, two, count, source_at, at)
+
+    monkeypatch.setattr(os, "copy_file_range", copying)
+    monkeypatch.setattr(copy_range, "copies_itself", lambda number: block)
+    engine.run(bound, tmp_path / "out")
+    assert bool(calls) == (shift == 0)
+    assert all((a - b) % block == 0 for a, b, _ in calls)
+    assert all(a % block == b % block == 0 for a, b, n in calls if n >= block)
+    data = (tmp_path / "out" / bound.files[0].name).read_bytes()
+    assert data[start:] == Path(window.path).read_bytes()[moved.at : moved.at + 3 * 4096 * 200]
 
 
 @LAX

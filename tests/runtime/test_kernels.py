@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -11,9 +12,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ckptc.runtime.files.window import ITEM_BYTES
+from ckptc.runtime.kernels import kernels
 from ckptc.runtime.kernels.kernels import ITEMS, cast, copy, fill, turned
 
 TORCH = {name: getattr(torch, name) for name in ("bfloat16", "float16", "float32", "float64")}
+
+
+@pytest.fixture(autouse=True, params=["numpy", "compiled"], scope="module")
+def loops(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Both ways are the same, bit for bit."""
+    kernels.prepare(kernels.WORTH_BYTES if request.param == "compiled" else kernels.WORTH_BYTES - 1)
+    assert kernels._loops.__name__.endswith("jit" if request.param == "compiled" else "turned")
+    yield
+    kernels._loops = kernels.plain
 
 
 def values(dtype: str) -> Any:

@@ -12,12 +12,13 @@ from ..torch.torch_file import entry_of, read_value
 from .xser import read_references
 
 
-def read_tree(path: str, file: str, prefix: str = "") -> tuple[Any, list[Entry], bool]:
+def read_tree(path: str, file: str, prefix: str = "", known: dict[bytes, Any] | None = None) -> tuple[Any, list[Entry], bool]:
     """The tree, the tensors in its order, and whether they lie in files of their own.
 
-    A tensor is called by the keys that lead to it, joined with dots, after `prefix`.
+    A tensor is called by the keys that lead to it, joined with dots, after `prefix`. `known` is kept between files of one
+    checkpoint: many hold the same pickle.
     """
-    records, top = read_value(path, file)
+    records, top = read_value(path, file, known=known)
     tensors: dict[str, TensorRef | Reference] = {}
 
     def walk(value: Any, name: str) -> Any:

@@ -9,7 +9,7 @@ from typing import Any
 from ...files.file_layout import FileLayout
 from ...files.format import LaidOut, Tensors
 from ...files.shards import lay_out_files
-from .pickle_write import Slot
+from .pickle_write import Slot, pickle_value
 from .tensor_tree import fill
 from .zip_write import lay_out, without_tensors
 
@@ -23,12 +23,21 @@ def lay_out_torch_files(
     def tree(file: str, names: Sequence[str]) -> Any:
         return tree_of(file, names) if tree_of is not None else tensors.trees.get(file)
 
+    known: dict[Any, tuple[Any, bytes]] = {}  # ranks that hold one tree with tensors of equal shapes have one pickle
+
+    def pickled(around: Any, described: Sequence[tuple[str, str, tuple[int, ...]]]) -> bytes:
+        key = id(around), tuple(described)
+        if key not in known:
+            slots = {each[0]: Slot(str(i), each[1], each[2]) for i, each in enumerate(described)}
+            known.clear()
+            known[key] = around, pickle_value(fill(around, slots))
+        return known[key][1]
+
     def layout_of(file: str, members: Sequence[int]) -> FileLayout:
         described = [tensors.described(i) for i in members]
-        slots = {each[0]: Slot(str(i), each[1], each[2]) for i, each in enumerate(described)}
         around = tree(file, [each[0] for each in described])
-        value = fill(around, slots) if around is not None else None
-        return lay_out(described, file.rsplit("/", 1)[-1].split(".")[0], value)
+        value = pickled(around, described) if around is not None else None
+        return lay_out(described, file.rsplit("/", 1)[-1].split(".")[0], pickled=value)
 
     found = lay_out_files(tensors, stem, suffix, layout_of, one)
     written = {file.name for file in found.files}

@@ -92,10 +92,16 @@ def _names_of_strays(value: Any, of_state: bool = True) -> Iterator[str]:
             left += (*value, *(v for k, v in value.items() if of_state or not is_state(k))) if isinstance(value, dict) else value
 
 
+_MOST_KNOWN = 16  # pickles, of which ranks that differ in their tensors alone have few
+
+
 def read_value(
-    path: str, file: str, at: int = 0, nbytes: int | None = None, strays: list[str] | None = None
+    path: str, file: str, at: int = 0, nbytes: int | None = None, strays: list[str] | None = None, known: dict[bytes, Any] | None = None
 ) -> tuple[dict[str, Record], Any]:
-    """The records of the torch zip at `path` and what its pickle holds: plain values, `TensorRef` and the like."""
+    """The records of the torch zip at `path` and what its pickle holds: plain values, `TensorRef` and the like.
+
+    `known` holds what other pickles gave, by their bytes, where the values are only looked at.
+    """
     records = read_directory(path, file, at, nbytes)
     if "byteorder" in records:
         order = records["byteorder"]
@@ -104,7 +110,14 @@ def read_value(
     pickled = records["data.pkl"]
     if pickled.nbytes > PICKLE_BYTES:
         raise Fault("bad-pickle", f"the pickle in `{file}` has {pickled.nbytes:,} bytes, more than is read here")
-    return records, read_pickle(bytes(read_at(path, pickled.at, pickled.nbytes)), file, strays)
+    raw = bytes(read_at(path, pickled.at, pickled.nbytes))
+    if known is None:
+        return records, read_pickle(raw, file, strays)
+    if raw not in known:
+        if len(known) >= _MOST_KNOWN:
+            known.clear()
+        known[raw] = read_pickle(raw, file, strays)
+    return records, known[raw]
 
 
 def _weights_of(top: dict[Any, Any], chunks: Mapping[Any, tuple[str, dict[Any, Any]]]) -> list[_Weights | str]:

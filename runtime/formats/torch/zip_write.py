@@ -107,12 +107,16 @@ class _Zip:
         return head + b"".join(_whole(*part) for part in last) + directory + _end(at, len(directory), count)
 
 
-def lay_out(tensors: Sequence[tuple[str, str, tuple[int, ...]]], stem: str, value: Any = None) -> FileLayout:
+def lay_out(
+    tensors: Sequence[tuple[str, str, tuple[int, ...]]], stem: str, value: Any = None, pickled: bytes | None = None
+) -> FileLayout:
     """The layout of a file that holds the dict `tensors`, (name, dtype, shape) each, in folder `stem`.
 
-    Or another `value`, in which the `Slot` of tensor i has the key `str(i)`.
+    Or another `value`, in which the `Slot` of tensor i has the key `str(i)`; or what `pickle_value` made of one.
     """
-    return _lay_out(tensors, stem, pickle_tensors(tensors) if value is None else pickle_value(value))
+    if pickled is None:
+        pickled = pickle_tensors(tensors) if value is None else pickle_value(value)
+    return _lay_out(tensors, stem, pickled)
 
 
 def without_tensors(value: Any, stem: str) -> bytes:
