@@ -17,9 +17,9 @@ from typing import Any
 
 from .runtime.checkpoint.checkpoint import Checkpoint, open_checkpoint
 from .runtime.fault import Fault, MissingFile
-from .runtime.files.situations import refuse_names
 from .runtime.formats.nemo.training_run import rank_files
 from .runtime.path_names import did_you_mean, refuse_remote_source
+from .runtime.situations.situations import refuse_names
 
 SCHEME = "hf://"
 CONFIG = "config.json"

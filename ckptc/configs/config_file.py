@@ -11,7 +11,6 @@ from typing import Any
 
 from ..runtime.fault import Fault
 from ..runtime.files.read_window import read_at
-from ..runtime.files.situations import refuse_start
 from ..runtime.formats.distributed.torch_dist_read import COMMON
 from ..runtime.formats.megatron.rank_file import ARGS
 from ..runtime.formats.nemo.archive import CONFIG, SUFFIX, open_archive
@@ -21,6 +20,7 @@ from ..runtime.formats.runs.run_arguments import read_arguments
 from ..runtime.formats.runs.run_config import FILE as RUN_CONFIG
 from ..runtime.formats.runs.run_config import arguments_of_run
 from ..runtime.path_names import did_you_mean, refuse_remote_source
+from ..runtime.situations.situations import refuse_start
 
 
 def read_config(path: str | Path) -> dict[str, Any]:

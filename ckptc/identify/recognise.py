@@ -10,7 +10,8 @@ from typing import Any
 from ..configs.config_file import read_config
 from ..runtime.checkpoint.checkpoint import Checkpoint
 from ..runtime.fault import Fault
-from ..runtime.files.situations import (
+from ..runtime.formats.nemo.archive import CONFIG, SUFFIX, unwrap
+from ..runtime.situations.situations import (
     names_in,
     refuse_adapter,
     refuse_names,
@@ -18,7 +19,6 @@ from ..runtime.files.situations import (
     refuse_quantized,
     refuse_quantized_config,
 )
-from ..runtime.formats.nemo.archive import CONFIG, SUFFIX, unwrap
 
 HF_CONFIG = "config.json"
 

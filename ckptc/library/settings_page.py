@@ -1,6 +1,6 @@
 """The mappings in, pages of documentation out: for each framework, what becomes of each setting of its config.
 
-`python -m ckptc.settings_page docs` writes them; a test holds them to the mappings.
+`python -m ckptc.library.settings_page docs` writes them; a test holds them to the mappings.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ PAGES: tuple[tuple[str, str, tuple[tuple[str, str | None], ...]], ...] = (
 )
 HEAD = """# Settings: {title}
 
-This page is made from the mappings by `python -m ckptc.settings_page docs`. A *carried* setting becomes a setting of the
+This page is made from the mappings by `python -m ckptc.library.settings_page docs`. A *carried* setting becomes a setting of the
 model, and is written to the target's config. A *checked* one must have one of the values given, or be absent; any other
 value is refused, and `--accept KEY` goes on in spite of it. *Without effect* are keys that change nothing that a model
 computes from its weights. A key that is on no list gets a note. What the target's config cannot say is refused before

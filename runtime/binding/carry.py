@@ -8,10 +8,10 @@ from dataclasses import replace
 from fnmatch import fnmatch
 
 from ..files.read_window import read_at
-from ..files.situations import IN_PLACE, refuse_start
 from ..files.window import SideFile
 from ..formats.registry import archive_kinds
 from ..plan.plan import Plan
+from ..situations.situations import IN_PLACE, refuse_start
 
 
 def carried(plan: Plan, beside: Sequence[SideFile], extra: Sequence[SideFile]) -> tuple[SideFile, ...]:

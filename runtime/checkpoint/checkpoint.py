@@ -19,12 +19,12 @@ from ..fault import Fault
 from ..files.format import Found
 from ..files.index import block_at
 from ..files.read_window import read_at, read_window
-from ..files.situations import refuse_place
 from ..files.stamps import Stamps, refuse_changed, stamps_of
 from ..files.window import Entry, SideFile, at_index, block_of, paths_of
 from ..formats.distributed.find import around
 from ..formats.registry import archive_kinds, format_named
 from ..path_names import refuse_remote_source
+from ..situations.situations import refuse_place
 from .find_files import find
 from .newest_tag import choose_tag
 from .side_files import beside

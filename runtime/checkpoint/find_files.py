@@ -7,9 +7,9 @@ import os
 from ..fault import Fault
 from ..files.format import Found
 from ..files.places import Place
-from ..files.situations import names_in, refuse_names, refuse_start
 from ..formats.registry import archive_kind, formats
 from ..path_names import did_you_mean
+from ..situations.situations import names_in, refuse_names, refuse_start
 
 
 def find(path: str) -> Found:

@@ -14,8 +14,8 @@ import re
 from ...fault import Fault
 from ...files.format import Found
 from ...files.places import Place
-from ...files.situations import PARTS, refuse_names
 from ...files.window import Entry
+from ...situations.situations import PARTS, refuse_names
 
 _NUMBERED = re.compile(r"(.+)-(\d+)-of-(\d+)(\.\w+)$")
 _NO_WEIGHTS = {"training_args.bin", "optimizer.bin", "scheduler.bin"}

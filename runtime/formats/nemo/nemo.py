@@ -7,7 +7,7 @@ import os
 from ...fault import Fault
 from ...files.format import ArchiveKind, Contents, Format, Found, LaidOut, Tensors
 from ...files.places import Place
-from ...files.situations import refuse_names
+from ...situations.situations import refuse_names
 from ..megatron.rank_file import chunks_of
 from ..torch.lay_out import lay_out_torch_files
 from ..torch.torch_file import read_torch_file

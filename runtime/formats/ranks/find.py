@@ -12,7 +12,7 @@ import re
 
 from ...files.format import Found
 from ...files.places import Place, is_hidden
-from ...files.situations import PARTS, refuse_names
+from ...situations.situations import PARTS, refuse_names
 from ..megatron.rank_file import RANK_FOLDER, STATE_FILES
 from ..nemo.training_run import COMMON, RUN_SUFFIX, rank_files, refuse_several
 

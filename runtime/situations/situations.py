@@ -12,9 +12,9 @@ from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import Any
 
 from ..fault import Fault
-from .read_window import read_at
+from ..files.read_window import read_at
+from ..files.window import Entry
 from .signs import ADAPTERS, FILES, METHODS, OTHERS, QUANTIZED, STARTS, TARGETS, Sign
-from .window import Entry
 
 _LONGEST = max(len(sign.start) for sign in STARTS)
 _SHOWN = 3
