@@ -111,7 +111,7 @@ class Plan:
             raise Fault("not-saved", "a plan with optimizer state is of one checkpoint, and is not saved", help="run it where it is made")
 
     def emit(self, path: str | Path | None = None) -> str:
-        """The plan as a self-contained Python module; also written to `path` if given, in place of what is there."""
+        """The plan as a self-contained Python module; also written to `path` if given, which is replaced."""
         from .compiler.say.emit import emit_python
 
         self._refuse_trees()

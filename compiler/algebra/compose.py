@@ -41,7 +41,8 @@ class Move:
 def compose(source: tuple[Lowered, ...], target: tuple[Lowered, ...]) -> tuple[Move, ...]:
     """Moves that fill every tensor of the target. Rules for tied aliases are left out: they are not written.
 
-    Of copies the first is read. But where both sides have one on each of as many ranks, each rank's is its own.
+    Only the first copy is read. If both sides keep one copy per rank and have equally many ranks, each target rank reads
+    from the source rank of its number.
     """
     readable: dict[str, list[tuple[int, Piece, _Ranks]]] = defaultdict(list)
     for i, item in enumerate(source):

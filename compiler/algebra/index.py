@@ -198,7 +198,7 @@ def _whole_axis(operand: Index, index: Pad, side: Side) -> str:
 
 
 def _at_offset(piece: Piece, offset: int) -> Piece | None:
-    """The part of a piece at one offset, which is its last: every offset loop at its end."""
+    """The last element of a piece: the part of it in which every offset loop is at its end."""
     for loop in piece.loops:
         if loop.move[AT]:
             rest = tuple(x for x in piece.loops if x is not loop)

@@ -70,7 +70,7 @@ def split(refine: Refine, whole: Part, scope: Scope, known: Mapping[str, int], o
 
 
 def _padded(refine: Refine, whole: Part, known: int, has_open: bool) -> Part:
-    """The axis rounded up so that its parts fit. Of parts of parts no padding is known: it would lie inside the axis."""
+    """The axis rounded up so that its parts fit. Parts of parts cannot be padded, because the padding would lie inside the axis."""
     if whole.axis != refine.axis or whole.step != 1:
         raise fault("padded-part", f"`{refine.axis}` is a part of `{whole.axis}`: only a whole axis can be padded", refine.span, help=f"write `{refine.axis} = (...)` with parts that divide it")
     if not has_open:

@@ -218,7 +218,8 @@ def stage_runs(
 ) -> list[StageRun]:
     """The stages as few loops as their regularity allows; with `only_count`, those stages that own so many.
 
-    `by_turns`: local numbers count within each turn. `picked`: only these indices, numbered as among all.
+    `by_turns`: local numbers count within each turn. If `picked` is given, only these indices are kept, but they are
+    numbered as if all were.
     """
     wanted = None if picked is None else frozenset(picked)
     singles: list[tuple[int, StageRun]] = []

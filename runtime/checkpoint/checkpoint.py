@@ -222,7 +222,7 @@ class Checkpoint:
 def open_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     """The checkpoint at `path`: a file, or a folder of shards or rank files. Reads headers only.
 
-    Raises `Fault`, which says what is there instead where that is known.
+    Raises `Fault`, which names what the path holds instead, if that is known.
     """
     if not os.path.lexists(path):
         refuse_remote_source(path)

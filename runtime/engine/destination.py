@@ -165,7 +165,7 @@ def check_file(out: str, *, overwrite: bool) -> None:
 
 
 def write_file(out: str, data: bytes) -> None:
-    """Writes a temporary sibling, which becomes `out` when it is whole, in place of what is there."""
+    """Writes a temporary sibling, which replaces `out` when it is whole."""
     refuse_remote_target(out)
     parent, name = os.path.split(os.path.abspath(out))
     temporary = ""

@@ -54,8 +54,8 @@ def tensor_bytes(tensors: Sequence[tuple[str, str, tuple[int, ...]]]) -> list[in
 
 @dataclass(frozen=True)
 class TargetFile:
-    """A file to write; `targets` are the global numbers of the tensors in its regions. It begins at byte `at`: of an
-    archive called `name`, where it is a member of one."""
+    """A file to write; `targets` are the global numbers of the tensors in its regions. It begins at byte `at`, which
+    is not 0 if it is a member of the archive called `name`."""
 
     name: str
     layout: FileLayout

@@ -25,7 +25,7 @@ def save_plan(plan: Plan, path: str | Path) -> None:
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Writes a text of ours to a local path, in place of what is there. Raises `Fault` where it cannot be written."""
+    """Writes a text of ours to a local path, and replaces a file of that name. Raises `Fault` where it cannot be written."""
     refuse_remote_target(path)
     try:
         Path(path).write_text(text, encoding="utf-8")

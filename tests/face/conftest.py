@@ -40,8 +40,12 @@ def llama(made_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.fixture
-def ckptc(request: pytest.FixtureRequest, capfd: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
+def ckptc(
+    request: pytest.FixtureRequest, capfd: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., Outcome]:
     """Runs one command line in this process. Every `compat` command that a test of compat runs is run as it is printed, too."""
+    if not Path.cwd().is_relative_to(tmp_path):
+        monkeypatch.chdir(tmp_path)  # the working directory is put back as it was: it must be a folder of the test's own
 
     def once(*arguments: object) -> Outcome:
         capfd.readouterr()
@@ -53,7 +57,7 @@ def ckptc(request: pytest.FixtureRequest, capfd: pytest.CaptureFixture[str]) -> 
     def run(*arguments: object) -> Outcome:
         if arguments[:1] != ("compat",) or not request.module.__name__.rpartition(".")[2].startswith("test_compat"):
             return once(*arguments)
-        with as_it_was() as again:
+        with as_it_was(tmp_path) as again:
             done = once(*arguments)
             if done.code == 0:
                 again(lambda line: once(*shlex.split(line)[1:]), [line for line in done.out.splitlines() if line.startswith("ckptc ")])
@@ -63,9 +67,11 @@ def ckptc(request: pytest.FixtureRequest, capfd: pytest.CaptureFixture[str]) -> 
 
 
 @contextmanager
-def as_it_was() -> Iterator[Callable[[Callable[[str], Outcome], list[str]], None]]:
-    """Gives a function that puts the working directory back as it was, runs the lines there, and finds the same files as now."""
+def as_it_was(own: Path) -> Iterator[Callable[[Callable[[str], Outcome], list[str]], None]]:
+    """Gives a function that puts the working directory back as it was, runs the lines there, and finds the same files as now.
+    It must lie within `own`, the test's own folder, because all in it is removed."""
     here = Path.cwd()
+    assert here.is_relative_to(own), f"{here} is not a folder of the test's own"
     with TemporaryDirectory() as held:
         before, after = Path(held) / "before", Path(held) / "after"
         shutil.copytree(here, before, symlinks=True)
