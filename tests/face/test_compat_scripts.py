@@ -68,7 +68,7 @@ def test_the_comparison_of_both_ways_sees_a_byte(tmp_path, monkeypatch):
     """The fixture's own check: a second run that writes something else is found."""
     monkeypatch.chdir(tmp_path)
     Path("kept").write_bytes(b"1")
-    with as_it_was() as again:
+    with as_it_was(tmp_path) as again:
         Path("made").write_bytes(b"23")
         from tests.face.conftest import Outcome
 
@@ -76,7 +76,7 @@ def test_the_comparison_of_both_ways_sees_a_byte(tmp_path, monkeypatch):
             return lambda line: (Path("made").write_bytes(data), Outcome(0, "", ""))[1]
 
         again(writes(b"23"), ["x"])
-    with as_it_was() as again, pytest.raises(AssertionError):
+    with as_it_was(tmp_path) as again, pytest.raises(AssertionError):
         again(writes(b"24"), ["x"])
 
 
