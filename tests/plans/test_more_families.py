@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file, save_file
 
 import ckptc
@@ -99,6 +100,7 @@ class Case:
     hidden: int = HIDDEN
     norm_bias: bool = False
     refused: dict[str, str] = field(default_factory=dict)
+    accepted: tuple[str, ...] = ()  # what Megatron-LM's arguments have no word for
     name: str = ""
 
     def shapes(self) -> Shapes:
@@ -126,6 +128,8 @@ CASES = [
          {"hidden_size": HEADS * DIM, "layer_norm_eps": 3e-6, "use_qkv_bias": True, "partial_rotary_factor": 0.25}, hidden=HEADS * DIM, norm_bias=True,
          refused=NO_BIAS),
     Case("helium", norms(False, HEADS * DIM) | attention(hidden=HEADS * DIM) | gated(False, HEADS * DIM), RMS | HEAD | {"hidden_size": HEADS * DIM}, turned, HEADS * DIM),
+    Case("gemma", norms() | attention() | gated(), RMS | HEAD | {"tie_word_embeddings": True, "hidden_act": "gelu_pytorch_tanh"}, accepted=("activation", "gated"),
+         refused={"nxdt": "root of the hidden size"}),
     Case("ernie4_5", norms() | attention(True, True) | gated(True), RMS | HEAD | {"use_bias": True, "tie_word_embeddings": True}, turned),
 ]  # fmt: skip
 each = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name or case.family)
@@ -197,7 +201,10 @@ def core(case: Case, hf: Weights) -> Weights:
 @each
 def test_a_family_becomes_what_megatron_core_stores_and_comes_back(case: Case, tmp_path: Path) -> None:
     source, hf = saved(tmp_path / "hf", case)
-    made = ckptc.plan(source, to="megatron")
+    if case.accepted:
+        with pytest.raises(ckptc.MappingError, match=case.accepted[0]):
+            ckptc.plan(source, to="megatron")
+    made = ckptc.plan(source, to="megatron", accept=case.accepted)
     assert made.data.mapping == case.family
     made.run(tmp_path / "dist")
     assert same(read(tmp_path / "dist"), core(case, hf))
@@ -208,7 +215,7 @@ def test_a_family_becomes_what_megatron_core_stores_and_comes_back(case: Case, t
 @each
 def test_ranks_of_megatron_hold_their_parts_and_come_back(case: Case, tmp_path: Path) -> None:
     source, hf = saved(tmp_path / "hf", case)
-    ckptc.convert(source, tmp_path / "ranks", to="megatron-legacy", tp=2, pp=2)
+    ckptc.convert(source, tmp_path / "ranks", to="megatron-legacy", tp=2, pp=2, accept=case.accepted)
     last = torch.load(tmp_path / "ranks/release/mp_rank_01_001/model_optim_rng.pt", weights_only=False)["model"]
     for local in range(LAYERS // 2):
         wanted = core_layer(of_layer(case, hf, LAYERS // 2 + local), 2, 1)
@@ -248,6 +255,7 @@ UNSAID = [
     ("seed_oss", {"attention_bias": False, "attention_out_bias": True}, "output alone"), ("phi3", {"rope_scaling": {"type": "longrope", "long_factor": [1.0], "short_factor": [1.0]}}, "longrope"),
     ("stablelm", {"use_parallel_residual": True}, "at once"), ("stablelm", {"qk_layernorm": True}, "norms of each query"),
     ("arcee", {"hidden_act": "silu"}, "silu"), ("starcoder2", {"hidden_act": "silu"}, "silu"), ("helium", {"partial_rotary_factor": 0.5}, "rotary"),
+    ("gemma", {"use_bidirectional_attention": True}, "later tokens"),
 ]  # fmt: skip
 
 
@@ -257,3 +265,16 @@ def test_a_setting_that_no_target_has_is_refused(family: str, keys: dict[str, An
     source, _ = saved(tmp_path / "hf", case, **keys)
     with pytest.raises(ckptc.MappingError, match=words):
         ckptc.plan(source, to="megatron")
+
+
+def test_gemmas_norms_are_around_one_where_nemo_1_multiplies_by_them(tmp_path: Path) -> None:
+    """NeMo 1's converter adds 1 to each (scripts/checkpoint_converters/convert_gemma_hf_to_nemo.py), and its config says the scale of embeddings."""
+    case = next(case for case in CASES if case.family == "gemma")
+    source, hf = saved(tmp_path / "hf", case)
+    ckptc.convert(source, tmp_path / "nemo", to="nemo")
+    found = read(tmp_path / "nemo")
+    assert torch.equal(found["model.decoder.final_layernorm.weight"], hf["model.norm.weight"] + 1)
+    assert torch.equal(found["model.decoder.layers.1.self_attention.linear_qkv.layer_norm_weight"], hf[f"{AT}1.input_layernorm.weight"] + 1)
+    assert yaml.safe_load((tmp_path / "nemo/model_config.yaml").read_text())["apply_embedding_scaling"] is True
+    with pytest.raises(ckptc.MappingError, match="root of the hidden size"):
+        ckptc.plan(source, to="nemo-legacy")
