@@ -41,7 +41,7 @@ def nearest_of(fits: Sequence[Fit], found: Sequence[Found]) -> Near | None:
     kinds = len(representatives(found))
     near = [Near(fit.family, fit.layout, fit.missing, _lacking(fit, found), kinds - len(fit.missing)) for fit in fits]
     near = [each for each in near if each.alike > len(each.beside) and each.alike > len(each.lacking)]
-    return min(near, key=lambda each: (len(each.beside) + len(each.lacking), _settings(each.family), each.family.name), default=None)
+    return min(near, key=lambda each: (len(each.beside) + len(each.lacking), *_own_share(each.family), each.family.name), default=None)
 
 
 def unknown_family(said: Said, known: Sequence[Family], fits: Sequence[Fit], found: Sequence[Found], mapping: object = None) -> Fault:
@@ -130,9 +130,9 @@ def _at_zero(pattern: Pattern) -> str:
     return format_of(pattern).format(**{part.axis: 0 for part in pattern.parts if isinstance(part, Hole)})
 
 
-def _settings(family: Family) -> int:
+def _own_share(family: Family) -> tuple[int, int]:
     """Of families that differ in settings alone, the one that the others extend comes first: it says fewest of its own."""
-    return sum(each.span.file == family.model.span.file for each in family.model.settings)
+    return len(family.ancestors), sum(each.span.file == family.model.span.file for each in family.model.settings)
 
 
 def _own(known: Sequence[Family]) -> list[str]:
