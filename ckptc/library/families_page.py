@@ -10,6 +10,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from ..compiler.check.check_files import formats_of
+from ..compiler.identify.by_default import tensors_by_default
+from ..compiler.identify.match import tensors_of
 from ..compiler.link.flat import Family, FlatLayout
 from ..compiler.values.scope import Scope, evaluate
 from ..dsl.diagnostic import MappingError
@@ -49,10 +51,17 @@ def _cell(family: Family, name: str, reasons: dict[str, int]) -> str:
     layout = next((x for x in family.layouts if x.name == name), None)
     if layout is None and name not in family.lacking:
         return ""
-    why = f"no place for `{family.lacking[name]}`" if layout is None else _refusal(family, layout)
+    missing = family.lacking[name] if layout is None else _missing(family, layout)
+    why = f"no place for `{missing}`" if missing is not None else _refusal(family, layout) if layout is not None else ""
     if why:
         return str(reasons.setdefault(why, len(reasons) + 1))
     return "read" if layout is not None and formats_of(layout).read_only else "yes"
+
+
+def _missing(family: Family, layout: FlatLayout) -> str | None:
+    """A tensor that a model as the family is by default has, and the layout has no place for."""
+    held = {name for flat in layout.rules for name in tensors_of(flat.rule, layout)} | {name for item in layout.omits for name in item.tensors}
+    return next((each.name for each in tensors_by_default(family) if layout.rules and each.name not in held), None)
 
 
 def _refusal(family: Family, layout: FlatLayout) -> str:

@@ -78,7 +78,7 @@ def test_list_is_a_table_of_layouts_and_families_that_fits_a_screen(ckptc):
     assert max(map(len, lines)) <= 100
     assert lines[0].startswith("23 families: arcee, dbrx, decoder, ")
     rows = {line.split()[0]: line for line in lines if line}
-    assert rows["nxdt"].endswith("pt | xser          all but deepseek, vit")
+    assert rows["nemo"].endswith("nemo | pt          all but deepseek")
     assert "pt, read only" in rows["nnm"]
     assert rows["llava"].endswith("neva")
 
