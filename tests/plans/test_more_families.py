@@ -89,6 +89,19 @@ def starcoder2(h: Weights) -> Weights:
     return {n.replace("c_fc", "up_proj").replace("c_proj", "down_proj"): x for n, x in h.items()}
 
 
+def internlm2(h: Weights) -> Weights:
+    """modeling_internlm2.py: rows of `wqkv` by groups, a group's query heads, its key, its value; w1 is the gate, w3 is up."""
+    names = {
+        "attention_norm": "input_layernorm", "ffn_norm": "post_attention_layernorm", "attention.wo": "self_attn.o_proj", "feed_forward.w1": "mlp.gate_proj",
+        "feed_forward.w2": "mlp.down_proj", "feed_forward.w3": "mlp.up_proj",
+    }  # fmt: skip
+    out = {f"{new}.weight": h[f"{old}.weight"] for old, new in names.items()}
+    rows = h["attention.wqkv.weight"].unflatten(0, (GROUPS, SHARE + 2, DIM))
+    for name, part in (("q", rows[:, :SHARE]), ("k", rows[:, -2]), ("v", rows[:, -1])):
+        out[f"self_attn.{name}_proj.weight"] = part.reshape(-1, rows.shape[-1])
+    return out
+
+
 @dataclass(frozen=True)
 class Case:
     """A family's layer, its config, how its layer is one of Llama's, and the layouts that hold it or refuse it with these words."""
@@ -102,10 +115,12 @@ class Case:
     refused: dict[str, str] = field(default_factory=dict)
     accepted: tuple[str, ...] = ()  # what Megatron-LM's arguments have no word for
     name: str = ""
+    embed: str = "model.embed_tokens.weight"
+    head: str = "lm_head.weight"
 
     def shapes(self) -> Shapes:
-        ends = {"model.embed_tokens.weight": (VOCAB, self.hidden)} | norm("model.norm", self.norm_bias, self.hidden)
-        tied = {} if self.keys.get("tie_word_embeddings") else {"lm_head.weight": (VOCAB, self.hidden)}
+        ends = {self.embed: (VOCAB, self.hidden)} | norm("model.norm", self.norm_bias, self.hidden)
+        tied = {} if self.keys.get("tie_word_embeddings") else {self.head: (VOCAB, self.hidden)}
         return ends | tied | {f"{AT}{i}.{name}": shape for i in range(LAYERS) for name, shape in self.layer.items()}
 
 
@@ -128,6 +143,9 @@ CASES = [
          {"hidden_size": HEADS * DIM, "layer_norm_eps": 3e-6, "use_qkv_bias": True, "partial_rotary_factor": 0.25}, hidden=HEADS * DIM, norm_bias=True,
          refused=NO_BIAS),
     Case("helium", norms(False, HEADS * DIM) | attention(hidden=HEADS * DIM) | gated(False, HEADS * DIM), RMS | HEAD | {"hidden_size": HEADS * DIM}, turned, HEADS * DIM),
+    Case("internlm2", norm("attention_norm", False, HEADS * DIM) | norm("ffn_norm", False, HEADS * DIM) | linear("attention.wqkv", (HEADS + 2 * GROUPS) * DIM, HEADS * DIM)
+         | linear("attention.wo", HEADS * DIM, HEADS * DIM) | linear("feed_forward.w1", FFN, HEADS * DIM) | linear("feed_forward.w2", HEADS * DIM, FFN)
+         | linear("feed_forward.w3", FFN, HEADS * DIM), RMS | {"hidden_size": HEADS * DIM, "bias": False}, internlm2, HEADS * DIM, embed="model.tok_embeddings.weight", head="output.weight"),
     Case("gemma", norms() | attention() | gated(), RMS | HEAD | {"tie_word_embeddings": True, "hidden_act": "gelu_pytorch_tanh"}, accepted=("activation", "gated"),
          refused={"nxdt": "root of the hidden size"}),
     Case("ernie4_5", norms() | attention(True, True) | gated(True), RMS | HEAD | {"use_bias": True, "tie_word_embeddings": True}, turned),
@@ -193,9 +211,9 @@ def core_layer(h: Weights, tp: int = 1, rank: int = 0) -> Weights:
 def core(case: Case, hf: Weights) -> Weights:
     found = [core_layer(of_layer(case, hf, i)) for i in range(LAYERS)]
     out = {f"decoder.layers.{name}": torch.stack([x[name] for x in found]) for name in found[0]}
-    out["embedding.word_embeddings.weight"] = hf["model.embed_tokens.weight"]
+    out["embedding.word_embeddings.weight"] = hf[case.embed]
     out |= {n.replace("model.norm", "decoder.final_layernorm"): x for n, x in hf.items() if n.startswith("model.norm.")}
-    return out | ({"output_layer.weight": hf["lm_head.weight"]} if "lm_head.weight" in hf else {})
+    return out | ({"output_layer.weight": hf[case.head]} if case.head in hf else {})
 
 
 @each

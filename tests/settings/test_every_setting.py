@@ -100,7 +100,7 @@ def kinds() -> list[Kind]:
         hf("SeedOssConfig", "seed_oss", **COMMON, attention_bias=True, attention_out_bias=False), hf("ArceeConfig", "arcee", **{**COMMON, "hidden_act": "relu2"}),
         hf("Phi3Config", "phi3", **COMMON, sliding_window=None), hf("HeliumConfig", "helium", **COMMON), hf("Ernie4_5Config", "ernie4_5", **COMMON, use_bias=False),
         hf("Starcoder2Config", "starcoder2", **{**COMMON, "hidden_act": "gelu_pytorch_tanh", "norm_epsilon": 1e-5}, use_bias=True, sliding_window=None),
-        hf("StableLmConfig", "stablelm", **COMMON, layer_norm_eps=1e-5, partial_rotary_factor=0.25), hf("GemmaConfig", "gemma", **{**COMMON, "hidden_act": "gelu_pytorch_tanh"}),
+        hf("StableLmConfig", "stablelm", **COMMON, layer_norm_eps=1e-5, partial_rotary_factor=0.25), hf("InternLM2Config", "internlm2", **COMMON, bias=False), hf("GemmaConfig", "gemma", **{**COMMON, "hidden_act": "gelu_pytorch_tanh"}),
         Kind("DeepseekV3Config", "deepseek", "hf", {**LATENT, "model_type": "deepseek_v3", "norm_topk_prob": True}),
         Kind("DeepseekV2Config", "deepseek", "hf", {**LATENT, "model_type": "deepseek_v2", "topk_method": "group_limited_greedy", "norm_topk_prob": False}),
         Kind("megatron-args", "llama", "megatron", ARGS),
