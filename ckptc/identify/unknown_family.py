@@ -6,19 +6,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..compiler.algebra.spell import format_of
+from ..compiler.identify.by_default import tensors_by_default
 from ..compiler.identify.detect import Fit
 from ..compiler.identify.match import Found, representatives, stored_tensors, tensors_of
 from ..compiler.link.flat import Family, FlatLayout
-from ..compiler.values.pick import axes_of, empty, pick
-from ..compiler.values.scope import Scope, evaluate
-from ..dsl.diagnostic import MappingError
-from ..dsl.tree import Hole, Pattern, TensorDecl
+from ..dsl.tree import Hole, Pattern
 from ..runtime.fault import Fault
 from .identity import MODEL_TYPE, Identity, Said, families_of, identity_of
 
 HELP = "docs/tutorial.md shows how a mapping is written; pass yours with --mapping"
 SHOWN = 6
-LAYERS = 4  # of a model as a family is by default
 
 
 @dataclass(frozen=True)
@@ -41,7 +38,7 @@ def nearest_of(fits: Sequence[Fit], found: Sequence[Found]) -> Near | None:
     kinds = len(representatives(found))
     near = [Near(fit.family, fit.layout, fit.missing, _lacking(fit, found), kinds - len(fit.missing)) for fit in fits]
     near = [each for each in near if each.alike > len(each.beside) and each.alike > len(each.lacking)]
-    return min(near, key=lambda each: (len(each.beside) + len(each.lacking), _settings(each.family), each.family.name), default=None)
+    return min(near, key=lambda each: (len(each.beside) + len(each.lacking), *_own_share(each.family), each.family.name), default=None)
 
 
 def unknown_family(said: Said, known: Sequence[Family], fits: Sequence[Fit], found: Sequence[Found], mapping: object = None) -> Fault:
@@ -100,39 +97,23 @@ def _lacking(fit: Fit, found: Sequence[Found]) -> tuple[str, ...]:
     """The names, at index 0, of what a model of the family has as it is by default, and these tensors are not."""
     there = stored_tensors(fit.layout, found)
     omitted = {name for item in fit.layout.omits for name in item.tensors}
-    scope = Scope(lazy={each.name: each.value for each in fit.family.model.settings}, functions={"stored": lambda name: False})
     out: dict[str, None] = {}
-    for decl in fit.family.model.tensors:
-        if decl.name in there or decl.name in omitted or decl.optional or decl.tied_to is not None:
+    for decl in tensors_by_default(fit.family):
+        if decl.name in there or decl.name in omitted:
             continue
-        exists = _exists(decl, fit.family, scope)
         rules = [flat.rule for flat in fit.layout.rules if decl.name in tensors_of(flat.rule, fit.layout) and not flat.rule.copy]
-        if exists and rules and not any(rule.optional or rule.made for rule in rules):
+        if rules and not any(rule.optional or rule.made for rule in rules):
             out[_at_zero(rules[0].names[0])] = None
     return tuple(out)
-
-
-def _exists(decl: TensorDecl, family: Family, scope: Scope) -> bool:
-    """Whether a model as the family is by default has the tensor, at some index."""
-    selects = {each.name: each for each in family.model.selects}
-    try:
-        if decl.when is not None and not evaluate(decl.when, scope):
-            return False
-        if decl.where is None:
-            return True
-        sizes = dict.fromkeys(axes_of(decl.where, (axis.name for axis in family.model.axes), selects), LAYERS)
-        return not empty(pick(decl.where, sizes, sizes, selects, scope, decl.span))
-    except MappingError:
-        return False
 
 
 def _at_zero(pattern: Pattern) -> str:
     return format_of(pattern).format(**{part.axis: 0 for part in pattern.parts if isinstance(part, Hole)})
 
 
-def _settings(family: Family) -> int:
+def _own_share(family: Family) -> tuple[int, int]:
     """Of families that differ in settings alone, the one that the others extend comes first: it says fewest of its own."""
-    return sum(each.span.file == family.model.span.file for each in family.model.settings)
+    return len(family.ancestors), sum(each.span.file == family.model.span.file for each in family.model.settings)
 
 
 def _own(known: Sequence[Family]) -> list[str]:

@@ -144,6 +144,9 @@ def _layout(family: Family, layout: FlatLayout) -> Iterator[Diagnostic]:
     for flat in layout.rules:
         yield from _rule(flat.rule, family, layout, names)
     for ignore in layout.ignores:
+        for part in (part for name in ignore.names for part in name.parts):
+            if isinstance(part, Hole):
+                yield from check_hole(part, names)
         yield from check_expr(ignore.when, names) if ignore.when is not None else ()
         yield from check_where(ignore.where, names, ignore.span)
     yield from check_files(layout)

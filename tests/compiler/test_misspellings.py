@@ -136,7 +136,7 @@ def _words(line: str, name: str, start: int, end: int) -> Iterator[int]:
     at = line.find(name, start, end)
     while at >= 0:
         before, after = line[at - 1 : at], line[at + len(name) : at + len(name) + 1]
-        if not (before.isalnum() or before in ("_", ".", "-")) and not (after.isalnum() or after in ("_", "-")):
+        if not (before.isalnum() or before in ("_", ".", "-", '"')) and not (after.isalnum() or after in ("_", "-")):
             yield at
         at = line.find(name, at + 1, end)
 

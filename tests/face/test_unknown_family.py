@@ -63,10 +63,10 @@ UNGATED = without(LLAMA, "gate_proj.weight")
 OLMO2 = (*without(LLAMA, "input_layernorm.weight"), *HEAD_NORMS, f"{L}post_feedforward_layernorm.weight")
 CASES = {
     # The names of a family that there is.
-    "cwm": Case(LLAMA, "llama"), "ministral": Case(LLAMA, "llama"), "smollm3": Case(without(LLAMA, "lm_head.weight"), "llama"), "helium": Case(LLAMA, "llama"),
-    "granite": Case(LLAMA, "llama"), "gemma": Case(without(LLAMA, "lm_head.weight"), "llama"), "diffllama_plain": Case(LLAMA, "llama"),
-    "seed_oss": Case((*LLAMA, *QKV_BIAS), "llama"), "internlm": Case((*LLAMA, *QKV_BIAS, f"{L}self_attn.o_proj.bias"), "llama"),
-    "glm": Case((*without(LLAMA, "gate_proj.weight", "up_proj.weight"), *QKV_BIAS, FUSED[1]), "llama", (FUSED[1],), (f"{L}mlp.gate_proj.weight", f"{L}mlp.up_proj.weight")),
+    "cwm": Case(LLAMA, "llama"), "ministral": Case(LLAMA, "llama"), "smollm3": Case(without(LLAMA, "lm_head.weight"), "llama"),
+    "granite": Case(LLAMA, "llama"), "diffllama_plain": Case(LLAMA, "llama"),
+    "internlm": Case((*LLAMA, *QKV_BIAS, f"{L}self_attn.o_proj.bias"), "llama"),
+    "glm": Case((*without(LLAMA, "gate_proj.weight", "up_proj.weight"), *QKV_BIAS, FUSED[1]), "arcee", (FUSED[1],), (f"{L}mlp.up_proj.weight",)),
     "qwen2_vl_text": Case((*LLAMA, *QKV_BIAS, "visual.merger.ln_q.weight"), "llama", ("visual.merger.ln_q.weight",)),
     "mellum": Case((*NO_GATED, *HEAD_NORMS, *EXPERTS), "qwen3_moe"), "solar_open": Case((*NO_GATED, *HEAD_NORMS, *EXPERTS), "qwen3_moe"),
     "kimi_k2": Case((*without(NO_GATED, *NO_QKV), *LATENT, *EXPERTS, *SHARED), "deepseek"),
@@ -74,17 +74,15 @@ CASES = {
     # A few tensors more, or less.
     "gemma2": Case((*without(LLAMA, "lm_head.weight"), *POST_NORMS), "llama", POST_NORMS),
     "gemma3_text": Case((*without(LLAMA, "lm_head.weight"), *POST_NORMS, *HEAD_NORMS), "qwen3", POST_NORMS),
-    "phi3": Case((*without(LLAMA, *NO_QKV, "gate_proj.weight", "up_proj.weight"), *FUSED), "llama", FUSED, (*ATTENTION[:3], *GATED[:2])),
     "olmo2": Case(OLMO2, "qwen3", (f"{L}post_feedforward_layernorm.weight",), (f"{L}input_layernorm.weight",)),
     "olmo3": Case(OLMO2, "qwen3", (f"{L}post_feedforward_layernorm.weight",), (f"{L}input_layernorm.weight",)),
     "exaone4": Case(OLMO2, "qwen3", (f"{L}post_feedforward_layernorm.weight",)),
-    "olmo": Case(without(LLAMA, "norm.weight"), "llama", (), NORMS), "arcee": Case(UNGATED, "llama", (), (f"{L}mlp.gate_proj.weight",)),
+    "olmo": Case(without(LLAMA, "norm.weight"), "llama", (), NORMS),
     "cohere": Case(without(LLAMA, "post_attention_layernorm.weight", "lm_head.weight"), "llama", (), (f"{L}post_attention_layernorm.weight",)),
     "glm4": Case((*LLAMA, f"{L}post_self_attn_layernorm.weight", f"{L}post_mlp_layernorm.weight"), "llama", (f"{L}post_self_attn_layernorm.weight",)),
     "bitnet": Case((*LLAMA, f"{L}self_attn.attn_sub_norm.weight", f"{L}mlp.ffn_sub_norm.weight"), "llama", (f"{L}self_attn.attn_sub_norm.weight",)),
     "gpt_oss": Case((*NO_GATED, *QKV_BIAS, f"{L}self_attn.sinks", f"{L}mlp.router.weight", f"{L}mlp.experts.gate_up_proj"), "mixtral", (f"{L}self_attn.sinks",), (f"{L}block_sparse_moe.gate.weight",)),
     "apertus": Case((*without(UNGATED, "layernorm.weight"), *HEAD_NORMS, f"{L}attention_layernorm.weight", f"{L}feedforward_layernorm.weight"), "qwen3", (f"{L}attention_layernorm.weight",)),
-    "starcoder2": Case((*without(LLAMA, *(f"mlp.{x}_proj.weight" for x in ("gate", "up", "down"))), *QKV_BIAS, f"{L}mlp.c_fc.weight", f"{L}mlp.c_proj.weight"), "llama", (f"{L}mlp.c_fc.weight",)),
     "phimoe": Case((*NO_GATED, f"{L}block_sparse_moe.gate.weight", *(f"{L}block_sparse_moe.experts.0.w{i}.weight" for i in (1, 2, 3)), "lm_head.bias"), "mixtral", ("lm_head.bias",)),
     "gpt_bigcode": Case(GPT2, "gpt2"), "imagegpt": Case(without(GPT2, "ln_f.bias"), "gpt2", (), ("transformer.ln_f.bias",)),
     "bloom": Case(tuple(f"transformer.h.0.self_attention.{x}.weight" for x in ("query_key_value", "dense")), None),
@@ -115,7 +113,7 @@ def test_what_a_model_is_and_what_it_is_like_is_said(model_type: str) -> None:
     assert all(f"`{name}`" in lacking for name in case.lacking)
     assert ("whether it computes the same" in like) == bool(case.near and not case.beside and not case.lacking)
     assert not any("--family" in each for each in (*fault.notes, fault.help))  # it would not help
-    assert any(note.startswith("there are dbrx, deepseek, gpt2, ") for note in fault.notes)
+    assert any(note.startswith("there are arcee, dbrx, deepseek, ") for note in fault.notes)
 
 
 @pytest.mark.parametrize(("keys", "families"), [
@@ -129,7 +127,7 @@ def test_what_a_model_is_and_what_it_is_like_is_said(model_type: str) -> None:
     # NeMo 2's classes (nemo/collections/llm/gpt/model).
     ({"_target_": "nemo.collections.llm.gpt.model.llama.LlamaModel"}, {"llama"}), ({"_target_": "nemo.collections.llm.gpt.model.qwen2.Qwen2Model"}, {"qwen2"}),
     ({"_target_": "nemo.collections.llm.gpt.model.qwen3.Qwen3Model"}, {"qwen3", "qwen3_moe"}), ({"_target_": "nemo.collections.llm.gpt.model.deepseek.DeepSeekModel"}, {"deepseek"}),
-    ({"_target_": "nemo.collections.llm.gpt.model.gemma.GemmaModel"}, set()), ({"_target_": "nemo.collections.llm.gpt.model.baichuan.BaichuanModel"}, set()),
+    ({"_target_": "nemo.collections.llm.gpt.model.gemma2.Gemma2Model"}, set()), ({"_target_": "nemo.collections.llm.gpt.model.baichuan.BaichuanModel"}, set()),
     ({"_target_": "nemo.collections.llm.gpt.model.llama4.Llama4Model"}, set()), ({"_target_": "nemo.collections.llm.gpt.model.ssm.SSMModel"}, set()),
 ])  # fmt: skip
 def test_the_families_of_what_a_config_says(keys: dict[str, Any], families: set[str]) -> None:
@@ -247,12 +245,12 @@ def test_a_plan_without_a_checkpoint_asks_its_config_as_well(tmp_path: Path) -> 
 
 
 def test_a_class_of_nemo_2_that_no_family_is(tmp_path: Path) -> None:
-    """Its tensors have the names of all decoders, so that its class alone tells (nemo/collections/llm/gpt/model/gemma.py)."""
+    """Its tensors have the names of all decoders, so that its class alone tells (nemo/collections/llm/gpt/model/gemma2.py)."""
     ckptc.convert(model(tmp_path / "x", model_type="llama"), tmp_path / "nemo2", to="nemo2")
     place = tmp_path / "nemo2/context/model.yaml"
     config = yaml.safe_load(place.read_text())
-    place.write_text(yaml.safe_dump({**config, "_target_": "nemo.collections.llm.gpt.model.gemma.GemmaModel"}))
-    with pytest.raises(Fault, match=r"no mapping for `nemo\.collections\.llm\.gpt\.model\.gemma\.GemmaModel` yet"):
+    place.write_text(yaml.safe_dump({**config, "_target_": "nemo.collections.llm.gpt.model.gemma2.Gemma2Model"}))
+    with pytest.raises(Fault, match=r"no mapping for `nemo\.collections\.llm\.gpt\.model\.gemma2\.Gemma2Model` yet"):
         ckptc.plan(tmp_path / "nemo2", to="hf")
 
 

@@ -12,7 +12,7 @@ import torch
 
 import ckptc
 from ckptc.dsl.diagnostic import MappingError
-from ckptc.library import settings_page
+from ckptc.library import families_page, settings_page
 from ckptc.runtime.fault import Fault
 from tests.plans.llama import Llama, read, write
 from tests.plans.test_megatron_ranks import MODEL, account
@@ -40,6 +40,11 @@ def saved_run(folder: Path, weights: dict[str, torch.Tensor], **args: Any) -> Pa
     if args.get("normalization") == "LayerNorm":
         model |= {name.removesuffix("weight") + "bias": torch.zeros(48) for name in model if name.endswith("norm.weight")}
         model |= {name.removesuffix("weight") + "bias": torch.zeros(48) for name in model if name.endswith("layer_norm_weight")}
+    if not args.get("swiglu", True):
+        model |= {name: tensor[:84] for name, tensor in model.items() if name.endswith("linear_fc1.weight")}
+    if args.get("add_bias_linear"):
+        linear = [name for name in model if name.endswith((*(f"{x}.weight" for x in ("linear_qkv", "linear_proj", "linear_fc1", "linear_fc2")),))]
+        model |= {name.removesuffix("weight") + "bias": model[name][:, 0].clone() for name in linear}
     torch.save({"args": argparse.Namespace(**(SHAPE | args)), "model": model, "checkpoint_version": 3.0, "iteration": 3}, place / "model_optim_rng.pt")
     return folder
 
@@ -86,11 +91,17 @@ def test_what_a_family_of_huggingface_cannot_say_is_refused_before_a_byte_is_wri
 
 
 def test_where_no_family_can_say_it_each_one_s_reason_is_given(weights: dict[str, torch.Tensor], tmp_path: Path) -> None:
+    """Squared ReLU with layer norms and biases: the tensors are those of two families, and neither has this activation."""
     with pytest.raises(Fault) as fault:
-        to_hf(saved_run(tmp_path / "run", weights, normalization="LayerNorm", apply_layernorm_1p=True))
+        to_hf(saved_run(tmp_path / "run", weights, normalization="LayerNorm", swiglu=False, squared_relu=True, add_bias_linear=True))
     assert fault.value.code == "no-family-says"
-    assert "llama: layout `hf` cannot say that normalization is 'layernorm1p'" in fault.value.notes
-    assert "nemotron: layout `hf` cannot say that activation is 'swiglu'" in fault.value.notes
+    assert any(note.startswith("gpt_neox: layout `hf` cannot say that") for note in fault.value.notes)
+    assert "starcoder2: layout `hf` cannot say that activation is 'relu2'" in fault.value.notes
+
+
+def test_where_one_family_has_the_tensors_alone_its_reason_is_given(weights: dict[str, torch.Tensor], tmp_path: Path) -> None:
+    with pytest.raises(ckptc.MappingError, match="layout `hf` cannot say that normalization is 'layernorm1p'"):
+        to_hf(saved_run(tmp_path / "run", weights, normalization="LayerNorm", apply_layernorm_1p=True))
 
 
 def test_what_is_accepted_is_left_out(weights: dict[str, torch.Tensor], tmp_path: Path) -> None:
@@ -133,3 +144,7 @@ def test_a_key_that_is_not_known_gets_a_note(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", sorted(settings_page.pages()))
 def test_the_pages_of_settings_are_those_of_the_mappings(name: str) -> None:
     assert (DOCS / name).read_text() == settings_page.pages()[name], "python -m ckptc.library.settings_page docs"
+
+
+def test_the_page_of_families_is_that_of_the_mappings() -> None:
+    assert (DOCS / families_page.NAME).read_text() == families_page.page(), "python -m ckptc.library.families_page docs"

@@ -1,0 +1,30 @@
+"""A family in, the tensors of a model that is as the family is by default out."""
+
+from __future__ import annotations
+
+from ...dsl.diagnostic import MappingError
+from ...dsl.tree import TensorDecl
+from ..link.flat import Family
+from ..values.pick import axes_of, empty, pick
+from ..values.scope import Scope, evaluate
+
+LAYERS = 4  # of such a model; any other axis has as many
+
+
+def tensors_by_default(family: Family) -> tuple[TensorDecl, ...]:
+    """Those that exist, at some index, where no config says anything. Tied and optional ones are none."""
+    scope = Scope(lazy={each.name: each.value for each in family.model.settings}, functions={"stored": lambda name: False})
+    return tuple(each for each in family.model.tensors if not each.optional and each.tied_to is None and _exists(each, family, scope))
+
+
+def _exists(decl: TensorDecl, family: Family, scope: Scope) -> bool:
+    selects = {each.name: each for each in family.model.selects}
+    try:
+        if decl.when is not None and not evaluate(decl.when, scope):
+            return False
+        if decl.where is None:
+            return True
+        sizes = dict.fromkeys(axes_of(decl.where, (axis.name for axis in family.model.axes), selects), LAYERS)
+        return not empty(pick(decl.where, sizes, sizes, selects, scope, decl.span))
+    except MappingError:
+        return False
