@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 
 from ..fault import Fault
+from ..files.decode_window import DECODED
 from ..files.dtypes import FLOATING, castable
 from ..files.file_layout import Put, TargetFile
-from ..files.window import ITEM_BYTES, SideFile, Window
+from ..files.window import ITEM_BYTES, SideFile, Window, parts_of
 from ..plan.expand import Family, Instances, Rows, families, instances, spelled
 from ..plan.plan import Plan, Step
 from ..words import count, few
@@ -100,7 +101,14 @@ class Bound:
 
 
 def _bytes(window: Window | None) -> int:
-    return int(np.prod(window.shape, dtype=object)) * ITEM_BYTES[window.dtype] if window is not None else 0
+    return sum(prod(part.shape) * ITEM_BYTES[part.dtype] for part in parts_of(window)) if window is not None else 0
+
+
+def _decoded_to(window: Window | None, wanted: str | None) -> Window | None:
+    """The window; of a decoded tensor, one that is rounded to the wanted dtype and not to another before."""
+    if window is None or window.coded is None or wanted not in (*DECODED, "float64"):
+        return window
+    return replace(window, dtype=wanted if wanted in DECODED else "float32")
 
 
 def bind(
@@ -121,7 +129,7 @@ def bind(
     sources, targets = families(plan.source.stored), families(plan.target.stored)
     kept = Kept()
     entries = match(plan.source, sources, checkpoint, make(plan.made, kept))
-    windows = _averaged(plan, sources, [None if entry is None else entry.window for entry in entries])
+    windows = _averaged(plan, sources, [None if entry is None else _decoded_to(entry.window, dtype or plan.dtype) for entry in entries])
     check_extents(windows)
     moves = instances(plan.steps, sources, targets)
     moves = moves.take(np.lexsort((moves.target_at, moves.target)))

@@ -16,6 +16,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from ..fault import Fault
+from ..files.decode_window import CODES
 from ..files.format import Found
 from ..files.index import block_at
 from ..files.read_window import read_at, read_window
@@ -26,6 +27,7 @@ from ..formats.registry import archive_kinds, format_named
 from ..path_names import refuse_remote_source
 from .find_files import find
 from .newest_tag import choose_tag
+from .scaled import decode_entries
 from .side_files import beside
 
 if TYPE_CHECKING:
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
 
 # What is said of files that are not what they are called.
 _UNREADABLE = ("bad-safetensors", "bad-torch-zip", "truncated-file", "bad-metadata", "bad-pickle", "unsafe-pickle")
+_CONFIG = "config.json"  # which says how weights are quantized
 _MOST_NEAR = 20_000  # names among which a near one is looked for
 
 
@@ -89,7 +92,8 @@ class Checkpoint:
 
     `tag` is the folder in `path` that is the checkpoint, where a training run keeps several. `held` is the
     archive that `path` is, if it is one: it keeps what it was decompressed to, and `notes` say so. `bare` are the files
-    that hold no tensor.
+    that hold no tensor. Tensors that are stored as codes and scales are among `entries` as what they mean; `undecoded` says what
+    keeps them from it.
     """
 
     path: str
@@ -101,6 +105,7 @@ class Checkpoint:
     notes: tuple[str, ...] = ()
     held: object = field(default=None, repr=False, compare=False)
     bare: tuple[str, ...] = ()
+    undecoded: tuple[str, ...] = ()
 
     @property
     def side_files(self) -> tuple[str, ...]:
@@ -250,10 +255,22 @@ def _read(place: str, tag: str, found: Found) -> Checkpoint:
     if found.flat:
         _refuse_twice(place, held.entries)
     archive = found.archive
-    return Checkpoint(
+    return _unscaled(Checkpoint(
         place, held.format, tuple(held.entries), beside(found), tuple(held.others), tag, archive.notes if archive else (), archive,
         tuple(held.bare),
-    )  # fmt: skip
+    ))  # fmt: skip
+
+
+def _unscaled(checkpoint: Checkpoint) -> Checkpoint:
+    """The checkpoint, with what is stored as codes and scales as what it means."""
+    if not any(entry.dtype in CODES for entry in checkpoint.entries):
+        return checkpoint
+    try:
+        said = checkpoint.config(_CONFIG) or {}
+    except Fault:  # said where the config is needed
+        said = {}
+    found = decode_entries(checkpoint.entries, said)
+    return replace(checkpoint, entries=found.entries, undecoded=found.problems, notes=(*checkpoint.notes, *found.notes))
 
 
 def _refuse_twice(path: str, entries: Sequence[Entry]) -> None:
