@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..fault import Fault
-from ..files.decode_window import DECODED
+from ..files.decode_window import decoded_to
 from ..files.dtypes import FLOATING, castable
 from ..files.file_layout import Put, TargetFile
 from ..files.window import ITEM_BYTES, SideFile, Window, parts_of
@@ -104,13 +104,6 @@ def _bytes(window: Window | None) -> int:
     return sum(prod(part.shape) * ITEM_BYTES[part.dtype] for part in parts_of(window)) if window is not None else 0
 
 
-def _decoded_to(window: Window | None, wanted: str | None) -> Window | None:
-    """The window; of a decoded tensor, one that is rounded to the wanted dtype and not to another before."""
-    if window is None or window.coded is None or wanted not in (*DECODED, "float64"):
-        return window
-    return replace(window, dtype=wanted if wanted in DECODED else "float32")
-
-
 def bind(
     plan: Plan,
     checkpoint: Readable,
@@ -129,7 +122,7 @@ def bind(
     sources, targets = families(plan.source.stored), families(plan.target.stored)
     kept = Kept()
     entries = match(plan.source, sources, checkpoint, make(plan.made, kept))
-    windows = _averaged(plan, sources, [None if entry is None else _decoded_to(entry.window, dtype or plan.dtype) for entry in entries])
+    windows = _averaged(plan, sources, [None if entry is None else entry.window for entry in entries])
     check_extents(windows)
     moves = instances(plan.steps, sources, targets)
     moves = moves.take(np.lexsort((moves.target_at, moves.target)))
@@ -138,6 +131,7 @@ def bind(
     spans = np.searchsorted(moves.target, np.arange(total + 1, dtype=np.int64))
     names = [family.spell(family.stored.name) for family in targets]
     dtypes = _dtypes(plan, targets, names, windows, moves, spans, dtype or plan.dtype)
+    windows = _decoded(windows, moves, dtypes)
     _refuse_gaps(plan.steps, targets, moves, total)
     order = _order(targets)
     laid_out = lay_out(plan.target, targets, names, dtypes, order, max_shard_bytes, trees)
@@ -246,6 +240,21 @@ def _dtypes(
             help="keep these tensors as they are stored",
         )
     return out
+
+
+def _decoded(windows: list[Window | None], moves: Instances, dtypes: list[str]) -> list[Window | None]:
+    """The windows; decoded ones are rounded to the dtype of the targets that they fill, and not to another before."""
+    if not any(window is not None and window.coded is not None for window in windows):
+        return windows
+    known = tuple(ITEM_BYTES)
+    into = np.array([known.index(name) for name in dtypes], dtype=np.int64)[moves.target]
+    low, high = np.full(len(windows) + 2, 99, dtype=np.int64), np.full(len(windows) + 2, -1, dtype=np.int64)  # the last two are fills
+    np.minimum.at(low, moves.source, into)
+    np.maximum.at(high, moves.source, into)
+    return [
+        decoded_to(window, known[least] if least == most else "float32") if window is not None and most >= 0 else window
+        for window, least, most in zip(windows, low.tolist(), high.tolist(), strict=False)
+    ]
 
 
 def _order(targets: tuple[Family, ...]) -> list[int]:

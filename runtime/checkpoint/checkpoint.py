@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any
 from ..fault import Fault
 from ..files.decode_window import CODES
 from ..files.format import Found
-from ..files.index import block_at
 from ..files.read_window import read_at, read_window
 from ..files.situations import refuse_place
 from ..files.window import Entry, SideFile, at_index, block_of
@@ -26,6 +25,7 @@ from ..formats.distributed.find import around
 from ..formats.registry import archive_kinds, format_named
 from ..path_names import refuse_remote_source
 from .find_files import find
+from .index import block_at
 from .newest_tag import choose_tag
 from .scaled import decode_entries
 from .side_files import beside

@@ -10,6 +10,7 @@ Of a block with one scale a table of its 256 products is made, so that each elem
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import cache
 from itertools import pairwise
 from typing import Any, TypeAlias
@@ -78,6 +79,13 @@ def products(codes: Array, dtype: str, scales: Array, wanted: str) -> Array:
     """The bits in `wanted` of codes of `dtype`, each times its scale."""
     with np.errstate(all="ignore"):
         return rounded(values_of(dtype)[codes] * scales, wanted)
+
+
+def decoded_to(window: Window, dtype: str) -> Window:
+    """The window; a decoded one is rounded to `dtype`, or left in float32 for what is wider."""
+    if window.coded is None or dtype not in (*DECODED, "float64"):
+        return window
+    return replace(window, dtype=dtype if dtype in DECODED else "float32")
 
 
 def decode_range(window: Window, begin: int, end: int, into: memoryview, fetch: Fetch) -> None:

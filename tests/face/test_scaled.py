@@ -106,6 +106,24 @@ def test_reading_and_streaming_give_decoded_values(llama: Path) -> None:
     assert all(torch.equal(streamed[name], wanted[name]) for name in wanted)
 
 
+def test_verifying_tells_decoded_elements_and_finds_one_that_is_otherwise(llama: Path) -> None:
+    folder, out = llama.with_name("fp8"), llama.with_name("out")
+    wanted = load_file(scaled(llama, folder) / "model.safetensors")
+    ckptc.convert(folder, out, to="hf")
+    said = ckptc.verify(folder, out)
+    assert said.same
+    assert said.decoded == sum(t.numel() for name, t in wanted.items() if name.endswith("_proj.weight"))
+    assert f"decoded {said.decoded:,} of these" in str(said)
+    (path,) = out.glob("*.safetensors")
+    held = load_file(path)
+    held[Q].view(torch.int16)[3, 7] += 1  # one unit in the last place
+    save_file(held, path)
+    said = ckptc.verify(folder, out)
+    assert len(said.differences) == 1
+    assert said.different == 1
+    assert Q in str(said)
+
+
 def test_the_plan_says_what_is_decoded(llama: Path) -> None:
     folder = llama.with_name("fp8")
     scaled(llama, folder, left_out=("layers.1.",))
