@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import cache
 from itertools import pairwise
+from math import prod
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -23,7 +24,7 @@ from .window import ITEM_BYTES, Coded, Window, row_major
 Array: TypeAlias = NDArray[Any]
 Fetch: TypeAlias = Callable[[Window, int, int], "bytes | bytearray"]  # elements of a window: the first, how many
 
-STEP_BYTES = 32  # of memory for each element that is decoded at once
+_WIDE, _NARROW = 12, 32  # bytes of memory for each element: looked up in tables, or multiplied
 CODES = ("float8_e4m3fn", "float8_e5m2")
 SCALES = ("float32", "bfloat16", "float16", "float8_e8m0fnu")
 DECODED = ("bfloat16", "float16", "float32")  # what elements can be rounded to
@@ -88,8 +89,23 @@ def decoded_to(window: Window, dtype: str) -> Window:
     return replace(window, dtype=dtype if dtype in DECODED else "float32")
 
 
-def decode_range(window: Window, begin: int, end: int, into: memoryview, fetch: Fetch) -> None:
-    """Fills `into` with the elements [begin, end) of a decoded tensor, in row-major order."""
+def steps(window: Window, begin: int, end: int, scratch: int) -> Iterator[tuple[int, int]]:
+    """Elements [begin, end) in parts that are decoded in about `scratch` bytes each: of whole rows, where a row fits."""
+    assert window.coded is not None
+    columns = window.shape[-1] if window.shape else 1
+    wide = prod(window.coded.block[-2:]) >= 512 and columns * _NARROW <= scratch
+    most = max(1, scratch // (_WIDE if wide else _NARROW))
+    while begin < end:
+        stop = min(end, begin + most)
+        if stop < end and stop - stop % columns > begin:
+            stop -= stop % columns
+        yield begin, stop
+        begin = stop
+
+
+def decode_range(window: Window, begin: int, end: int, into: memoryview, fetch: Fetch, made: dict[tuple[int, ...], Array]) -> None:
+    """Fills `into` with the elements [begin, end) of a decoded tensor, in row-major order. `made` has the last tables, which
+    the next elements often need as well; a new dict does."""
     coded = window.coded
     assert coded is not None
     out = np.frombuffer(into, _BITS[ITEM_BYTES[window.dtype]])
@@ -98,7 +114,7 @@ def decode_range(window: Window, begin: int, end: int, into: memoryview, fetch: 
     for row, rows, column, width in _boxes(begin, end, columns):
         at = row * columns + column - begin
         part = slice(at, at + rows * width)
-        _decode_box(window, coded, row, column, codes[part].reshape(rows, width), out[part].reshape(rows, width), fetch)
+        _decode_box(window, coded, row, column, codes[part].reshape(rows, width), out[part].reshape(rows, width), fetch, made)
 
 
 def scale_places(window: Window, offsets: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -127,24 +143,32 @@ def _boxes(begin: int, end: int, columns: int) -> Iterator[tuple[int, int, int, 
         yield row, 1, 0, end - begin
 
 
-def _decode_box(window: Window, coded: Coded, row: int, column: int, codes: Array, out: Array, fetch: Fetch) -> None:
+def _decode_box(
+    window: Window, coded: Coded, row: int, column: int, codes: Array, out: Array, fetch: Fetch, made: dict[tuple[int, ...], Array]
+) -> None:
     rows, width = codes.shape
     columns = window.shape[-1] if window.shape else 1
     across = (coded.scales.shape or (1,))[-1]
-    starts = (np.arange(row, row + rows, dtype=np.int64)) * columns
+    starts = np.arange(row, row + rows, dtype=np.int64) * columns
     of_row = scale_places(window, starts) // across  # of each row, the row of scales
-    low, high = int(of_row.min()), int(of_row.max()) + 1
     block, first = (coded.block[-1], coded.first[-1]) if window.shape else (1, 0)
     left, right = (column + first) // block, (column + width - 1 + first) // block + 1
-    scales = floats(fetch(coded.scales, low * across, (high - low) * across), coded.scales.dtype).reshape(-1, across)[:, left:right]
-    edges = np.clip(np.arange(left, right + 1) * block - first - column, 0, width)
-    widths = np.diff(edges)
+    widths = np.diff(np.clip(np.arange(left, right + 1) * block - first - column, 0, width))
     cuts = [0, *(np.flatnonzero(np.diff(of_row)) + 1).tolist(), rows]
+    keys = [(int(of_row[cut]), left, right) for cut in cuts[:-1]]
     dtype = coded.codes.dtype
-    if 256 * (right - left) * (len(cuts) - 1) > rows * width:
-        out[:] = products(codes, dtype, np.repeat(scales, widths, axis=1)[of_row - low], window.dtype)
-        return
-    every, tables = np.arange(256), np.repeat(np.arange(right - left, dtype=np.int64) * 256, widths)
-    for begin, end in pairwise(cuts):
-        table = products(every, dtype, scales[of_row[begin] - low][:, None], window.dtype).ravel()
-        np.take(table, codes[begin:end] + tables, out=out[begin:end], mode="clip")
+    known = all(key in made for key in keys)
+    if not known:
+        low, high = int(of_row.min()), int(of_row.max()) + 1
+        scales = floats(fetch(coded.scales, low * across, (high - low) * across), coded.scales.dtype).reshape(-1, across)[:, left:right]
+        if 256 * (right - left) * len(keys) > rows * width:
+            out[:] = products(codes, dtype, np.repeat(scales, widths, axis=1)[of_row - low], window.dtype)
+            return
+    every, places = np.arange(256), np.repeat(np.arange(right - left, dtype=np.int64) * 256, widths)
+    for (begin, end), key in zip(pairwise(cuts), keys, strict=True):
+        table = made.get(key)
+        if table is None:
+            table = products(every, dtype, scales[key[0] - low][:, None], window.dtype).ravel()
+            made.clear()
+            made[key] = table
+        np.take(table, codes[begin:end] + places, out=out[begin:end], mode="clip")

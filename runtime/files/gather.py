@@ -6,12 +6,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .decode_window import STEP_BYTES, decode_range
+from .decode_window import decode_range, steps
 from .window import ITEM_BYTES, Tile, Window, row_major
 
 SCRATCH_BYTES = 1 << 20  # how much is gathered at once, and how much of a tile is read at once where its rows are short
@@ -33,17 +33,25 @@ class Gather:
 
     def read(self, read: Read, into: memoryview, at: int) -> None:
         """Fills `into` with the tensor's bytes from `at`; both are whole elements."""
-        coded = self.window.coded is not None
         item = ITEM_BYTES[self.window.dtype]
-        step = max(1, self.scratch // (STEP_BYTES if coded else item))
+        if self.window.coded is not None:
+            self._decode(read, into, at // item, item)
+            return
+        step = max(1, self.scratch // item)
         last = (at + len(into)) // item
         for begin in range(at // item, last, step):
             end = min(last, begin + step)
             part = into[begin * item - at : end * item - at]
-            if coded:
-                decode_range(self.window, begin, end, part, lambda window, first, count: _elements(window, first, count, read, self.scratch))
             for tile in self.window.tiles:
                 _copy_rows(tile, self.window.shape, item, begin, end, part, read, self.scratch)
+
+    def _decode(self, read: Read, into: memoryview, first: int, item: int) -> None:
+        def fetch(window: Window, at: int, count: int) -> bytearray:
+            return _elements(window, at, count, read, self.scratch)
+
+        made: dict[tuple[int, ...], NDArray[Any]] = {}
+        for begin, end in steps(self.window, first, first + len(into) // item, self.scratch):
+            decode_range(self.window, begin, end, into[(begin - first) * item : (end - first) * item], fetch, made)
 
 
 def place_of(window: Window, scratch: int = SCRATCH_BYTES) -> tuple[str | Gather, int]:
