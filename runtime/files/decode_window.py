@@ -160,7 +160,10 @@ def _decode_box(
     known = all(key in made for key in keys)
     if not known:
         low, high = int(of_row.min()), int(of_row.max()) + 1
-        scales = floats(fetch(coded.scales, low * across, (high - low) * across), coded.scales.dtype).reshape(-1, across)[:, left:right]
+        if high - low == 1:  # a row may be long: no more of it is read than is needed
+            scales = floats(fetch(coded.scales, low * across + left, right - left), coded.scales.dtype).reshape(1, -1)
+        else:
+            scales = floats(fetch(coded.scales, low * across, (high - low) * across), coded.scales.dtype).reshape(-1, across)[:, left:right]
         if 256 * (right - left) * len(keys) > rows * width:
             out[:] = products(codes, dtype, np.repeat(scales, widths, axis=1)[of_row - low], window.dtype)
             return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -113,3 +114,21 @@ def test_codes_of_any_strides_are_decoded(tmp_path: Path) -> None:
     window = decoded(turned, written(tmp_path / "scales", scales.T.contiguous()), (4, 4), (0, 0), "bfloat16")
     wanted = (codes.T.float() * spread(scales.T, torch.Size((9, 13)), (4, 4))).to(torch.bfloat16)
     assert equal(read_window(window), wanted)
+
+
+@pytest.mark.parametrize(("shape", "block"), [((1100, 2050), (128, 128)), ((2050, 1100), (1, 1100)), ((200_000, 11), (128, 128)), ((5, 450_000), (1, 3))], ids=str)
+def test_decoding_takes_no_more_memory_for_a_larger_tensor(shape: tuple[int, int], block: tuple[int, int], tmp_path: Path) -> None:
+    """It works in `scratch` bytes, and a table of 256 products for each scale along a row."""
+    codes = torch.randint(0, 120, shape, dtype=torch.uint8).view(torch.float8_e4m3fn)
+    window = decoded(written(tmp_path / "codes", codes), written(tmp_path / "scales", torch.rand(grid(torch.Size(shape), block))), block, (0, 0), "bfloat16")
+    into = memoryview(bytearray(codes.numel() * 2))
+    scratch = 256 << 10
+    Gather(window, scratch).read(read, into[:4096], 0)
+    tracemalloc.start()
+    try:
+        Gather(window, scratch).read(read, into, 0)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 3 * scratch
+    assert peak * 3 < len(into)
