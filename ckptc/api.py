@@ -128,6 +128,7 @@ class Plan:
         checkpoint = own if source is None else source if isinstance(source, Checkpoint) else open_source(source)
         if checkpoint is None:
             raise Fault("no-source", "this plan was made without a checkpoint", help="name the one to read: plan.run(dst, source=...)")
+        checkpoint = checkpoint.for_names(name for stored in self.data.source.stored for name in (stored.name, *stored.others))
         bound = bind(self.data, checkpoint, extra=self.extra, trees=self.trees, **options)
         if not isinstance(source, Checkpoint):
             self._known.clear()

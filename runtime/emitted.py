@@ -35,7 +35,7 @@ def kernel(function: Callable[..., None]) -> Callable[..., None]:
 
 def run_module(plan: Plan, kernels: Mapping[int, Callable[..., None]], source: str | Path, target: str | Path, **options: Any) -> Report:
     """Run an emitted plan on the checkpoint at `source`; options are those of `engine.run`."""
-    return run(bind(plan, open_checkpoint(source)), Path(target), kernels=dict(kernels), **options)
+    return run(bind(plan, open_checkpoint(source).for_names(name for stored in plan.source.stored for name in (stored.name, *stored.others))), Path(target), kernels=dict(kernels), **options)
 
 
 def main(plan: Plan, kernels: Mapping[int, Callable[..., None]]) -> None:

@@ -47,12 +47,15 @@ _Rated: TypeAlias = tuple[tuple[bool, int, int], _Choice, Sizes]
 
 def with_indices(checkpoint: Checkpoint, mapping: str | Path | None) -> Checkpoint:
     """The checkpoint with the parts of stacked tensors as tensors, where a layout has names for them, and without names of
-    wrappers, where no layout has these."""
+    wrappers, where no layout has these. What is stored as codes and scales is not decoded where a layout has names for the scales."""
     known = library.families(mapping)
+    layouts = (layout for family in known for layout in family.layouts)
+    patterns: dict[str, None] = {}
+    if mapping is not None or format_named(checkpoint.format).in_folder:
+        patterns = dict.fromkeys(format_of(p) for layout in layouts for flat in layout.rules for p in flat.rule.names)
+    checkpoint = checkpoint.for_names(patterns)
     if not format_named(checkpoint.format).in_folder:
         return without_wrappers(checkpoint, known)
-    layouts = (layout for family in known for layout in family.layouts)
-    patterns = dict.fromkeys(format_of(p) for layout in layouts for flat in layout.rules for p in flat.rule.names)
     checkpoint = without_wrappers(checkpoint, known, patterns)
     return replace(checkpoint, entries=by_index(checkpoint.entries, patterns))
 

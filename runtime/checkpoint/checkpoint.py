@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, KeysView, Mapping, Sequence
+from collections.abc import Iterable, Iterator, KeysView, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from functools import cached_property
@@ -27,7 +27,7 @@ from ..path_names import refuse_remote_source
 from .find_files import find
 from .index import block_at
 from .newest_tag import choose_tag
-from .scaled import decode_entries
+from .scaled import SCALE_ENDINGS, decode_entries
 from .side_files import beside
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ class Checkpoint:
     `tag` is the folder in `path` that is the checkpoint, where a training run keeps several. `held` is the
     archive that `path` is, if it is one: it keeps what it was decompressed to, and `notes` say so. `bare` are the files
     that hold no tensor. Tensors that are stored as codes and scales are among `entries` as what they mean; `undecoded` says what
-    keeps them from it.
+    keeps them from it, and `stored` are the tensors as the files have them where these are others.
     """
 
     path: str
@@ -106,6 +106,14 @@ class Checkpoint:
     held: object = field(default=None, repr=False, compare=False)
     bare: tuple[str, ...] = ()
     undecoded: tuple[str, ...] = ()
+    stored: tuple[Entry, ...] = field(default=(), repr=False, compare=False)
+
+    def for_names(self, names: Iterable[str]) -> Checkpoint:
+        """The checkpoint for layouts that have these names: with codes and scales as they are stored, if some are names of scales."""
+        if not self.stored or not any(name.endswith(SCALE_ENDINGS) for name in names):
+            return self
+        said = decode_entries(self.stored, _settings(self)).notes
+        return replace(self, entries=self.stored, undecoded=(), stored=(), notes=tuple(note for note in self.notes if note not in said))
 
     @property
     def side_files(self) -> tuple[str, ...]:
@@ -265,12 +273,16 @@ def _unscaled(checkpoint: Checkpoint) -> Checkpoint:
     """The checkpoint, with what is stored as codes and scales as what it means."""
     if not any(entry.dtype in CODES for entry in checkpoint.entries):
         return checkpoint
+    found = decode_entries(checkpoint.entries, _settings(checkpoint))
+    return replace(checkpoint, entries=found.entries, undecoded=found.problems, notes=(*checkpoint.notes, *found.notes), stored=checkpoint.entries)
+
+
+def _settings(checkpoint: Checkpoint) -> Mapping[str, Any]:
+    """The config's; nothing where it cannot be read, which is said where it is needed."""
     try:
-        said = checkpoint.config(_CONFIG) or {}
-    except Fault:  # said where the config is needed
-        said = {}
-    found = decode_entries(checkpoint.entries, said)
-    return replace(checkpoint, entries=found.entries, undecoded=found.problems, notes=(*checkpoint.notes, *found.notes))
+        return checkpoint.config(_CONFIG) or {}
+    except Fault:
+        return {}
 
 
 def _refuse_twice(path: str, entries: Sequence[Entry]) -> None:

@@ -21,7 +21,7 @@ USUAL_DTYPE = "bfloat16"
 USUAL_BLOCK = (128, 128)
 KNOWN = ("", "fp8", "fbgemm_fp8", "compressed-tensors", "modelopt")  # methods whose scales are stored so
 QUANTIZATION = ("quantization_config", "compression_config")  # the keys that say so
-_ENDINGS = ("_scale_inv", "_scale")
+SCALE_ENDINGS = ("_scale_inv", "_scale")
 # What a server multiplies activations or its cache with: no part of a weight.
 _OF_ACTIVATIONS = re.compile(r"(.*\.)(?:input_scale(?:_ub)?|activation_scale|[kv]_scale)")
 
@@ -126,7 +126,7 @@ def decode_entries(entries: Sequence[Entry], settings: Mapping[str, Any]) -> Uns
 
 def scale_names(name: str, places: Mapping[str, Any]) -> list[str]:
     """The tensors that are scales of `name`."""
-    return [name + ending for ending in _ENDINGS if name + ending in places]
+    return [name + ending for ending in SCALE_ENDINGS if name + ending in places]
 
 
 def said_block(said: Mapping[str, Any]) -> tuple[int, int]:

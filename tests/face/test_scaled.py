@@ -183,3 +183,25 @@ def test_scales_that_do_not_fit_are_one_clear_fault(llama: Path, kind: str) -> N
     assert len(caught.value.notes) == 1
     assert not llama.with_name("out").exists()
     assert ckptc.inspect(folder)["tensors"]  # looking at it is allowed
+
+
+def test_a_mapping_with_names_for_the_scales_takes_codes_and_scales_as_they_are(llama: Path) -> None:
+    folder, out = llama.with_name("one"), llama.with_name("two")
+    folder.mkdir()
+    held = {"w": codes(torch.Size((15, 10)), torch.Generator().manual_seed(4)), "w_scale_inv": torch.rand(3, 2)}
+    save_file(held, folder / "model.safetensors")
+    mapping = llama.with_name("m.ckmap")
+    mapping.write_text(
+        "model m { axes { a b c d } w [a, b] s [c, d] }\n"
+        'layout one of m { format safetensors "w" = w [a, b] "w_scale_inv" = s [c, d] }\n'
+        'layout two of m { format safetensors "u" = w [a, b] "v" = s [c, d] }\n'
+    )
+    plan = ckptc.plan(folder, to="two", mapping=mapping, settings={"a": 15, "b": 10, "c": 3, "d": 2})
+    assert not plan.notes
+    plan.save(llama.with_name("plan"))
+    ckptc.load_plan(llama.with_name("plan")).run(out, source=folder)
+    (path,) = out.glob("*.safetensors")
+    found = load_file(path)
+    assert found["u"].dtype == torch.float8_e4m3fn
+    assert torch.equal(found["u"].view(torch.uint8), held["w"].view(torch.uint8))
+    assert torch.equal(found["v"], held["w_scale_inv"])
