@@ -45,7 +45,9 @@ from .planning.edits import Edits
 from .planning.side_files import side_files, target_side
 from .planning.vocabulary import say_padding_stays
 from .runtime.checkpoint.checkpoint import Checkpoint
+from .runtime.checkpoint.scaled import decoded_in
 from .runtime.fault import Fault, MissingTensor
+from .runtime.files.decode_window import decoded_to
 from .runtime.files.window import SideFile
 from .runtime.plan.plan import Plan as PlanData
 from .runtime.plan.plan_file import load_plan as read_plan_file
@@ -302,6 +304,7 @@ def plan(
     unsaid = check_said(target, family_, side.texts, accepted, given_config) if to != source.layout else ()
     extra = side.carried
     notes = (*checkpoint.notes, *said_notes, *unsaid, *_unknown(sizes, config_path, to != source.layout), *((known[1],) if known else ()), *side.notes)
+    notes += tuple(str(each) for each in decoded_in(decoded_to(entry.window, dtype or "") for entry in checkpoint.entries))
     notes += (*target.notes, *say_padding_stays(source, target, extra))
     asked = str(src) if revision is None and not isinstance(src, Checkpoint) else None
     if not optimizer:

@@ -221,7 +221,8 @@ def execute(
     if plan.source is not None and plan.source.tag and not quiet:
         print(f"note: `{plan.source.tag}` is read, the newest complete checkpoint of {src}", file=sys.stderr)
     said = {"source": src, "destination": str(dst), "plan": record(plan.data), "totals": totals.record()}
-    for note in () if quiet else plan.notes:
+    decoded = [str(each) for each in totals.decoded]  # which the totals say
+    for note in () if quiet else (note for note in plan.notes if note not in decoded):
         print(f"note: {note}", file=sys.stderr)
     if not as_json and not quiet:
         print(plan if dry_run else header(plan.data))

@@ -36,12 +36,9 @@ class Unscaled:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What there is to say: what is decoded, and what is left out."""
-        said = tuple(str(each) for each in decoded_in(entry.window for entry in self.entries))
-        if self.dropped:
-            shown = ", ".join(self.dropped[:3]) + (", ..." if len(self.dropped) > 3 else "")
-            said += (f"{count(len(self.dropped), 'scale')} of activations or of the cache, no part of a weight, left out: {shown}",)
-        return said
+        """What there is to say of what is left out."""
+        shown = ", ".join(self.dropped[:3]) + (", ..." if len(self.dropped) > 3 else "")
+        return (f"{count(len(self.dropped), 'scale')} of activations or of the cache, no part of a weight, left out: {shown}",) if self.dropped else ()
 
 
 @dataclass(frozen=True)

@@ -83,6 +83,8 @@ def test_other_scales_are_multiplied_as_well(llama: Path, scheme: Scheme, method
 def test_a_wider_type_is_rounded_to_once(llama: Path) -> None:
     meant = scaled(llama, llama.with_name("fp8"), dtype=torch.float32)
     same(llama.with_name("fp8"), meant, "nxdt", tp=2, dtype="float32")
+    notes = ckptc.plan(llama.with_name("fp8"), to="hf", dtype="float32").notes
+    assert any(note.endswith("rounded once to float32") for note in notes)
     held = ckptc.open(llama.with_name("fp8-nxdt")).entries
     assert {entry.dtype for entry in held} == {"float32"}
 
@@ -135,6 +137,9 @@ def test_the_plan_says_what_is_decoded(llama: Path) -> None:
     assert (record["codes"], record["scales"], record["block"], record["dtype"]) == ("float8_e4m3fn", "float32", f"{BLOCK[0]} x {BLOCK[1]} block", "bfloat16")
     assert str(said.totals()).startswith("decoded, not copied: ")
     assert any(note.startswith("decoded, not copied: ") for note in said.notes)
+    (seen,) = ckptc.inspect(folder)["decoded"]
+    assert seen["tensors"] == len(coded)
+    assert "decoded" not in ckptc.inspect(llama)
 
 
 def test_the_written_config_no_longer_says_that_weights_are_quantized(llama: Path) -> None:
