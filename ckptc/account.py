@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from .compiler.say.explain import describe
 from .meter import size
+from .runtime.checkpoint.scaled import Decoded, decoded_in
 
 if TYPE_CHECKING:
     from .runtime.binding.bind import Bound
@@ -15,22 +16,24 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Totals:
-    """What a run will need, known before it starts. `files` counts configs and side files too."""
+    """What a run will need, known before it starts. `files` counts configs and side files too. `decoded` says what is
+    calculated from codes and scales and not copied."""
 
     bytes_read: int
     bytes_written: int
     files: int
     disk_bytes: int
     buffer_bytes: int
+    decoded: tuple[Decoded, ...] = ()
 
     def __str__(self) -> str:
-        return (
+        return "".join(f"{each}\n" for each in self.decoded) + (
             f"totals  read {self.bytes_read:,} bytes ({size(self.bytes_read)}), "
             f"write {self.bytes_written:,} bytes ({size(self.bytes_written)}) in {self.files:,} file{'s' * (self.files != 1)}\n"
             f"needs   {size(self.disk_bytes)} of disk, {size(self.buffer_bytes)} of buffers"
         )
 
-    def record(self) -> dict[str, int]:
+    def record(self) -> dict[str, Any]:
         return asdict(self)
 
 
@@ -39,7 +42,8 @@ def totals(bound: Bound, memory: int, workers: int) -> Totals:
     from .runtime.engine.schedule import peak_buffer_bytes
 
     return Totals(
-        bound.bytes_read, bound.bytes_written, len(bound.names), bound.disk_need, peak_buffer_bytes(bound, memory, workers)
+        bound.bytes_read, bound.bytes_written, len(bound.names), bound.disk_need, peak_buffer_bytes(bound, memory, workers),
+        decoded_in(bound.windows),
     )
 
 

@@ -44,7 +44,9 @@ from .planning.side_files import side_files, target_side
 from .planning.vocabulary import say_padding_stays
 from .runtime.binding.metadata import notes as metadata_notes
 from .runtime.checkpoint.checkpoint import Checkpoint
+from .runtime.checkpoint.scaled import decoded_in
 from .runtime.fault import Fault, MissingTensor
+from .runtime.files.decode_window import decoded_to
 from .runtime.files.window import SideFile
 from .runtime.formats.registry import format_named
 from .runtime.plan.plan import Plan as PlanData
@@ -134,6 +136,7 @@ class Plan:
         checkpoint = own if source is None else source if isinstance(source, Checkpoint) else open_source(source)
         if checkpoint is None:
             raise Fault("no-source", "this plan was made without a checkpoint", help="name the one to read: plan.run(dst, source=...)")
+        checkpoint = checkpoint.for_names(name for stored in self.data.source.stored for name in (stored.name, *stored.others))
         bound = bind(self.data, checkpoint, extra=self.extra, trees=self.trees, **options)
         if not isinstance(source, Checkpoint):
             self._known.clear()
@@ -315,6 +318,7 @@ def plan(
     unsaid = check_said(target, family_, side.texts, accepted, given_config) if to != source.layout else ()
     extra = side.carried
     notes = (*checkpoint.notes, *said_notes, *unsaid, *_unknown(sizes, config_path, to != source.layout), *((known[1],) if known else ()), *side.notes)
+    notes += tuple(str(each) for each in decoded_in(decoded_to(entry.window, dtype or "") for entry in checkpoint.entries))
     notes += (*target.notes, *say_padding_stays(source, target, extra))
     notes += metadata_notes(checkpoint.metadata, checkpoint.path, format_named(target.format).has_metadata)
     asked = str(src) if revision is None and not isinstance(src, Checkpoint) else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import asdict
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,7 @@ from .library import mapping_files as library
 from .library.signs import signs_of
 from .meter import size
 from .runtime.checkpoint.checkpoint import Checkpoint
+from .runtime.checkpoint.scaled import decoded_in
 from .runtime.fault import Fault
 from .runtime.files.window import ITEM_BYTES
 
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
 def survey(
     path: str | Path, config: str | Path | None = None, revision: str | None = None, progress: bool = True, mapping: str | Path | None = None
 ) -> dict[str, Any]:
-    """Path, container, tensors, elements, bytes, dtypes and files; and the family, layout, degrees and settings, if any fit.
+    """Path, container, tensors, elements, bytes, dtypes and files, and what is `decoded` from codes and scales (bytes are those of decoded tensors); and the family, layout, degrees and settings, if any fit.
 
     `path` may be a repository of the hub, at `revision`. `mapping` is one of your own, or the name of one that ships. Without a config only names and shapes tell; `family` is then
     None where several families fit, or none is that which the checkpoint's config `says`; `notes` tell more of it then.
@@ -49,6 +51,8 @@ def survey(
         "bytes": sum(n * ITEM_BYTES[e.dtype] for n, e in zip(elements, checkpoint.entries, strict=True)),
         "dtypes": dict(dtypes.most_common()),
     }
+    if decoded := decoded_in(e.window for e in checkpoint.entries):
+        report["decoded"] = [asdict(each) for each in decoded]
     return report | _identity(checkpoint, config, mapping)
 
 
@@ -123,6 +127,8 @@ def describe(report: dict[str, Any]) -> str:
         f"  holds    {report['tensors']:,} tensors, {report['elements']:,} elements, {size(report['bytes'])}",
         "  dtypes   " + ", ".join(f"{name} {count:,}" for name, count in report["dtypes"].items()),
     ]
+    for each in report.get("decoded", ()):
+        lines.append(f"  decoded  {each['tensors']:,} tensors, {each['elements']:,} elements: {each['codes']} times {each['scales']}, a scale for each {each['block']}")
     if report["axes"]:
         lines.append("  axes     " + "  ".join(f"{n} {v:,}" for n, v in report["axes"].items()))
     lines += [f"  note     {note}" for note in report["notes"]]

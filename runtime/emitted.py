@@ -47,7 +47,8 @@ def _compiled(function: Callable[..., None]) -> Callable[..., None]:
 def run_module(plan: Plan, kernels: Mapping[int, Callable[..., None]], source: str | Path, target: str | Path, **options: Any) -> Report:
     """Run an emitted plan on the checkpoint at `source`; options are those of `engine.run`. Without `kernels` the engine's
     own copies do the same, and nothing is compiled."""
-    return run(bind(plan, open_checkpoint(source)), Path(target), kernels=dict(kernels), **options)
+    names = (name for stored in plan.source.stored for name in (stored.name, *stored.others))
+    return run(bind(plan, open_checkpoint(source).for_names(names)), Path(target), kernels=dict(kernels), **options)
 
 
 def main(plan: Plan, kernels: Mapping[int, Callable[..., None]]) -> None:

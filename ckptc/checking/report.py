@@ -107,7 +107,8 @@ class Verification:
 
     `equal` are equal elements, each of the model counted once; `copies` further copies of them that are equal, too. Of both,
     `rounded` have another dtype than the source's: they are equal to the source's after the cast that a conversion defines
-    (to nearest, ties to even), and `calculated` went through a rule's arithmetic, such as norm + 1. `padding` belongs to no
+    (to nearest, ties to even), and `calculated` went through a rule's arithmetic, such as norm + 1. `decoded` are stored in
+    the source as codes and scales, and are equal to their products (docs/scaled.md). `padding` belongs to no
     element of the model; `unlike_padding` of it is not what the layout writes there, which is no difference.
     """
 
@@ -124,6 +125,7 @@ class Verification:
     unlike_padding: int
     differences: tuple[Difference, ...]
     notes: tuple[str, ...] = ()
+    decoded: int = 0
 
     @property
     def same(self) -> bool:
@@ -143,6 +145,8 @@ class Verification:
         ]
         if self.rounded:
             head.append(f"  cast    {self.rounded:,} of these have another dtype, and are equal after rounding to it")
+        if self.decoded:
+            head.append(f"  decoded {self.decoded:,} of these are codes times scales in the source, and are equal after decoding")
         if self.calculated:
             head.append(f"  made    {self.calculated:,} of these are equal after the layouts' arithmetic")
         if self.different:

@@ -84,7 +84,7 @@ def verify_sides(sides: Sides, memory: int, explain: bool = True, progress: OnPr
     return Verification(
         side_record(source), side_record(target), sides.family.name, sum(e is not None for e in target.located.entries),
         counts.equal, counts.copies, counts.padding, counts.rounded, counts.calculated, counts.different, counts.filled,
-        tuple(found), tuple(notes),
+        tuple(found), tuple(notes), counts.decoded,
     )  # fmt: skip
 
 

@@ -54,7 +54,8 @@ class Running:
         if plan.source is not None and plan.source.tag and not self.quiet:
             print(f"note: `{plan.source.tag}` is read, the newest complete checkpoint of {src}", file=sys.stderr)
         said = {"source": src, "destination": str(dst), "plan": record(plan.data), "totals": totals.record()} if self.json else {}
-        for note in () if self.quiet else plan.notes:
+        decoded = [str(each) for each in totals.decoded]  # which the totals say
+        for note in () if self.quiet else (note for note in plan.notes if note not in decoded):
             print(f"note: {note}", file=sys.stderr)
         if not self.json and not self.quiet:
             print(plan if self.dry_run else header(plan.data))

@@ -11,6 +11,7 @@ from typing import TypeAlias
 from ..choices.settings import of_layout, of_model
 from ..choices.stage_text import Said
 from ..choices.stages import stages_of_layout, stages_of_run
+from ..compiler.algebra.spell import format_of
 from ..compiler.identify.detect import find_layouts, stray_files
 from ..compiler.identify.infer import infer_from
 from ..compiler.identify.match import Found, Names, may_be_absent, ranks_of, stored_tensors, tensors_of, turns_of
@@ -61,8 +62,11 @@ _Rated: TypeAlias = tuple[tuple[bool, int, int], Chosen, Sizes]
 
 def with_indices(checkpoint: Checkpoint, mapping: str | Path | None) -> Checkpoint:
     """The checkpoint with the parts of stacked tensors as tensors, where a layout has names for them, and without names of
-    wrappers, where no layout has these."""
+    wrappers, where no layout has these. What is stored as codes and scales is not decoded where a layout has names for the scales."""
     known = library.families(mapping)
+    if checkpoint.stored:
+        rules = (flat.rule for family in known for layout in family.layouts for flat in layout.rules)
+        checkpoint = checkpoint.for_names(format_of(name) for rule in rules for name in rule.names)
     if not format_named(checkpoint.format).in_folder:
         return without_wrappers(checkpoint, known)
     patterns = dict.fromkeys(pattern for family in known for layout in family.layouts for pattern in signs_of(layout).stacked)

@@ -18,6 +18,7 @@ from ..runtime.situations.situations import (
     refuse_other,
     refuse_quantized,
     refuse_quantized_config,
+    refuse_undecoded,
 )
 
 HF_CONFIG = "config.json"
@@ -27,11 +28,14 @@ def refuse_encoded(checkpoint: Checkpoint, config: str | Path | None) -> None:
     """Raises `Fault` where the tensors are not plain weights of a model: quantized ones, or an adapter's."""
     path = str(checkpoint.path)
     refuse_adapter(path, checkpoint.entries)
+    refuse_undecoded(path, checkpoint.undecoded)
     refuse_quantized(path, checkpoint.entries, settings_of(checkpoint, config))
 
 
 def refuse_said_encoded(checkpoint: Checkpoint, config: str | Path | None) -> None:
-    """Raises `Fault` where the config of a checkpoint says that its weights are quantized."""
+    """Raises `Fault` where the config of a checkpoint says that its weights are quantized, and none of them was decoded."""
+    if any(entry.window.coded is not None for entry in checkpoint.entries):
+        return
     refuse_quantized_config(str(checkpoint.path), settings_of(checkpoint, config))
 
 

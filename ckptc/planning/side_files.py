@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from ..nemo.wanted import CONTEXT, HF_FOLDER, Wanted
 from ..nemo.wanted import LAYOUT as NEMO_2
 from ..runtime.binding.carry import as_in_archives, choose, named
 from ..runtime.checkpoint.checkpoint import Checkpoint
+from ..runtime.checkpoint.scaled import QUANTIZATION
 from ..runtime.files.window import SideFile
 from ..runtime.formats.nemo.archive import CONFIG
 from ..runtime.formats.registry import format_named
@@ -23,6 +25,7 @@ from .edits import NO_EDITS, Edits, edited_config, edited_nemo, refuse_edits
 Texts = tuple[tuple[str, str], ...]
 NOTHING_WANTED = Wanted()
 USUAL_DTYPE = "bfloat16"
+_OF_QUANTIZERS = ("hf_quant_config.json",)  # of NVIDIA's Model Optimizer
 
 
 @dataclass(frozen=True)
@@ -42,12 +45,15 @@ def side_files(
     """The target's config as text, and the files to carry over: from the source, or from beside the config. `hub` is the
     repository that the source was fetched from, if it was. Raises `Fault` for edits that the target has no file for."""
     files = target_config(target, family, keys_layout, config, dtype)
+    decoded = any(entry.window.coded is not None for entry in checkpoint.entries)
+    if decoded:
+        files = tuple((name, _unquantized(text) if name.endswith(".json") else text) for name, text in files)
     written = {name for name, _ in files}
     archived = as_in_archives(target.format, written)
     there: dict[str, SideFile] = {}
     for each in named(beside(checkpoint, config), archived or target.layout == NEMO_2):
         there.setdefault(each.name, each)
-    carried = tuple(each for each in choose(there.values(), target.carry) if each.name not in written)
+    carried = tuple(each for each in choose(there.values(), target.carry) if each.name not in written and not (decoded and each.name in _OF_QUANTIZERS))
     if target.layout == NEMO_2:
         refuse_edits(edits, target.layout)
         from ..nemo.nemo2_side import copied_context, dtype_of, made_context
@@ -85,6 +91,15 @@ def side_files(
     texts[CONFIG] = edited.text
     absent = say_absent(plain(parse_config(edited.text, Path(CONFIG))), edited.carried, named=edits.tokenizer is not None)
     return SideFiles(tuple(texts.items()), edited.carried, (*absent, *said, *edited.notes), edited.replaced)
+
+
+def _unquantized(text: str) -> str:
+    """A config without what it says of codes and scales, which are decoded."""
+    config = json.loads(text)
+    for place in (config, config.get("text_config")):
+        for key in QUANTIZATION if isinstance(place, dict) else ():
+            place.pop(key, None)
+    return json.dumps(config, indent=2, ensure_ascii=False) + "\n"
 
 
 def beside(checkpoint: Checkpoint, config: Path | None) -> list[SideFile]:

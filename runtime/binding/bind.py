@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 
 from ..fault import Fault
+from ..files.decode_window import decoded_to
 from ..files.dtypes import FLOATING, castable
 from ..files.file_layout import Put, TargetFile
 from ..files.stamps import Stamps, stamps_of
-from ..files.window import ITEM_BYTES, SideFile, Window, paths_of
+from ..files.window import ITEM_BYTES, SideFile, Window, parts_of, paths_of
 from ..plan.expand import Family, Instances, Rows, families, instances, spelled
 from ..plan.plan import Plan, Step
 from ..words import count, few
@@ -118,7 +119,7 @@ class Bound:
 
 
 def _bytes(window: Window | None) -> int:
-    return int(np.prod(window.shape, dtype=object)) * ITEM_BYTES[window.dtype] if window is not None else 0
+    return sum(prod(part.shape) * ITEM_BYTES[part.dtype] for part in parts_of(window)) if window is not None else 0
 
 
 def bind(
@@ -148,6 +149,7 @@ def bind(
     spans = np.searchsorted(moves.target, np.arange(total + 1, dtype=np.int64))
     names = [family.spell(family.stored.name) for family in targets]
     dtypes = _dtypes(plan, targets, names, windows, moves, spans, dtype or plan.dtype)
+    windows = _decoded(windows, moves, dtypes)
     _refuse_gaps(plan.steps, targets, moves, total)
     order = _order(targets)
     laid_out = lay_out(plan.target, targets, names, dtypes, order, max_shard_bytes, trees, merged(getattr(checkpoint, "metadata", {})))
@@ -267,6 +269,21 @@ def _dtypes(
             help="keep these tensors as they are stored",
         )
     return out
+
+
+def _decoded(windows: list[Window | None], moves: Instances, dtypes: list[str]) -> list[Window | None]:
+    """The windows; decoded ones are rounded to the dtype of the targets that they fill, and not to another before."""
+    if not any(window is not None and window.coded is not None for window in windows):
+        return windows
+    known = tuple(ITEM_BYTES)
+    into = np.array([known.index(name) for name in dtypes], dtype=np.int64)[moves.target]
+    low, high = np.full(len(windows) + 2, 99, dtype=np.int64), np.full(len(windows) + 2, -1, dtype=np.int64)  # the last two are fills
+    np.minimum.at(low, moves.source, into)
+    np.maximum.at(high, moves.source, into)
+    return [
+        decoded_to(window, known[least] if least == most else "float32") if window is not None and most >= 0 else window
+        for window, least, most in zip(windows, low.tolist(), high.tolist(), strict=False)
+    ]
 
 
 def _order(targets: tuple[Family, ...]) -> list[int]:

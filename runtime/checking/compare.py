@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from ..files.decode_window import decoded_to
 from ..files.window import ITEM_BYTES, Window, row_major
 from .elements import Files, summed, take
 from .locate import Located
@@ -23,7 +24,8 @@ Value = int | float | str
 @dataclass
 class Counts:
     """In elements of the target. `equal` and `copies` are those that are equal, of the first copy and of further ones; of
-    all of these `rounded` went to another dtype and `calculated` through a rule's arithmetic. `padding` belongs to no model
+    all of these `rounded` went to another dtype, `calculated` through a rule's arithmetic, and `decoded` are stored as codes and
+    scales in the source. `padding` belongs to no model
     element; `filled` of it are not as the layout says."""
 
     equal: int = 0
@@ -33,6 +35,7 @@ class Counts:
     calculated: int = 0
     different: int = 0
     filled: int = 0
+    decoded: int = 0
 
 
 @dataclass
@@ -66,8 +69,10 @@ class Pair:
     files: Files
     most: int
 
-    def source_window(self, number: int) -> Window | None:
-        return _window(self.source, number)
+    def source_window(self, number: int, dtype: str) -> Window | None:
+        """Of a source's tensor; one that is decoded for a target of `dtype` is rounded to that."""
+        window = _window(self.source, number)
+        return window if window is None else decoded_to(window, dtype)
 
     def target_window(self, number: int) -> Window | None:
         return _window(self.target, number)
@@ -107,7 +112,7 @@ def compare(
 
 def _padding(pair: Pair, part: Block, window: Window, counts: Counts) -> None:
     counts.padding += part.count
-    source = pair.source_window(part.source) if part.source >= 0 else None
+    source = pair.source_window(part.source, window.dtype) if part.source >= 0 else None
     if not part.zeros and source is None:
         return  # a mean, or of a tensor that the source lacks
     found = take(pair.files, window, part.target_base, part.target_offsets)
@@ -122,7 +127,7 @@ def _padding(pair: Pair, part: Block, window: Window, counts: Counts) -> None:
 
 
 def _part(pair: Pair, part: Block, window: Window, counts: Counts, gaps: dict[int, Gap]) -> None:
-    source = pair.source_window(part.source)
+    source = pair.source_window(part.source, window.dtype)
     if source is None:
         return
     if not can_cast(source.dtype, window.dtype):
@@ -146,6 +151,7 @@ def _part(pair: Pair, part: Block, window: Window, counts: Counts, gaps: dict[in
         counts.equal += right
     counts.rounded += right if source.dtype != window.dtype else 0
     counts.calculated += right if calculates else 0
+    counts.decoded += right if source.coded is not None else 0
     if wrong:
         counts.different += wrong
         _note(gaps.setdefault(part.target, Gap(part.target, part.source)), part, window.dtype, differ, wanted, found)
@@ -174,6 +180,7 @@ def _note(gap: Gap, part: Block, dtype: str, differ: Array, wanted: Array, found
 
 def compare_windows(files: Files, one: Window, other: Window, most: int) -> Gap:
     """What differs between two tensors of one shape, in the dtype of the second."""
+    one = decoded_to(one, other.dtype)
     gap, exact = Gap(0, 0), one.dtype == other.dtype
     offsets = tuple(np.arange(n, dtype=np.int64) * step for n, step in zip(one.shape, row_major(one.shape), strict=True))
     for part in chunks(Block("", 0, 0, offsets, 0, 0, offsets), most):

@@ -77,7 +77,7 @@ class Contents:
         if key not in self._digests:
             parts = []
             for block in self.blocks(number):
-                source = self.pair.source_window(block.source) if block.source >= 0 else None
+                source = self.pair.source_window(block.source, dtype) if block.source >= 0 else None
                 if block.padding:
                     continue
                 if source is None or not can_cast(source.dtype, dtype):

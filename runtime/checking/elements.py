@@ -1,6 +1,6 @@
 """A window and offsets of elements in, their bits out: positional reads and plain numpy indexing.
 
-Offsets are row-major in the tensor, whatever the window's strides or tiles are. They come as one array for each loop, of
+Offsets are row-major in the tensor, whatever the window's strides or tiles are. What is stored as codes and scales is decoded. They come as one array for each loop, of
 which all sums are meant, so that a block of a tensor costs no memory beyond its elements.
 """
 
@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..fault import Fault
+from ..files.decode_window import floats, products, scale_places
 from ..files.window import ITEM_BYTES, Window, row_major
 from .numbers import Array, bits_of
 
@@ -87,6 +88,8 @@ def take(files: Files, window: Window, base: int, offsets: Sequence[Offsets]) ->
     shape = [len(each) for each in offsets]
     if not prod(shape):
         return np.empty(shape, bits_of(window.dtype))
+    if window.coded is not None:
+        return _decoded(files, window, base, offsets)
     if window.tiles:
         return _from_tiles(files, window, summed(base, offsets).ravel()).reshape(shape)
     if window.strides == row_major(window.shape) or prod(window.shape) == 1:
@@ -97,6 +100,16 @@ def take(files: Files, window: Window, base: int, offsets: Sequence[Offsets]) ->
         return np.moveaxis(found, -1, run) if run is not None else found.reshape(shape)
     places = _strided(window, summed(base, offsets).ravel())
     return _runs(files, window, places, 1).reshape(shape)
+
+
+def _decoded(files: Files, window: Window, base: int, offsets: Sequence[Offsets]) -> Array:
+    """Codes, each times its scale."""
+    coded = window.coded
+    assert coded is not None
+    codes = take(files, coded.codes, base, offsets)
+    near, which = np.unique(scale_places(window, summed(base, offsets)), return_inverse=True)
+    scales = floats(take(files, coded.scales, 0, [near]).data, coded.scales.dtype)
+    return products(codes, coded.codes.dtype, scales[which].reshape(codes.shape), window.dtype)
 
 
 def _is_run(offsets: Offsets) -> bool:

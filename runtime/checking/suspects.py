@@ -101,7 +101,7 @@ class Suspects:
             out[...] = found
         steps, own = row_major(shape), row_major(extents)
         for part in (p for block in blocks if not block.padding for p in chunks(block, self.pair.most)):
-            source = self.pair.source_window(part.source)
+            source = self.pair.source_window(part.source, dtype)
             if source is None or not can_cast(source.dtype, dtype):
                 return None
             offsets = summed(part.target_base, part.target_offsets)
@@ -118,7 +118,7 @@ class Suspects:
 
     def _truncated(self, blocks: Sequence[Block], shape: tuple[int, ...], box: Box, dtype: str, found: Array) -> str:
         """Whether bits were cut off where a conversion rounds."""
-        windows = [w for block in blocks if not block.padding and (w := self.pair.source_window(block.source)) is not None]
+        windows = [w for block in blocks if not block.padding and (w := self.pair.source_window(block.source, "float32")) is not None]
         if not windows or len({w.dtype for w in windows}) != 1 or any((b.scale, b.shift) != (1.0, 0.0) for b in blocks):
             return ""
         exact = self._expected(blocks, shape, box, windows[0].dtype, None)

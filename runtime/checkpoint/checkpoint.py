@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, KeysView, Mapping, Sequence
+from collections.abc import Iterable, Iterator, KeysView, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from ..fault import Fault
+from ..files.decode_window import CODES
 from ..files.format import Found
-from ..files.index import block_at
 from ..files.read_window import read_at, read_window
 from ..files.stamps import Stamps, refuse_changed, stamps_of
 from ..files.window import Entry, SideFile, at_index, block_of, paths_of
@@ -26,7 +26,9 @@ from ..formats.registry import archive_kinds, format_named
 from ..path_names import refuse_remote_source
 from ..situations.situations import refuse_place
 from .find_files import find
+from .index import block_at
 from .newest_tag import choose_tag
+from .scaled import SCALE_ENDINGS, decode_entries
 from .side_files import beside
 
 if TYPE_CHECKING:
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
 
 # What is said of files that are not what they are called.
 _UNREADABLE = ("bad-safetensors", "bad-torch-zip", "truncated-file", "bad-metadata", "bad-pickle", "unsafe-pickle")
+_CONFIG = "config.json"  # which says how weights are quantized
 _MOST_NEAR = 20_000  # names among which a near one is looked for
 
 
@@ -91,7 +94,9 @@ class Checkpoint:
     `tag` is the folder in `path` that is the checkpoint, where a training run keeps several. `held` is the
     archive that `path` is, if it is one: it keeps what it was decompressed to, and `notes` say so. `bare` are the files
     that hold no tensor. `stamps` tell of the files whether they are still the ones whose headers were read. `metadata` are
-    texts that a file has beside its tensors, by file.
+    texts that a file has beside its tensors, by file. Tensors that are stored as codes and scales are among `entries` as what
+    they mean; `undecoded` says why some could not be decoded, and `stored` are the tensors as the files have them, where these
+    are others.
     """
 
     path: str
@@ -105,6 +110,15 @@ class Checkpoint:
     bare: tuple[str, ...] = ()
     stamps: Stamps = field(default_factory=dict, repr=False, compare=False)
     metadata: Mapping[str, Mapping[str, str]] = field(default_factory=dict, repr=False, compare=False)
+    undecoded: tuple[str, ...] = ()
+    stored: tuple[Entry, ...] = field(default=(), repr=False, compare=False)
+
+    def for_names(self, names: Iterable[str]) -> Checkpoint:
+        """The checkpoint for layouts that have these names: with codes and scales as they are stored, if some are names of scales."""
+        if not self.stored or not any(name.endswith(SCALE_ENDINGS) for name in names):
+            return self
+        said = decode_entries(self.stored, _settings(self)).notes
+        return replace(self, entries=self.stored, undecoded=(), stored=(), notes=tuple(note for note in self.notes if note not in said))
 
     @property
     def side_files(self) -> tuple[str, ...]:
@@ -257,10 +271,26 @@ def _read(place: str, tag: str, found: Found) -> Checkpoint:
         _refuse_twice(place, held.entries)
     archive, side_files = found.archive, beside(found)
     paths = {path for entry in held.entries for path in paths_of(entry.window)} | {each.path for each in side_files}
-    return Checkpoint(
+    return _unscaled(Checkpoint(
         place, held.format, tuple(held.entries), side_files, tuple(held.others), tag, archive.notes if archive else (), archive,
         tuple(held.bare), {**stamps_of(sorted(paths)), **before}, held.metadata,
-    )  # fmt: skip
+    ))  # fmt: skip
+
+
+def _unscaled(checkpoint: Checkpoint) -> Checkpoint:
+    """The checkpoint, with what is stored as codes and scales as what it means."""
+    if not any(entry.dtype in CODES for entry in checkpoint.entries):
+        return checkpoint
+    found = decode_entries(checkpoint.entries, _settings(checkpoint))
+    return replace(checkpoint, entries=found.entries, undecoded=found.problems, notes=(*checkpoint.notes, *found.notes), stored=checkpoint.entries)
+
+
+def _settings(checkpoint: Checkpoint) -> Mapping[str, Any]:
+    """The config's; nothing where it cannot be read, which is said where it is needed."""
+    try:
+        return checkpoint.config(_CONFIG) or {}
+    except Fault:
+        return {}
 
 
 def _refuse_twice(path: str, entries: Sequence[Entry]) -> None:

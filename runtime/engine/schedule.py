@@ -96,7 +96,7 @@ class Schedule:
 
 
 def budget(memory: int, workers: int, scratch: int, tiled: bool = False) -> Budget:
-    """Splits the memory of one worker. `tiled`: tensors in tiles are read."""
+    """Splits the memory of one worker. `tiled`: tensors that lie in tiles, or are decoded, are read."""
     share = memory // max(1, workers)
     if share < 64 + scratch:
         raise Fault(
@@ -152,7 +152,7 @@ class Recipes:
             assert window is not None
             item = ITEM_BYTES[window.dtype]
             slots[source] = len(places)
-            if window.tiles:
+            if window.composed:
                 places.append(place_of_range(window, firsts[source], ends[source] - firsts[source], self.budget.gather))
                 forms.append((window.dtype, item))
             elif window.strides == row_major(window.shape):
@@ -298,8 +298,8 @@ def reworked_bytes(bound: Bound) -> int:
 
 
 def tiled(bound: Bound) -> bool:
-    """Whether a plan reads tensors that lie in tiles."""
-    return any(window is not None and window.tiles for window in bound.windows)
+    """Whether a plan reads tensors that lie in tiles, or are decoded."""
+    return any(window is not None and window.composed for window in bound.windows)
 
 
 def peak_buffer_bytes(bound: Bound, memory: int = 512 << 20, workers: int = 2) -> int:

@@ -1,15 +1,17 @@
-"""A tensor that lies in several places, read as if it were one run of bytes: its tiles' rows are put where they belong."""
+"""A tensor that lies in several places, read as if it were one run of bytes: its tiles' rows are put where they belong.
+One that is stored as codes and scales is decoded on the way."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .decode_window import decode_range, steps
 from .window import ITEM_BYTES, Tile, Window, row_major
 
 SCRATCH_BYTES = 1 << 20  # how much is gathered at once, and how much of a tile is read at once where its rows are short
@@ -32,6 +34,9 @@ class Gather:
     def read(self, read: Read, into: memoryview, at: int) -> None:
         """Fills `into` with the tensor's bytes from `at`; both are whole elements."""
         item = ITEM_BYTES[self.window.dtype]
+        if self.window.coded is not None:
+            self._decode(read, into, at // item, item)
+            return
         step = max(1, self.scratch // item)
         last = (at + len(into)) // item
         for begin in range(at // item, last, step):
@@ -40,10 +45,18 @@ class Gather:
             for tile in self.window.tiles:
                 _copy_rows(tile, self.window.shape, item, begin, end, part, read, self.scratch)
 
+    def _decode(self, read: Read, into: memoryview, first: int, item: int) -> None:
+        def fetch(window: Window, at: int, count: int) -> bytearray:
+            return _elements(window, at, count, read, self.scratch)
+
+        made: dict[tuple[int, ...], NDArray[Any]] = {}
+        for begin, end in steps(self.window, first, first + len(into) // item, self.scratch):
+            decode_range(self.window, begin, end, into[(begin - first) * item : (end - first) * item], fetch, made)
+
 
 def place_of(window: Window, scratch: int = SCRATCH_BYTES) -> tuple[str | Gather, int]:
     """What a window's first element is read from: a file and a byte of it, or its tiles."""
-    return (Gather(window, scratch), 0) if window.tiles else (window.path, window.at)
+    return (Gather(window, scratch), 0) if window.composed else (window.path, window.at)
 
 
 def place_of_range(window: Window, first: int, count: int, scratch: int = SCRATCH_BYTES) -> tuple[str | Gather, int]:
@@ -54,6 +67,20 @@ def place_of_range(window: Window, first: int, count: int, scratch: int = SCRATC
         for k in np.flatnonzero((starts <= first) & (starts + run >= first + count)).tolist():
             return tile.window.path, tile.window.at + (int(places[k]) + first - int(starts[k])) * item
     return Gather(window, scratch), first * item
+
+
+def _elements(window: Window, first: int, count: int, read: Read, scratch: int) -> bytearray:
+    """The bytes of `count` elements from `first`, in row-major order."""
+    item = ITEM_BYTES[window.dtype]
+    found = bytearray(count * item)
+    if window.tiles:
+        Gather(window, scratch).read(read, memoryview(found), first * item)
+    elif window.strides == row_major(window.shape) or prod(window.shape) == 1:
+        read(window.path, memoryview(found), window.at + first * item)
+    else:
+        whole = Window(window.path, window.at, window.shape, row_major(window.shape), window.dtype, (Tile((0,) * len(window.shape), window),))
+        Gather(whole, scratch).read(read, memoryview(found), first * item)
+    return found
 
 
 def _rows(tile: Tile, shape: tuple[int, ...], begin: int, end: int) -> tuple[Rows, int, Rows]:

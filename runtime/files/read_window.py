@@ -54,7 +54,7 @@ def read_window(window: Window) -> torch.Tensor:
     dtype: torch.dtype = getattr(torch, window.dtype)
     if prod(window.shape) == 0:
         return torch.empty(window.shape, dtype=dtype)
-    if window.tiles:
+    if window.composed:
         data = bytearray(prod(window.shape) * ITEM_BYTES[window.dtype])
         Gather(window).read(_read_into, memoryview(data), 0)
         return torch.frombuffer(data, dtype=torch.uint8).view(dtype).view(window.shape)

@@ -23,8 +23,9 @@ MOST_AXES = 64  # as torch and numpy have it
 class Window:
     """`at` is the byte offset of element [0, ..., 0] in the file at `path`; `strides` are in elements.
 
-    A tensor that lies in several places has `tiles`: they cover it, each element once. Its `strides` are then those
-    of a contiguous tensor, its `path` and `at` those of the first tile.
+    A tensor that lies in several places has `tiles`: they cover it, each element once. One that is stored as codes and
+    scales has `coded`, and `dtype` is what it is decoded to. The `strides` of both are those of a contiguous tensor, `path`
+    and `at` those of the first tile, or of the codes.
     """
 
     path: str
@@ -33,6 +34,12 @@ class Window:
     strides: tuple[int, ...]
     dtype: str
     tiles: tuple[Tile, ...] = ()
+    coded: Coded | None = None
+
+    @property
+    def composed(self) -> bool:
+        """Whether its elements do not lie in one file as they are."""
+        return bool(self.tiles) or self.coded is not None
 
 
 @dataclass(frozen=True)
@@ -41,6 +48,19 @@ class Tile:
 
     first: tuple[int, ...]
     window: Window
+
+
+@dataclass(frozen=True)
+class Coded:
+    """What a tensor is calculated from: element i is code i times the scale at (i + first) // block, axis by axis.
+
+    `codes` has the tensor's shape, `scales` as many axes. See `decode_window` for how it is rounded.
+    """
+
+    codes: Window
+    scales: Window
+    block: tuple[int, ...]
+    first: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -93,8 +113,15 @@ def row_major(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def parts_of(window: Window) -> tuple[Window, ...]:
-    """The windows of its tiles, or itself."""
+    """The windows of its tiles, of its codes and scales, or itself."""
+    if window.coded is not None:
+        return (*parts_of(window.coded.codes), *parts_of(window.coded.scales))
     return tuple(tile.window for tile in window.tiles) or (window,)
+
+
+def decoded(codes: Window, scales: Window, block: tuple[int, ...], first: tuple[int, ...], dtype: str) -> Window:
+    """The window of a tensor that is stored as codes and scales."""
+    return Window(codes.path, codes.at, codes.shape, row_major(codes.shape), dtype, coded=Coded(codes, scales, block, first))
 
 
 def paths_of(window: Window) -> tuple[str, ...]:
@@ -114,6 +141,9 @@ def at_index(window: Window, index: tuple[int, ...]) -> Window:
     """The part of `window` at `index`, which counts along its first axes; the axes are gone from the result."""
     n = len(index)
     shape = window.shape[n:]
+    if (coded := window.coded) is not None:
+        of_scales = tuple((i + first) // block for i, first, block in zip(index, coded.first, coded.block, strict=False))
+        return decoded(at_index(coded.codes, index), at_index(coded.scales, of_scales), coded.block[n:], coded.first[n:], window.dtype)
     if not window.tiles:
         at = window.at + sum(i * stride for i, stride in zip(index, window.strides, strict=False)) * ITEM_BYTES[window.dtype]
         return Window(window.path, at, shape, window.strides[n:], window.dtype)
@@ -127,6 +157,8 @@ def at_index(window: Window, index: tuple[int, ...]) -> Window:
 
 def block_of(window: Window, first: tuple[int, ...], shape: tuple[int, ...]) -> Window:
     """The block of `shape` elements of `window` that begins at `first`, within it."""
+    if (coded := window.coded) is not None:
+        return decoded(block_of(coded.codes, first, shape), coded.scales, coded.block, tuple(i + j for i, j in zip(first, coded.first, strict=True)), window.dtype)
     if not window.tiles or 0 in shape:
         at = window.at + sum(i * stride for i, stride in zip(first, window.strides, strict=True)) * ITEM_BYTES[window.dtype]
         return Window(window.path, at, shape, window.strides, window.dtype)

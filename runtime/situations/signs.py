@@ -40,7 +40,8 @@ def _loaded(how: str) -> str:
     return f"load it with transformers ({how}), model.save_pretrained() a plain copy, and convert that; or {_PLAIN}"
 
 
-_DECODE = "its weights are codes and scales, which ckptc does not decode yet"
+_DECODE = "its weights are codes and scales of a kind that ckptc does not decode"
+_ALONE = "ckptc does not decode FP8 that has no scales beside it, or scales of a scheme that it does not know"
 STARTS = (
     Sign("git-lfs-pointer", "is a git-lfs pointer and not the file itself", "git left the content on the server", _LFS, b"version https://git-lfs.github.com/spec/"),
     Sign("other-container", "is a GGUF file, of llama.cpp", "its tensors are blocks of its own formats", _OTHER, b"GGUF"),
@@ -73,14 +74,14 @@ QUANTIZED = (
     Sign("quantized-checkpoint", "is quantized with bitsandbytes (8 bit)", _DECODE, _loaded("model.dequantize()"), tensor=r"\.SCB$"),
     Sign("quantized-checkpoint", "is quantized with GPTQ", _DECODE, _PLAIN, tensor=r"\.g_idx$"),
     Sign("quantized-checkpoint", "is quantized with GPTQ or AWQ", _DECODE, _PLAIN, tensor=r"\.q(?:weight|zeros)$"),
-    Sign("quantized-checkpoint", "is quantized to FP8 in blocks, as DeepSeek-V3 is", _DECODE, "cast it to bf16 first, with DeepSeek's inference/fp8_cast_bf16.py or transformers' FineGrainedFP8Config(dequantize=True), and convert the result", tensor=r"\.weight_scale_inv$|_scale_inv$"),
+    Sign("quantized-checkpoint", "is quantized to FP8 in blocks, as DeepSeek-V3 is", _ALONE, "cast it to bf16 first, with DeepSeek's inference/fp8_cast_bf16.py or transformers' FineGrainedFP8Config(dequantize=True), and convert the result", tensor=r"\.weight_scale_inv$|_scale_inv$"),
     Sign("quantized-checkpoint", "is quantized to MXFP4, as gpt-oss is", _DECODE, _loaded("Mxfp4Config(dequantize=True)"), tensor=r"_blocks$", dtype="uint8"),
     Sign("quantized-checkpoint", "is quantized with compressed-tensors (packed integers)", _DECODE, _loaded("CompressedTensorsConfig(run_compressed=False)"), tensor=r"\.weight_packed$"),
     Sign("quantized-checkpoint", "is quantized to NVFP4 by NVIDIA's Model Optimizer", _DECODE, _PLAIN, tensor=r"\.weight_scale_2$"),
     Sign("quantized-checkpoint", "is quantized with HQQ", _DECODE, _loaded("model.dequantize()"), tensor=r"\.W_q$"),
     Sign("quantized-checkpoint", "is quantized with AQLM", _DECODE, _PLAIN, tensor=r"\.codebooks$"),
     Sign("quantized-checkpoint", "is quantized for ExLlama (EXL2)", _DECODE, _PLAIN, tensor=r"\.q_weight$"),
-    Sign("quantized-checkpoint", "is quantized to FP8", _DECODE, _loaded("model.dequantize()"), tensor=r"weight$", dtype="float8"),
+    Sign("quantized-checkpoint", "is quantized to FP8", _ALONE, _loaded("model.dequantize()"), tensor=r"weight$", dtype="float8"),
     Sign("quantized-checkpoint", "is quantized to 8-bit integers", _DECODE, _PLAIN, tensor=r"weight$", dtype="int8"),
     Sign("quantized-checkpoint", "is quantized to bytes", _DECODE, _PLAIN, tensor=r"weight$", dtype="uint8"),
     Sign("quantized-checkpoint", "is quantized, with a scale for each weight", _DECODE, _PLAIN, tensor=r"\.(?:weight|input)_(?:scale|zero_point)$"),

@@ -14,6 +14,7 @@ from typing import Any
 from ..fault import Fault
 from ..files.read_window import read_at
 from ..files.window import Entry
+from ..words import few
 from .signs import ADAPTERS, FILES, METHODS, OTHERS, QUANTIZED, STARTS, TARGETS, Sign
 
 _LONGEST = max(len(sign.start) for sign in STARTS)
@@ -102,13 +103,22 @@ def refuse_quantized(path: str, entries: Sequence[Entry], settings: Mapping[str,
             raise Fault(sign.code, f"`{path}` {title}", notes=notes, help=sign.help)
 
 
+def refuse_undecoded(path: str, problems: Sequence[str]) -> None:
+    """Raises `Fault` where tensors are stored as codes and scales that do not fit each other."""
+    if problems:
+        raise Fault(
+            "bad-scales", f"`{path}` holds FP8 weights whose scales do not fit them", notes=few(problems),
+            help="download or save the checkpoint again; the blocks are those of `weight_block_size` in its config.json, or 128 x 128",
+        )  # fmt: skip
+
+
 def refuse_quantized_config(path: str, settings: Mapping[str, Any]) -> None:
     """Raises `Fault` where a config says that the weights are quantized, whatever their tensors look like."""
     said = scheme(settings)
     if said:
         raise Fault(
             "quantized-checkpoint", f"`{path}` says in its `quantization_config` that the weights are quantized: {said}",
-            notes=("ckptc does not decode quantized weights yet",),
+            notes=("ckptc does not decode such weights; of FP8 with scales, it found none among the tensors",),
             help="take the model's repository without quantization; if the weights are plain already, remove `quantization_config` from the config",
         )  # fmt: skip
 
