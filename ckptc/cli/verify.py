@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from typing import Any
 
+from ..usage import UsageError
 from . import options
 from .parse import Argument, Command, Option
 
 DIFFERENT = 1
 TO_FOUND = Option(("--to",), "The layout of DST (default: found from its files).", "LAYOUT")
 MEMORY = Option(("--memory",), "The most buffer memory to use.", "SIZE", default=options.MEMORY)
+OWN = Option(("--manifest",), "Hold SRC, without DST, against the checksums that it was written with.", default=False)
 EXPLAIN = Option(("--explain",), "Say what would make equal what differs.", default=True, off="--no-explain")
 
 
 def verify(said: dict[str, Any]) -> int:
+    if said["manifest"]:
+        return against_manifest(said)
+    if said["dst"] is None:
+        raise UsageError("missing argument 'DST'; with one place, --manifest holds it against its own checksums", "verify")
     from ..checking.verify import verify as judge
     from ..meter import Meter
 
@@ -26,6 +33,23 @@ def verify(said: dict[str, Any]) -> int:
             progress=meter, **asked,
         )  # fmt: skip
     return say(found, said["quiet"], said["json"])
+
+
+def against_manifest(said: dict[str, Any]) -> int:
+    """Hold the one place that is named against the manifest that it was written with."""
+    from ..runtime.manifest.check import check_manifest
+
+    if said["dst"] is not None:
+        raise UsageError("--manifest takes one place, which is held against its own checksums", "verify")
+    place = said["src"]
+    found = check_manifest(place)
+    if said["json"]:
+        print(json.dumps({"same": not found, "path": place, "findings": [asdict(each) for each in found]}, indent=2))
+    elif not said["quiet"]:
+        print(f"{'different' if found else 'equal':9} {place} is {'not ' * bool(found)}as its manifest says")
+        for each in found:
+            print(f"  {each.sentence}")
+    return DIFFERENT if found else 0
 
 
 def diff(said: dict[str, Any]) -> int:
@@ -45,11 +69,11 @@ def say(found: Any, quiet: bool, as_json: bool) -> int:
 
 VERIFY = Command(
     "Say whether DST holds exactly what SRC holds, whoever wrote it.",
-    (options.SOURCE, Argument("DST", "What to judge: a folder, a file, or ORG/NAME on the hub.")),
+    (options.SOURCE, Argument("DST", "What to judge: a folder, a file, or ORG/NAME on the hub.", required=False)),
     (
         ("What DST is", (TO_FOUND, *options.PARAMETERS)),
         ("What SRC is", (options.FROM, options.FAMILY, options.CONFIG, options.MAPPING, options.REVISION, options.FROM_SET, options.FROM_STAGES)),
-        ("How it runs", (options.ACCEPT, EXPLAIN, MEMORY, *options.REPORTING)),
+        ("How it runs", (options.ACCEPT, OWN, EXPLAIN, MEMORY, *options.REPORTING)),
     ),
     verify,
 )
