@@ -209,12 +209,14 @@ def has_place(layout: FlatLayout, sizes: Sizes) -> bool:
 
 
 def disagreement(family: Family, sizes: Sizes) -> int:
-    """How many settings are not as the family has them by itself: where several families fit, the most alike is it."""
+    """How many settings are not as the family has them by itself: where several families fit, the most alike is it. Fractions,
+    such as the epsilon of a norm, are no traits of a family: they differ between its models."""
     own = {a.name for a in family.model.axes}
     return sum(
-        isinstance(s.value, Literal) and not s.hint and s.name not in own and sizes.values.get(s.name) != s.value.value
+        isinstance(s.value, Literal) and not isinstance(s.value.value, float) and not s.hint and s.name not in own
+        and sizes.values.get(s.name) != s.value.value
         for s in family.model.settings
-    )
+    )  # fmt: skip
 
 
 def sizes_of(

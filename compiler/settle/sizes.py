@@ -93,8 +93,10 @@ def bind_sizes(
         check_requirement(require, scope)
     faults: MappingError | None = None
     try:
+        axes = {axis.name for axis in model.axes}  # an axis' size may follow from others that only the tensors tell
         for setting in model.settings:
-            scope.lookup(Ref(setting.name, setting.span))
+            if setting.name not in axes:
+                scope.lookup(Ref(setting.name, setting.span))
         if config is not None and keys is not None:
             check_only(config, scope)
     except MappingError as error:

@@ -11,7 +11,6 @@ import json
 import os
 from collections.abc import Iterable, Iterator, KeysView, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from difflib import get_close_matches
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -161,6 +160,8 @@ class Checkpoint:
             return self.by_file(*name)
         found = self._by_name.get(name, ())
         if not found:
+            from difflib import get_close_matches
+
             near = get_close_matches(name, self.keys(), 1, 0.8) if len(self.keys()) <= _MOST_NEAR else ()
             raise Fault("missing-tensor", f"`{self.path}` has no tensor `{name}`", help=f"did you mean `{near[0]}`?" if near else "")
         if len(found) > 1:

@@ -6,7 +6,6 @@ import hashlib
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 
 from ..binding.bind import Bound
 from ..fault import Fault
@@ -28,6 +27,8 @@ class Source:
 
 def ckptc_version() -> str:
     """The version of the installed package; "unknown" where it is not installed."""
+    from importlib.metadata import PackageNotFoundError, version
+
     try:
         return version("ckptc")
     except PackageNotFoundError:

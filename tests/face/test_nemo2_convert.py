@@ -227,7 +227,7 @@ def bare_weights(name: str, folder: Path, vocab: int) -> Path:
     targets = families(made.data.target.stored)
     names = [family.spell(family.stored.name) for family in targets]
     count = sum(map(len, names))
-    laid_out = lay_out(made.data.target, targets, names, ["bfloat16"] * count, list(range(count)), 1 << 40, {})
+    laid_out = lay_out(made.data.target, targets, names, ["bfloat16"] * count, list(range(count)), 1 << 40, {}, {})
     for file in laid_out.files:
         path = folder / file.name
         path.parent.mkdir(parents=True, exist_ok=True)

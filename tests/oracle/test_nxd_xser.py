@@ -231,7 +231,7 @@ def test_a_missing_tensor_file_is_named(tmp_path: Path) -> None:
 def test_a_tensor_that_is_not_what_its_info_says_is_named(tmp_path: Path) -> None:
     tag = damaged(tmp_path)
     torch.save(torch.zeros(3, 5), tag / "model/dp_rank_00_tp_rank_01_pp_rank_00.pt.tensors/tensor_3.pt")
-    with pytest.raises(Fault, match=r"bad-xser: `.*tensor_3.pt` holds a float32 of shape \[3, 5\]"):
+    with pytest.raises(Fault, match=r"bad-xser.: `.*tensor_3.pt` holds a float32 of shape \[3, 5\]"):
         ckptc.open(tag)
 
 
