@@ -63,9 +63,7 @@ def read(given: Any, declared: Declared, name: str, of: str, option: str) -> Any
     """
     if given is None:
         return None
-    read = value(given) if isinstance(given, Text) else given
-    if declared.kind in (WORD, TEXT) and (isinstance(given, Text) or type(given) in (int, float)):
-        read = str(given)
+    read = str(given) if isinstance(given, Text) and declared.kind in (WORD, TEXT) else value(given) if isinstance(given, Text) else given
     if declared.choices:
         if read in declared.choices:
             return read

@@ -62,7 +62,7 @@ def test_import_equals_the_reference(name: str, tmp_path: Path) -> None:
     case = Case(name)
     half = "fp16" in name
     ckptc.plan(
-        folder(case, tmp_path / "hf"), to=IMPORTS[name], settings={"precision": 16 if half else 32}, dtype="float16" if half else None
+        folder(case, tmp_path / "hf"), to=IMPORTS[name], settings={"precision": "16" if half else "32"}, dtype="float16" if half else None
     ).run(tmp_path / "out.nemo")  # fmt: skip
     found = {t: held for (_, t), held in contents(tmp_path / "out.nemo").items()}
     inv_freq = None if INV_FREQ in expected(case) else found.pop(INV_FREQ, None)
