@@ -169,7 +169,7 @@ def test_another_plan_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     with pytest.raises(Fault, match="plan-changed"):
         engine.run(bind(other, bound.checkpoint), tmp_path / "out", resume=True, memory=20_000)
     with monkeypatch.context() as patch:
-        patch.setattr(fingerprint, "version", lambda name: "99.9")
+        patch.setattr(fingerprint, "ckptc_version", lambda: "99.9")
         with pytest.raises(Fault, match="plan-changed"):
             resumed(bound, tmp_path / "out")
     resumed(bound, tmp_path / "out")
