@@ -14,6 +14,7 @@ from ...dsl.tree import (
     Config,
     Files,
     Formats,
+    Hole,
     Ignore,
     Layout,
     LayoutItem,
@@ -64,8 +65,9 @@ class Flatten:
         last = chain[-1][0]
         named = {x.name: x for layout, _, _ in chain for x in layout.items if isinstance(x, NamedPrefix)}
         out = FlatLayout(last.name, (), (), (), last.span, frozenset(c for layout, _, _ in chain for p in layout.params for c in p.choices))
+        blocks: dict[str, int] = {}
         for layout, starts, keys in chain:
-            out = _extended(out, layout, starts, keys, named)
+            out = _extended(out, layout, starts, keys, named, blocks)
             for item in layout.items:
                 if isinstance(item, PartLayout):
                     out = self._with_part(out, item, model, named)
@@ -117,20 +119,25 @@ def _by_name(inherited: tuple[Param, ...], own: tuple[Param, ...]) -> tuple[Para
 
 
 def _extended(
-    out: FlatLayout, layout: Layout, starts: tuple[Start, ...], keys: tuple[str, ...], named: Mapping[str, NamedPrefix]
+    out: FlatLayout, layout: Layout, starts: tuple[Start, ...], keys: tuple[str, ...], named: Mapping[str, NamedPrefix], blocks: dict[str, int]
 ) -> FlatLayout:
-    """What a layout inherits, with its own items: they replace those of their kind, or of their kind and name, or add to them."""
+    """What a layout inherits, with its own items: they replace those of their kind, or of their kind and name, or add to them.
+
+    `blocks` are those of named prefixes that repeat, such as one for each layer: what layouts say under one is one block.
+    """
     rules: list[FlatRule] = []
     ignores: list[Ignore] = []
-    block = max((rule.block for rule in out.rules), default=0)
+    last = max((rule.block for rule in out.rules), default=0)
+    block = 0
     for item, parents in _walk(layout.items, ()):
+        if not parents and (isinstance(item, Under) or _is(item, Rule)):
+            last += 1
+            name = _repeated(item, named) if isinstance(item, Under) else None
+            block = blocks.setdefault(name, last) if name is not None else last
         if isinstance(item, Rule) or (isinstance(item, Choices) and isinstance(item.items[0], Rule)):
-            block += 0 if parents else 1
             rules += [FlatRule(each, block) for rule in rule_choices(item) for each in within(rule, parents, starts, named)]
         elif isinstance(item, Ignore):
             ignores += within(item, parents, starts, named)
-        elif isinstance(item, Under):
-            block += 1
     own = [item for item in layout.items if not isinstance(item, (Rule, Ignore, Under, NamedPrefix, PartLayout))]
     files = _one([x for x in own if _is(x, Files)], "files")
     lets = [x for x in own if _is(x, Let)]
@@ -158,6 +165,14 @@ def _extended(
         texts=(*out.texts, *(x for x in own if isinstance(x, Text))),
         carry=(*out.carry, *(x for x in own if isinstance(x, Carry))),
     )
+
+
+def _repeated(under: Under, named: Mapping[str, NamedPrefix]) -> str | None:
+    """The named prefix with which all its prefixes begin, where that has an index, as of layers; else None."""
+    name = under.prefixes[0].name
+    if name is None or name not in named or any(prefix.name != name for prefix in under.prefixes):
+        return None
+    return name if all(any(isinstance(part, Hole) for part in text) for text, _ in chosen(named[name].prefixes, named)) else None
 
 
 def _is(item: LayoutItem, kind: type) -> bool:
@@ -239,7 +254,7 @@ def _settled(out: FlatLayout, model: Model, indexed: frozenset[str]) -> FlatLayo
     groups = {part.name: tuple(t.name for t in model.tensors if t.name.startswith(inner(part.name, ""))) for part in model.parts}
     return replace(
         out,
-        rules=tuple(replace(flat, rule=_rule(flat.rule, out, placed, indexed)) for flat in out.rules),
+        rules=tuple(replace(flat, rule=_rule(flat.rule, out, placed, indexed)) for flat in sorted(out.rules, key=lambda flat: flat.block)),
         ignores=tuple(_halved(ignore, indexed) for ignore in out.ignores),
         omits=tuple(replace(x, tensors=tuple(name for each in x.tensors for name in groups.get(each, (each,)))) for x in out.omits),
     )

@@ -163,7 +163,7 @@ def test_layers_from_10_on_come_in_numeric_order(tmp_path: Path) -> None:
     layers = list(dict.fromkeys(int(n.split(".")[2]) for n in names if ".layers." in n))
     assert layers == list(range(11))
     assert names[0] == "model.embed_tokens.weight"
-    assert "lm_head.weight" in names
+    assert names[-1] == "lm_head.weight"
 
 
 # --- tied heads ------------------------------------------------------------------------------------
