@@ -172,7 +172,7 @@ def _repeated(under: Under, named: Mapping[str, NamedPrefix]) -> str | None:
     name = under.prefixes[0].name
     if name is None or name not in named or any(prefix.name != name for prefix in under.prefixes):
         return None
-    return name if all(any(isinstance(part, Hole) for part in text) for text, _ in chosen(named[name].prefixes, named)) else None
+    return name if all(any(isinstance(part, Hole) for part in text) for text, _ in chosen(named[name].prefixes, named, (name,))) else None
 
 
 def _is(item: LayoutItem, kind: type) -> bool:

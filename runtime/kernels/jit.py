@@ -20,6 +20,26 @@ def _outer(loops: tuple[LoopT, ...]) -> NDArray[np.int64]:
 
 
 @numba.njit(**_options())
+def _turns(outer):  # type: ignore[no-untyped-def]
+    total = 1
+    for k in range(len(outer)):
+        total *= outer[k, 0]
+    return total
+
+
+@numba.njit(**_options())
+def _starts(outer, turn, source_at, target_at):  # type: ignore[no-untyped-def]
+    # Where the turn-th run of the outer loops, the last of them fastest, begins on both sides.
+    s, t, left = source_at, target_at, turn
+    for k in range(len(outer) - 1, -1, -1):
+        i = left % outer[k, 0]
+        left //= outer[k, 0]
+        s += i * outer[k, 1]
+        t += i * outer[k, 2]
+    return s, t
+
+
+@numba.njit(**_options())
 def _tiles(source, target, s, t, rows, rows_s, rows_t, cols, cols_s, cols_t, tile):  # type: ignore[no-untyped-def]
     # Through a small dense tile, so that large power-of-two strides do not fight over few cache lines.
     for r in range(0, rows, 64):
@@ -49,31 +69,15 @@ def _tiles(source, target, s, t, rows, rows_s, rows_t, cols, cols_s, cols_t, til
 @numba.njit(**_options())
 def _transpose(source, target, source_at, target_at, outer, rows, rows_s, rows_t, cols, cols_s, cols_t):  # type: ignore[no-untyped-def]
     tile = np.empty((64, 66), source.dtype)
-    total = 1
-    for k in range(len(outer)):
-        total *= outer[k, 0]
-    for turn in range(total):
-        s, t, left = source_at, target_at, turn
-        for k in range(len(outer) - 1, -1, -1):
-            i = left % outer[k, 0]
-            left //= outer[k, 0]
-            s += i * outer[k, 1]
-            t += i * outer[k, 2]
+    for turn in range(_turns(outer)):
+        s, t = _starts(outer, turn, source_at, target_at)
         _tiles(source, target, s, t, rows, rows_s, rows_t, cols, cols_s, cols_t, tile)
 
 
 @numba.njit(**_options())
 def _widen(source, target, source_at, target_at, outer, n, by_s, by_t):  # type: ignore[no-untyped-def]
-    total = 1
-    for k in range(len(outer)):
-        total *= outer[k, 0]
-    for turn in range(total):
-        s, t, left = source_at, target_at, turn
-        for k in range(len(outer) - 1, -1, -1):
-            i = left % outer[k, 0]
-            left //= outer[k, 0]
-            s += i * outer[k, 1]
-            t += i * outer[k, 2]
+    for turn in range(_turns(outer)):
+        s, t = _starts(outer, turn, source_at, target_at)
         if by_s == 1 and by_t == 1:
             one = source[s : s + n]
             two = target[t : t + n]
@@ -94,16 +98,8 @@ def _round(bits):  # type: ignore[no-untyped-def]
 
 @numba.njit(**_options())
 def _round_off(source, target, source_at, target_at, outer, n, by_s, by_t):  # type: ignore[no-untyped-def]
-    total = 1
-    for k in range(len(outer)):
-        total *= outer[k, 0]
-    for turn in range(total):
-        s, t, left = source_at, target_at, turn
-        for k in range(len(outer) - 1, -1, -1):
-            i = left % outer[k, 0]
-            left //= outer[k, 0]
-            s += i * outer[k, 1]
-            t += i * outer[k, 2]
+    for turn in range(_turns(outer)):
+        s, t = _starts(outer, turn, source_at, target_at)
         if by_s == 1 and by_t == 1:
             one = source[s : s + n]
             two = target[t : t + n]
