@@ -59,7 +59,7 @@ def diff(a: str | Path | Checkpoint, b: str | Path | Checkpoint, *, explain: boo
             elements += prod(one.shape) - (gap.different if gap is not None else 0)
         found += [Difference("extra", "target", "", None, _place(other)) for key, other in theirs.items() if key not in ours]
     sides = Side(str(left.path), left.format), Side(str(right.path), right.format)
-    return Diff(*sides, tensors, elements, different, tuple(found), (*left.notes, *right.notes))
+    return Diff(*sides, different, tuple(found), (*left.notes, *right.notes), tensors, elements)
 
 
 def _place(entry: Entry) -> Place:

@@ -102,30 +102,14 @@ class Side:
 
 
 @dataclass(frozen=True)
-class Verification:
-    """Whether `target` holds exactly what `source` holds. Counts are in elements of the target.
-
-    `equal` are equal elements, each of the model counted once; `copies` further copies of them that are equal, too. Of both,
-    `rounded` have another dtype than the source's: they are equal to the source's after the cast that a conversion defines
-    (to nearest, ties to even), and `calculated` went through a rule's arithmetic, such as norm + 1. `decoded` are stored in
-    the source as codes and scales, and are equal to their products (docs/scaled.md). `padding` belongs to no
-    element of the model; `unlike_padding` of it is not what the layout writes there, which is no difference.
-    """
+class Compared:
+    """What both reports have: two sides, how many elements differ, and which tensors those are in."""
 
     source: Side
     target: Side
-    family: str
-    tensors: int
-    equal: int
-    copies: int
-    padding: int
-    rounded: int
-    calculated: int
     different: int
-    unlike_padding: int
     differences: tuple[Difference, ...]
-    notes: tuple[str, ...] = ()
-    decoded: int = 0
+    notes: tuple[str, ...]
 
     @property
     def same(self) -> bool:
@@ -135,6 +119,32 @@ class Verification:
     def record(self) -> dict[str, Any]:
         """Plain values, for JSON."""
         return {"same": self.same, **_plain(asdict(self)), "source": self.source.record(), "target": self.target.record()}
+
+    def _text(self, head: list[str]) -> str:
+        differ = [f"  differ  {self.different:,} elements"] if self.different else []
+        return "\n".join([*head, *differ, *(f"  note    {note}" for note in self.notes), *_listed(self.differences)])
+
+
+@dataclass(frozen=True)
+class Verification(Compared):
+    """Whether `target` holds exactly what `source` holds. Counts are in elements of the target.
+
+    `equal` are equal elements, each of the model counted once; `copies` further copies of them that are equal, too. Of both,
+    `rounded` have another dtype than the source's: they are equal to the source's after the cast that a conversion defines
+    (to nearest, ties to even), and `calculated` went through a rule's arithmetic, such as norm + 1. `decoded` are stored in
+    the source as codes and scales, and are equal to their products (docs/scaled.md). `padding` belongs to no
+    element of the model; `unlike_padding` of it is not what the layout writes there, which is no difference.
+    """
+
+    family: str
+    tensors: int
+    equal: int
+    copies: int
+    padding: int
+    rounded: int
+    calculated: int
+    unlike_padding: int
+    decoded: int
 
     def __str__(self) -> str:
         head = [
@@ -149,42 +159,22 @@ class Verification:
             head.append(f"  decoded {self.decoded:,} of these are codes times scales in the source, and are equal after decoding")
         if self.calculated:
             head.append(f"  made    {self.calculated:,} of these are equal after the layouts' arithmetic")
-        if self.different:
-            head.append(f"  differ  {self.different:,} elements")
-        head += [f"  note    {note}" for note in self.notes]
-        return "\n".join([*head, *_listed(self.differences)])
+        return self._text(head)
 
 
 @dataclass(frozen=True)
-class Diff:
+class Diff(Compared):
     """Two checkpoints compared name by name, without any mapping. Counts are in tensors, `elements` in elements."""
 
-    source: Side
-    target: Side
     tensors: int
     elements: int
-    different: int
-    differences: tuple[Difference, ...]
-    notes: tuple[str, ...] = ()
-
-    @property
-    def same(self) -> bool:
-        """Whether names, shapes, dtypes and bits are the same."""
-        return not self.differences
-
-    def record(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
-        return {"same": self.same, **_plain(asdict(self)), "source": self.source.record(), "target": self.target.record()}
 
     def __str__(self) -> str:
         head = [
             f"equal     {self.source.path} and {self.target.path}" if self.same else f"different {self.source.path} and {self.target.path}",
             f"  equal   {self.tensors:,} tensors of one name, shape and dtype, {self.elements:,} elements",
         ]
-        if self.different:
-            head.append(f"  differ  {self.different:,} elements")
-        head += [f"  note    {note}" for note in self.notes]
-        return "\n".join([*head, *_listed(self.differences)])
+        return self._text(head)
 
 
 def _listed(differences: Iterable[Difference]) -> list[str]:

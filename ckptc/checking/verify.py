@@ -82,9 +82,9 @@ def verify_sides(sides: Sides, memory: int, explain: bool = True, progress: OnPr
         if counts.filled:
             notes.append(f"{counts.filled:,} of {counts.padding:,} padding elements of the target are not as its layout fills them")
     return Verification(
-        side_record(source), side_record(target), sides.family.name, sum(e is not None for e in target.located.entries),
-        counts.equal, counts.copies, counts.padding, counts.rounded, counts.calculated, counts.different, counts.filled,
-        tuple(found), tuple(notes), counts.decoded,
+        side_record(source), side_record(target), counts.different, tuple(found), tuple(notes),
+        family=sides.family.name, tensors=sum(e is not None for e in target.located.entries), equal=counts.equal, copies=counts.copies,
+        padding=counts.padding, rounded=counts.rounded, calculated=counts.calculated, unlike_padding=counts.filled, decoded=counts.decoded,
     )  # fmt: skip
 
 

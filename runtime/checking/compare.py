@@ -23,10 +23,9 @@ Value = int | float | str
 
 @dataclass
 class Counts:
-    """In elements of the target. `equal` and `copies` are those that are equal, of the first copy and of further ones; of
-    all of these `rounded` went to another dtype, `calculated` through a rule's arithmetic, and `decoded` are stored as codes and
-    scales in the source. `padding` belongs to no model
-    element; `filled` of it are not as the layout says."""
+    """In elements of the target. `equal` and `copies` are those that are equal, of the first copy and of further ones. Of
+    all of these `rounded` went to another dtype, `calculated` through a rule's arithmetic, and `decoded` are stored as codes
+    and scales in the source. `padding` belongs to no model element; `filled` of it are not as the layout says."""
 
     equal: int = 0
     copies: int = 0
