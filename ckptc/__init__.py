@@ -9,13 +9,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .api import Plan, compile, convert, load_plan, plan
+    from .api import compile, convert, plan
     from .checking.diff import diff
     from .checking.report import Diff, Difference, Verification
     from .checking.verify import verify
     from .dsl.diagnostic import MappingError
     from .error import Error
     from .hub import open_source as open
+    from .planning.planned import Plan, load_plan
     from .reshard_zero1 import zero1
     from .runtime.fault import Fault
     from .runtime.tokenizer.sentencepiece_model import add_special_tokens
@@ -29,14 +30,14 @@ _HOMES = {
     "Error": ("error", "Error"),
     "Fault": ("runtime.fault", "Fault"),
     "MappingError": ("dsl.diagnostic", "MappingError"),
-    "Plan": ("api", "Plan"),
+    "Plan": ("planning.planned", "Plan"),
     "Verification": ("checking.report", "Verification"),
     "add_special_tokens": ("runtime.tokenizer.sentencepiece_model", "add_special_tokens"),
     "compile": ("api", "compile"),
     "convert": ("api", "convert"),
     "diff": ("checking.diff", "diff"),
     "inspect": ("survey", "survey"),
-    "load_plan": ("api", "load_plan"),
+    "load_plan": ("planning.planned", "load_plan"),
     "open": ("hub", "open_source"),
     "plan": ("api", "plan"),
     "verify": ("checking.verify", "verify"),

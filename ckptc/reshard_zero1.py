@@ -13,7 +13,6 @@ from math import gcd
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .api import Plan
 from .compiler.link.link import link
 from .compiler.pipeline import compile_sides
 from .compiler.settle.resolve import resolve
@@ -39,6 +38,7 @@ from .dsl.tree import (
     TensorDecl,
 )
 from .optimizer.zero1_files import Group, Held, Key, ZeroState, file_of, keys_of, open_zero_state
+from .planning.planned import Plan
 from .runtime.fault import Fault
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from .api import Plan
+from .planning.planned import Plan
 from .runtime.fault import Fault
 from .runtime.inside import why_outside
 

@@ -10,7 +10,7 @@ from . import options
 from .parse import Argument, Command, Option, path
 
 if TYPE_CHECKING:
-    from ..api import Plan
+    from ..planning.planned import Plan
 
 PLAN = Argument("PLAN", "A plan that `ckptc compile -o` wrote.", path)
 TOKENIZER = Option(("--tokenizer",), "The tokenizer for NeMo: a SentencePiece model, or a folder of HuggingFace's (default: the source's).", "PATH")
@@ -59,8 +59,8 @@ def convert(said: dict[str, Any]) -> None:
 
 
 def run(said: dict[str, Any]) -> None:
-    from ..api import load_plan
     from ..hub import find_source
+    from ..planning.planned import load_plan
     from .running import Running
 
     running = Running.of(said)

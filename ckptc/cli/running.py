@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from .options import MEMORY, SHARD, WORKERS
 
 if TYPE_CHECKING:
-    from ..api import Plan
+    from ..planning.planned import Plan
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from ..failure import diagnostics
 from ..runtime.fault import Fault
 
 if TYPE_CHECKING:
-    from ..api import Plan
+    from ..planning.planned import Plan
     from ..runtime.plan.plan import Over, Side, Step
 
 MEMORY = 512 << 20

@@ -26,7 +26,7 @@ from ..usage import UsageError
 from .work import ScriptParser, Work
 
 if TYPE_CHECKING:
-    from ..api import Plan
+    from ..planning.planned import Plan
 
 LEGACY, INTERLEAVED = "nemo-legacy", "nemo-interleaved"
 # The options of a native command in the order in which they are written; those that may repeat take a mapping.

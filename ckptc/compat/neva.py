@@ -25,7 +25,7 @@ from .nemo_work import (
 from .work import Work
 
 if TYPE_CHECKING:
-    from ..api import Plan
+    from ..planning.planned import Plan
 
 MULTIPLE = 128  # of rows of the vocabulary, in the script's own config
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ckptc.api import parse_size
+from ckptc.choices.arguments import parse_size
 from ckptc.meter import Meter, resident_bytes, size
 from ckptc.runtime.progress import Progress
 
