@@ -28,6 +28,7 @@ def check(said: dict[str, Any]) -> int:
     as_json = said["json"]
     from .. import failure
     from ..compiler.check.check import check as check_families
+    from ..compiler.check.check_keys import odd_keys
     from ..dsl.diagnostic import MappingError
     from ..dsl.render import to_record
     from ..library import mapping_files as library
@@ -37,7 +38,9 @@ def check(said: dict[str, Any]) -> int:
         try:
             path = library.mapping_path(name)
             own = library.read_mapping(path)
-            found = (*check_families(library.load([path], bases=True)), *library.check_templates(own))
+            families = library.load([path], bases=True)
+            found = (*check_families(families), *odd_keys(own, library.used_by(path), families), *library.check_templates(own))
+            found = tuple(x for x in found if x.severity == "error" or x.labels[0].span.file == library.display_name(path))  # not what it uses
         except MappingError as error:
             found = error.diagnostics
         records += [to_record(d) for d in found]

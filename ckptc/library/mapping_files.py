@@ -148,6 +148,11 @@ def _refuse_elsewhere(name: str, mapping: Path, span: Span, word: str) -> None:
         )  # fmt: skip
 
 
+def used_by(path: Path) -> tuple[Mapping, ...]:
+    """The mapping files that this one uses, directly or not."""
+    return tuple(mapping for each, mapping in _closure([path]).items() if each != path.resolve())
+
+
 def template_path(block: Config) -> Path | None:
     """Where the template of a config block is: beside the mapping file that names it, else among those that ship."""
     if block.template is None:
