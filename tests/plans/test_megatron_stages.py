@@ -18,9 +18,10 @@ import ckptc
 from ckptc.choices.stage_text import Chunks, parse_stages
 from ckptc.dsl.diagnostic import MappingError
 from ckptc.runtime.fault import Fault
+from tests.held import counted, same
 
 from . import test_megatron_families as families
-from .llama import read, same, write
+from .llama import read, write
 from .test_megatron_ranks import FILE, MODEL, Weights, account, cut, held
 
 
@@ -229,7 +230,7 @@ def every_file(hf: Weights, tp: int, pp: int, ep: int, etp: int, grouped: bool) 
 
 @pytest.fixture(scope="module")
 def mixtral(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Weights]:
-    hf = families.make(families.ENDS | MOE)
+    hf = counted(families.ENDS | MOE)
     return families.saved(tmp_path_factory.mktemp("moe") / "hf", "mixtral", hf, KEYS), hf
 
 

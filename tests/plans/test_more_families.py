@@ -19,6 +19,7 @@ import yaml
 from safetensors.torch import load_file, save_file
 
 import ckptc
+from tests.held import counted, read, same
 
 Weights = dict[str, torch.Tensor]
 Shapes = dict[str, tuple[int, ...]]
@@ -152,31 +153,12 @@ CASES = [
 each = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name or case.family)
 
 
-def make(shapes: Shapes) -> Weights:
-    at, out = 0, {}
-    for name, shape in shapes.items():
-        count = torch.Size(shape).numel()
-        out[name] = torch.arange(at, at + count, dtype=torch.float32).reshape(shape)
-        at += count
-    return out
-
-
 def saved(folder: Path, case: Case, **keys: Any) -> tuple[Path, Weights]:
     folder.mkdir()
-    hf = make(case.shapes())
+    hf = counted(case.shapes())
     save_file(hf, folder / "model.safetensors")
     (folder / "config.json").write_text(json.dumps({"model_type": case.family, **KEYS, **case.keys, **keys}))
     return folder, hf
-
-
-def read(path: Path) -> Weights:
-    return {tensor.name: tensor.read() for tensor in ckptc.open(path)}
-
-
-def same(found: Weights, wanted: Weights) -> bool:
-    assert found.keys() == wanted.keys()
-    assert [n for n in wanted if found[n].dtype != wanted[n].dtype or not torch.equal(found[n], wanted[n])] == []
-    return True
 
 
 def of_layer(case: Case, hf: Weights, i: int) -> Weights:

@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 import ckptc
 from ckptc import MappingError
 from ckptc.runtime.fault import Fault
+from tests.held import same
 
 LAYERS, HEADS, DIM, FFN, VOCAB = 2, 4, 6, 34, 46
 TOWER_LAYERS, VISION, TOWER_FFN, PATCH, CHANNELS, PLACES = 3, 10, 22, 5, 7, 17
@@ -60,10 +61,6 @@ def made() -> Tensors:
         shapes |= {f"{start}mlp.{x}_proj.weight": (FFN, HIDDEN) for x in ("gate", "up")} | {f"{start}mlp.down_proj.weight": (HIDDEN, FFN)}
         shapes |= {f"{start}{x}_layernorm.weight": (HIDDEN,) for x in ("input", "post_attention")}
     return {name: torch.randn(shape, generator=rng) for name, shape in shapes.items()} | tower("vision_tower.vision_model.")
-
-
-def same(a: Tensors, b: Tensors) -> bool:
-    return a.keys() == b.keys() and all(a[n].shape == b[n].shape and torch.equal(a[n], b[n]) for n in a)
 
 
 @pytest.fixture
