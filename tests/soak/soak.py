@@ -33,7 +33,7 @@ TARGETS = (
 )  # fmt: skip
 DEGREES = {"nxdt": {"tp": 2, "pp": 2}, "megatron-lm": {"tp": 2}, "nemo": {"tp": 2, "pp": 5}}
 MODES = ("new", "new", "overwrite", "merge", "manifest")
-LEAST_KILLS, MOST_KILLS = 3, 40  # of a round
+LEAST_KILLS, MOST_KILLS, MOST_RUNS = 3, 40, 200  # of a round
 MANIFEST = "ckptc-manifest.json"
 BYSTANDER = "notes.txt"  # what stands in the destination before, where it is merged into or overwritten
 
@@ -106,9 +106,11 @@ def _round(plan: ckptc.Plan, out: Path, wanted: dict[str, bytes], described: byt
     before = _begun(out, mode)
     whole = {**before, **wanted} if mode == "merge" else wanted
     assert wanted, "an uninterrupted run wrote nothing"
-    kills = resumed = 0
+    kills = resumed = runs = 0
     longest = 0.3  # seconds that a run takes
     while True:
+        runs += 1
+        assert runs <= MOST_RUNS, f"{kills} of {runs} runs were killed in time"
         slow = chance.choice((0.0, 0.001, 0.004))
         options = {
             "memory": chance.choice((120_000, 400_000, 64 << 20)), "workers": chance.choice((1, 2, 3)), "resume": True,
