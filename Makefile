@@ -26,9 +26,10 @@ soak: $(READY)  ## kill runs at random moments, hundreds of times, and compare w
 fuzz: $(READY)  ## mutate inputs of every reader for FUZZ_SECONDS (300)
 	$(BIN)/python -m tests.fuzz.fuzz --seconds $(or $(FUZZ_SECONDS),300)
 
-bench: $(READY)  ## measure ckptc beside cp, plain torch and peers on this machine (SIZE=1 TURNS=3)
+bench: $(READY)  ## measure ckptc beside cp, plain torch and peers, kernels, and plans (SIZE=1 TURNS=3)
 	$(BIN)/python benchmarks/convert.py --gb $(or $(SIZE),1) --turns $(or $(TURNS),3)
 	$(BIN)/python benchmarks/kernels.py
+	$(BIN)/python benchmarks/compile_405b.py
 
 clean:  ## remove what is made here: the environment, caches, the demo
 	rm -rf $(VENV) demo fuzz-findings build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

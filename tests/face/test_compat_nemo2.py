@@ -13,11 +13,13 @@ import pytest
 import torch
 import yaml
 
-from ckptc import convert, open
+from ckptc import convert
+from ckptc import open as open_checkpoint
 from ckptc.compat.nemo2 import nemo1_to_nemo2, zarr_to_torch_dist
 from ckptc.runtime.fault import Fault
 from ckptc.usage import UsageError
 from tests.face.test_nemo2_convert import write
+from tests.held import read, same
 
 LLAMA = "meta-llama/Meta-Llama-3-8B"
 FORMATS = ("zarr", "torch_dist")
@@ -62,15 +64,6 @@ def test_what_is_refused(more: tuple[str, ...], model: str, kind: type[Exception
         nemo1_to_nemo2(arguments("it/model_weights", *more, model=model))
 
 
-def tensors(path: str) -> dict[str, torch.Tensor]:
-    return {tensor.name: tensor.read() for tensor in open(path)}
-
-
-def check_equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> None:
-    assert one.keys() == other.keys()
-    assert all(torch.equal(one[name], other[name]) for name in other)
-
-
 def names_in(path: str) -> set[str]:
     return {file.relative_to(path).as_posix() for file in Path(path).rglob("*") if file.is_file()}
 
@@ -86,7 +79,7 @@ def test_an_archive_becomes_the_scripts_folder(ckptc: Callable[..., Any], format
     assert (done.code, done.out.splitlines()[0]) == (0, "ckptc convert it.nemo OUT --to nemo2 --model-id llama")
     assert {"weights/metadata.json", "weights/common.pt", "weights/.metadata", "context/io.json", "context/model.yaml", "context/tokenizer.model"} <= names_in("OUT")
     assert {file for file in names_in("OUT") if not file.startswith("weights/")} == {"context/io.json", "context/model.yaml", "context/tokenizer.model"}
-    check_equal(tensors("OUT"), {name.replace("model.", "module.", 1): tensor for name, tensor in tensors("it.nemo").items()})
+    assert same(read("OUT"), {name.replace("model.", "module.", 1): tensor for name, tensor in read("it.nemo").items()})
     again = ckptc("compat", "convert_nemo1_to_nemo2", *arguments("it.nemo", model="llama"))
     assert (again.code, "OUT exists and is not empty" in again.err) == (1, True)
     sizes = ckptc("compat", "convert_nemo1_to_nemo2", *arguments("it.nemo"))
@@ -100,7 +93,7 @@ def test_a_folder_of_weights_with_a_tokenizer_elsewhere(ckptc: Callable[..., Any
         "compat", "convert_nemo1_to_nemo2", *arguments("it/model_weights", "--tokenizer_path=t.model", "--tokenizer_library=sentencepiece", model="nemotron")
     )
     assert (done.code, Path("OUT/context/t.model").read_bytes()) == (0, b"pieces")
-    check_equal(tensors("OUT"), {name.replace("model.", "module.", 1): tensor for name, tensor in tensors("it").items()})
+    assert same(read("OUT"), {name.replace("model.", "module.", 1): tensor for name, tensor in read("it").items()})
 
 
 RUN = [
@@ -130,8 +123,8 @@ def test_a_runs_checkpoint_in_the_other_format(run: dict[str, Any], other: str, 
     assert {file for file in names_in("OUT") if not file.startswith("model_weights/")} == {"model_config.yaml"}
     assert {"model_weights/metadata.json", "model_weights/common.pt"} <= names_in("OUT")
     assert yaml.safe_load(Path("OUT/model_config.yaml").read_text()) == {**run, "dist_ckpt_format": other}
-    check_equal(tensors("OUT"), tensors("run/checkpoints/step=7"))
-    assert open("OUT").format == other
+    assert same(read("OUT"), read("run/checkpoints/step=7"))
+    assert open_checkpoint("OUT").format == other
     again = ckptc("compat", "convert_zarr_to_torch_dist", *asked, "--path_to_save=OUT", "--model_type=gpt")
     assert (again.code, "OUT exists" in again.err) == (1, True)
 
@@ -149,7 +142,7 @@ def test_a_runs_checkpoint_as_an_archive(run: dict[str, Any], ckptc: Callable[..
     assert {"./model_weights/.metadata", "./model_weights/metadata.json", "./model_weights/common.pt"} <= set(names)
     target = "nemo.collections.nlp.models.language_modeling.megatron_gpt_sft_model.MegatronGPTSFTModel"
     assert config == {**run, "seed": 4321, "dist_ckpt_format": "torch_dist", "target": target}
-    check_equal(tensors("o.nemo"), tensors("run/checkpoints/step=7"))
+    assert same(read("o.nemo"), read("run/checkpoints/step=7"))
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from ckptc import hub
 from ckptc.demo import write_llama
 from ckptc.runtime.fault import Fault
 from tests.face.hub_stand_in import StandIn, serve
+from tests.held import files_of
 
 TWINS = (
     "README.md", "pytorch_model.bin", "pytorch_model.bin.index.json", "pytorch_model-00001-of-00001.bin", "tf_model.h5",
@@ -61,18 +62,14 @@ def shell(stand_in: StandIn, tmp_path: Path) -> Callable[..., subprocess.Complet
     return run
 
 
-def contents(folder: Path) -> dict[str, bytes]:
-    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
-
-
 def test_a_repository_is_converted_as_its_local_copy_is_and_only_what_is_needed_is_fetched(stand_in, shell, tmp_path):
     done = shell("convert", "org/name", "out", *CONVERT)
     assert (done.returncode, done.stderr) == (0, "")
-    assert stand_in.files() == set(contents(tmp_path / "served")) - set(TWINS)
+    assert stand_in.files() == set(files_of(tmp_path / "served")) - set(TWINS)
     assert sum(path.endswith("/revision/main") for path in stand_in.asked) == 1
     assert stand_in.tokens == {None}
     assert shell("convert", "served", "local", *CONVERT).returncode == 0
-    assert contents(tmp_path / "out") == contents(tmp_path / "local")
+    assert files_of(tmp_path / "out") == files_of(tmp_path / "local")
 
 
 def test_the_documented_command_with_a_name_of_the_hub_runs(stand_in, shell, tmp_path):
@@ -86,8 +83,8 @@ def test_the_documented_command_with_a_name_of_the_hub_runs(stand_in, shell, tmp
     assert done.stdout.splitlines()[0].startswith("ckptc convert hf://org/name OUT --from hf --to nxdt --tp 2 --pp 2")
     native = ("--to", "nxdt", "--tp", 2, "--pp", 2, "--set", "qkv=split", "--format", "xser")
     assert shell("convert", "served", "local", *native).returncode == 0
-    assert contents(tmp_path / "OUT") == contents(tmp_path / "local")
-    assert stand_in.files() == set(contents(tmp_path / "served")) - set(TWINS)
+    assert files_of(tmp_path / "OUT") == files_of(tmp_path / "local")
+    assert stand_in.files() == set(files_of(tmp_path / "served")) - set(TWINS)
 
 
 def test_side_files_come_along(stand_in, shell, tmp_path):
@@ -117,7 +114,7 @@ def test_a_revision_is_named_in_either_way(arguments, stand_in, shell, tmp_path)
     done = shell("run", "plan.ckplan", name, "out", "--no-progress", *options)
     assert (done.returncode, done.stderr) == (0, "")
     assert shell("convert", "first", "local", *CONVERT).returncode == 0
-    assert contents(tmp_path / "out") == contents(tmp_path / "local")
+    assert files_of(tmp_path / "out") == files_of(tmp_path / "local")
 
 
 def test_the_token_is_sent(stand_in, shell):
@@ -163,10 +160,10 @@ def test_without_safetensors_the_bin_files_are_fetched(stand_in, shell, tmp_path
     (folder / "training_args.bin").touch()
     stand_in.folders["org/bin", "main"] = folder
     assert shell("convert", "org/bin", "out", *CONVERT).returncode == 0
-    assert stand_in.files() == set(contents(folder)) - {"training_args.bin"}
+    assert stand_in.files() == set(files_of(folder)) - {"training_args.bin"}
     assert len([name for name in stand_in.files() if name.endswith(".bin")]) > 1
     assert shell("convert", folder, "local", *CONVERT).returncode == 0
-    assert contents(tmp_path / "out") == contents(tmp_path / "local")
+    assert files_of(tmp_path / "out") == files_of(tmp_path / "local")
 
 
 def test_a_single_file_of_weights_needs_no_index(stand_in, shell, tmp_path):

@@ -22,7 +22,6 @@ from pathlib import Path
 
 import ckptc
 from ckptc.library.mapping_files import families, shipped_names
-from ckptc.runtime.fault import Fault
 from ckptc.runtime.journal import fingerprint, records
 from ckptc.runtime.manifest.check import check_manifest
 from tests.hostile import archive_cases, doors, text_cases, torch_cases
@@ -31,16 +30,20 @@ from tests.hostile.doors import DIAGNOSTICS, MOST_BYTES, MOST_SECONDS, llama
 from .mutate import mutate
 
 BATCH = 150  # inputs of a child process
+SIZES = {"n": 6, "vocab": 96, "layer": 2, "hidden": 8, "group": 2, "share": 2, "dim": 4, "ffn": 8, "expert": 4, "expert_ffn": 4}  # of axes, where a model has them
+UNSIZED = ("clip", "dbrx", "gemma", "gpt2", "qwen2_moe")  # mappings that these sizes, or Megatron, are not enough for
 
 
 @dataclass(frozen=True)
 class Target:
-    """`seeds` are sound inputs. A mutated one is written to `file` in a folder that `prepare` filled, and `read` is given the folder."""
+    """`seeds` are sound inputs: `read` takes each as it is. A mutated one is written to `file` in a folder that `prepare` filled, and
+    `read` is given the folder. `odd` inputs are mutated, too, and need not be sound."""
 
     seeds: list[bytes]
     file: str
     read: Callable[[Path], object]
     prepare: Callable[[Path], object] = lambda folder: None
+    odd: tuple[bytes, ...] = ()
 
 
 def _tensors(path: Path) -> None:
@@ -85,9 +88,19 @@ def _linked(folder: Path) -> None:
 
 def _mapping(folder: Path) -> None:
     for family in families(folder / "x.ckmap")[:3]:
-        names = [layout.name for layout in family.layouts][:2]
-        for to in names:
-            ckptc.compile(folder / "x.ckmap", from_=names[0], to=to, family=family.name, settings={"n": 6, "a": 4, "b": 6, "layer": 2})
+        names = [layout.name for layout in family.layouts]
+        sizes = {axis.name: SIZES[axis.name] for axis in family.model.axes if axis.name in SIZES}
+        from_, to = (next((name for name in wanted if name in names), "none") for wanted in (("hf", *names[:1]), ("megatron", *names[1:2])))
+        ckptc.compile(folder / "x.ckmap", from_=from_, to=to, family=family.name, settings=sizes)
+
+
+def _pickle(folder: Path) -> None:
+    torch_cases.torch_file((folder / "p").read_bytes()[:5000])(folder)
+    _tensors(folder / "pytorch_model.bin")
+
+
+def _yaml(folder: Path) -> None:
+    ckptc.compile("llama", from_="nemo", to="hf", config=folder / "c.yaml", settings={"vocab": 96})
 
 
 def _journal(folder: Path) -> None:
@@ -104,20 +117,21 @@ def targets() -> dict[str, Target]:
     ckptc.plan(llama(), to="nxdt").run(folder / "manifest", manifest=True)
     ckptc.plan(llama(), to="nemo").run(folder / "nemo")
     yaml = (folder / "nemo/model_config.yaml").read_bytes()
-    mappings = [Path(p).read_bytes() for p in shipped_paths() if Path(p).stat().st_size < 4000]
-    mappings.append(b'model m { axes { n }  w [n] }\nlayout a of m { "w" = w [n] }\nlayout b of m ( rank tp = 2 ) { files "r{tp}.pt"  "w" = w [pad(n, 4)/tp] }\n')
+    small = [path for path in shipped_paths() if path.stat().st_size < 4000]
+    mappings = [b'model m { axes { n }  w [n] }\nlayout a of m { "w" = w [n] }\nlayout b of m ( rank tp = 2 ) { files "r{tp}.pt"  format pt  "w" = w [pad(n, 4)/tp] }\n']
+    mappings += [path.read_bytes() for path in small if path.stem not in UNSIZED]
     return {
         "safetensors": Target([_small_safetensors()], "model.safetensors", lambda f: _tensors(f / "model.safetensors")),
         "index": Target([(llama() / "model.safetensors.index.json").read_bytes()], "model.safetensors.index.json", _tensors, _linked),
         "torch": Target([zipped], "m.bin", lambda f: _tensors(f / "m.bin")),
-        "pickle": Target([torch_cases.tensor(), *list(torch_cases._LIES.values())[-12:]], "p", lambda f: torch_cases.torch_file((f / "p").read_bytes()[:5000])(f) and _tensors(f / "pytorch_model.bin")),
+        "pickle": Target([torch_cases.tensor()], "p", _pickle, odd=tuple(torch_cases._LIES.values())[-12:]),
         "tar": Target([tar], "x.nemo", lambda f: _tensors(f / "x.nemo")),
         "metadata": Target([metadata[1]], metadata[0], _tensors, _copied("torch_dist", "megatron", ".metadata")),
         "zarr": Target([described[1]], described[0], _tensors, _copied("zarr", "megatron", ".zarray")),
         "json config": Target([(llama() / "config.json").read_bytes()], "config.json", lambda f: doors.config(f / "config.json", f)),
-        "yaml config": Target([yaml], "c.yaml", lambda f: ckptc.compile("llama", from_="nemo", to="hf", config=f / "c.yaml")),
+        "yaml config": Target([yaml], "c.yaml", _yaml),
         "plan": Target([text_cases.sound_plan().encode()], "x.ckplan", lambda f: ckptc.load_plan(f / "x.ckplan")),
-        "mapping": Target(mappings, "x.ckmap", _mapping),
+        "mapping": Target(mappings, "x.ckmap", _mapping, odd=tuple(path.read_bytes() for path in small if path.stem in UNSIZED)),
         "manifest": Target([(folder / "manifest/ckptc-manifest.json").read_bytes()], "ckptc-manifest.json", check_manifest),
         "journal": Target([journal], "journal", _journal),
     }
@@ -126,6 +140,18 @@ def targets() -> dict[str, Target]:
 def shipped_paths() -> list[Path]:
     """The mapping files that ship."""
     return sorted((Path(ckptc.__file__).parent / "mappings").glob("*.ckmap"))
+
+
+def read_seeds(target: Target) -> None:
+    """Each seed as it is. What is wrong with one stops everything: mutations of what is refused at once would find nothing."""
+    for seed in target.seeds:
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            target.prepare(folder)
+            place = folder / target.file
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_bytes(seed)
+            target.read(folder)
 
 
 def batch(target: Target, chance: random.Random, until: float, keep: Path, name: str) -> tuple[int, str]:
@@ -164,11 +190,11 @@ def _child(target: Target, seed: int, until: float, folder: Path, writer: int) -
     place.parent.mkdir(parents=True, exist_ok=True)
     resource.setrlimit(resource.RLIMIT_AS, (used + MOST_BYTES, used + MOST_BYTES))
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
-    code = 0
+    code, inputs = 0, [*target.seeds, *target.odd]
     for _ in range(BATCH):
         if time.monotonic() > until:
             break
-        place.write_bytes(mutate(chance.choice(target.seeds), target.seeds, chance))
+        place.write_bytes(mutate(chance.choice(inputs), inputs, chance))
         signal.alarm(MOST_SECONDS)
         try:
             target.read(folder)
@@ -196,15 +222,8 @@ def main() -> None:
     names = asked.targets or list(known)
     chance = random.Random(asked.seed)
     print(f"seed {asked.seed}", flush=True)
-    for target in (known[name] for name in names):  # what is imported now need not be by each child
-        with tempfile.TemporaryDirectory() as folder:
-            target.prepare(Path(folder))
-            Path(folder, target.file).parent.mkdir(parents=True, exist_ok=True)
-            Path(folder, target.file).write_bytes(target.seeds[0])
-            try:
-                target.read(Path(folder))
-            except (Fault, ckptc.MappingError):
-                continue
+    for name in names:  # what is imported now need not be by each child
+        read_seeds(known[name])
     findings = 0
     for i, name in enumerate(names):
         until = time.monotonic() + asked.seconds / len(names)

@@ -1,4 +1,4 @@
-"""Inputs made by hand to do harm: each ends in a diagnostic. No traceback, no code run, no output, at most a gigabyte and ten seconds."""
+"""Inputs made by hand to do harm: each ends in the diagnostic that is meant for it. No traceback, no code run, no output, at most a gigabyte and ten seconds."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from .cases import CASES
+from .reasons import REASONS
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -25,15 +26,24 @@ def ends() -> dict[str, Any]:
     return {(said := json.loads(line))["name"]: said for line in done.stdout.splitlines()}
 
 
-def test_there_are_many() -> None:
-    assert len(CASES) >= 150
+def test_there_are_many_and_each_has_its_reason() -> None:
+    assert len(CASES) >= 350
+    assert list(REASONS) == list(CASES)
+    assert all(reason or CASES[name].unmended for name, reason in REASONS.items())
 
 
-@pytest.mark.parametrize("name", CASES)
-def test_a_hostile_input_ends_in_a_diagnostic(name: str, ends: dict[str, Any]) -> None:
+def marked(name: str) -> Any:
+    """What is not mended yet must be known to fail: once it is mended, its mark goes."""
+    return pytest.param(name, marks=[pytest.mark.xfail(strict=True, reason="not mended yet")] if CASES[name].unmended else [])
+
+
+@pytest.mark.parametrize("name", [marked(name) for name in CASES])
+def test_a_hostile_input_ends_in_the_diagnostic_that_is_meant(name: str, ends: dict[str, Any]) -> None:
     said = ends[name]
-    assert said["kind"] == "diagnostic" or (said["kind"] == "read" and CASES[name].harmless), said.get("text") or said["kind"]
-    assert not said["text"].startswith(("error[destination", "error[disk-full"))
+    code, _, words = REASONS[name].partition(": ")
+    assert said["kind"] == ("read" if code == "read" else "diagnostic"), said.get("text") or said["kind"]
+    assert not code or said["code"] == code, said["text"]
+    assert words in said["title"], said["text"]
     assert not said["canary"], "it ran code"
-    assert said["kind"] == "read" or not said["out"], "it left output"
+    assert code == "read" or not said["out"], "it left output"
     assert "Traceback" not in said["text"]

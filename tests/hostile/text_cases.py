@@ -10,7 +10,7 @@ from typing import Any
 
 import ckptc
 
-from .doors import CANARY, Case, Make, config, llama, mapping, saved_plan, tokenizer
+from .doors import CANARY, Case, Make, config, llama, mapping, nemo_config, saved_plan, tokenizer
 
 
 def file(name: str, content: str | bytes) -> Make:
@@ -25,15 +25,36 @@ def settings(**changed: Any) -> Make:
 _JSON = {
     "empty": file("config.json", ""), "no text": file("config.json", b"\xff\xfe\x00"), "nested deep": file("config.json", '{"a":' * 100_000), "lists nested deep": file("config.json", "[" * 200_000), "a list": file("config.json", "[]"), "a number of a million digits": file("config.json", '{"hidden_size": ' + "9" * 1_000_000 + "}"),
     "no layers": settings(num_hidden_layers=0), "negative layers": settings(num_hidden_layers=-3), "10**15 layers": settings(num_hidden_layers=10**15), "10**40 layers": settings(num_hidden_layers=10**40), "layers of text": settings(num_hidden_layers="x" * 100), "layers that are a list": settings(num_hidden_layers=[1] * 1000), "layers that are an object": settings(num_hidden_layers={"a": 1}),
-    "half a layer": settings(num_hidden_layers=2.5), "infinite layers": settings(num_hidden_layers=float("inf")), "layers that are no number": settings(num_hidden_layers=float("nan")), "a hidden size beyond": settings(hidden_size=1 << 62), "no heads": settings(num_attention_heads=0), "heads that do not divide": settings(num_attention_heads=7, num_key_value_heads=3, head_dim=None), "a vocabulary of a quadrillion": settings(vocab_size=10**15, num_hidden_layers=10**9),
+    "half a layer": settings(num_hidden_layers=2.5), "infinite layers": settings(num_hidden_layers=float("inf")), "layers that are no number": settings(num_hidden_layers=float("nan")), "a hidden size beyond": settings(hidden_size=1 << 62), "no heads": settings(num_attention_heads=0), "heads that do not divide": settings(num_attention_heads=7, num_key_value_heads=3, head_dim=None), "a vocabulary of a quadrillion": settings(vocab_size=10**15), "a billion layers": settings(num_hidden_layers=10**9),
     "a model type that is a list": settings(model_type=["llama"]), "an architecture of megabytes": settings(architectures=["x" * 3_000_000], model_type="x"), "an activation that is an object": settings(hidden_act={"a": []}),
 }  # fmt: skip
+@cache
+def sound_yaml() -> str:
+    """A config of NeMo 1 that can be read."""
+    ckptc.plan(llama(), to="nemo").run(llama().parent / "sound-nemo")
+    return (llama().parent / "sound-nemo/model_config.yaml").read_text()
+
+
+def yaml(before: str = "", **changed: str) -> Make:
+    """A sound config behind this text, with other values."""
+
+    def make(folder: Path) -> Path:
+        lines = [f"{key}: {changed[key]}" if (key := line.partition(":")[0]) in changed else line for line in sound_yaml().splitlines()]
+        return file("model_config.yaml", before + "\n".join(lines) + "\n")(folder)
+
+    return make
+
+
 _LAUGH = "a0: &a0 [x, x]\n" + "".join(f"a{i}: &a{i} [*a{i - 1}, *a{i - 1}]\n" for i in range(1, 60))
-_YAML = {
-    "python/object/apply": f"!!python/object/apply:os.system ['touch {CANARY}']\n", "python/object/new": f"a: !!python/object/new:os.system ['touch {CANARY}']\n", "python/name": "a: !!python/name:os.system\n", "python/module": "a: !!python/module:os\n", "python/tuple": "a: !!python/tuple [1]\n", "an unknown tag": "a: !evil {}\n",
-    "a laugh of a billion": _LAUGH, "an anchor in itself": "&a [*a]\n", "a key that is a list": "? [1, 2]\n: 3\n", "a merge of text": "<<: x\n", "nested deep": "[" * 20_000, "maps nested deep": "{a: " * 20_000, "a tab": "a:\n\t- b\n", "no text": b"\xff\xfe\x00\xd8", "a list": "- 1\n", "two documents": "a: 1\n---\nb: 2\n", "an alias that is not there": "a: *b\n", "sexagesimal": "num_layers: 1:1:1:1:1\n",
-    "an interpolation of itself": "a: ${a}\nhidden_size: ${a}\n", "interpolations in a circle": "a: ${b}\nb: ${c}\nc: ${a}\n", "a resolver that runs": f"hidden_size: ${{oc.env:HOME}}\nx: ${{eval:open('{CANARY}','w')}}\n", "interpolations that double": "a0: xx\n" + "".join(f"a{i}: ${{a{i - 1}}}${{a{i - 1}}}\n" for i in range(1, 60)) + "hidden_size: ${a59}\n", "interpolations nested deep": "a: " + "${" * 5000 + "x" + "}" * 5000 + "\n",
+_DOUBLE = "a0: xx\n" + "".join(f"a{i}: ${{a{i - 1}}}${{a{i - 1}}}\n" for i in range(1, 60))
+_YAML: dict[str, Make] = {
+    "python/object/apply": yaml(hidden_size=f"!!python/object/apply:os.system ['touch {CANARY}']"), "python/object/new": yaml(hidden_size=f"!!python/object/new:os.system ['touch {CANARY}']"), "python/name": yaml(hidden_size="!!python/name:os.system"), "python/module": yaml(hidden_size="!!python/module:os"), "python/tuple": yaml(hidden_size="!!python/tuple [1]"), "an unknown tag": yaml(hidden_size="!evil {}"),
+    "a laugh of a billion": yaml(_LAUGH), "a laugh beside an interpolation": yaml(_LAUGH, ffn_hidden_size="${hidden_size}"), "an anchor in itself": yaml("x: &a [*a]\n", hidden_size="*a"), "an anchor in itself beside an interpolation": yaml("x: &a {b: *a}\n", hidden_size="${x}"), "a key that is a list": yaml("? [1, 2]\n: 3\n"), "a merge of text": yaml("<<: x\n"),
+    "nested deep": yaml(hidden_size="[" * 20_000), "maps nested deep": yaml(hidden_size="{a: " * 20_000), "a tab": yaml("a:\n\t- b\n"), "no text": file("model_config.yaml", b"\xff\xfe\x00\xd8"), "a list": file("model_config.yaml", "- 1\n"), "two documents": yaml("a: 1\n---\n"), "an alias that is not there": yaml(hidden_size="*b"), "sexagesimal": yaml(num_layers="1:1:1:1:1"),
+    "a number of thousands of digits": yaml(hidden_size="9" * 5000), "a date that is none": yaml("a: 2001-99-99\n"), "bytes": yaml(hidden_size="!!binary aGk="), "an interpolation of itself": yaml(hidden_size="${hidden_size}"), "interpolations in a circle": yaml("a: ${b}\nb: ${c}\nc: ${a}\n", hidden_size="${a}"), "a resolver that runs": yaml(hidden_size=f"${{eval:open('{CANARY}','w')}}"),
+    "a resolver of the environment": yaml(hidden_size="${oc.env:HOME}"), "interpolations that double": yaml(_DOUBLE, hidden_size="${a59}"), "interpolations nested deep": yaml(hidden_size="${" * 5000 + "x" + "}" * 5000), "thousands of keys": yaml("".join(f"k{i}: {i}\n" for i in range(5000))),
 }  # fmt: skip
+_UNMENDED_YAML = {"a laugh of a billion in a size": yaml(_LAUGH, hidden_size="*a59"), "a laugh of a billion by interpolation": yaml(_LAUGH, hidden_size="${a59}")}
 
 
 @cache
@@ -72,10 +93,19 @@ _PLANS = {
 }  # fmt: skip
 
 _MODEL = "model m { axes { n }  w [n] }\nlayout a of m { %s }\nlayout b of m { \"w\" = w [n] }\n"
+_CHAIN = 'model m { axes { n } settings { %s s3000 = 1 }  w [n] }\nlayout a of m { "w" = w [n] when s0 == 1 }\nlayout b of m { "w" = w [n] }\n'
 _MAPPINGS = {
-    "no text": b"\xff\xfe\x00", "a null": "model m {\0}", "nothing closed": "model m { axes { n }  w [" * 2000, "parentheses nested deep": _MODEL % ('"w" = w [' + "(" * 3000 + "n" + ")" * 3000 + "]"), "a sum of thousands": _MODEL % ('"w" = w [' + "+".join(["n"] * 20_000) + "]"), "a name of megabytes": "model " + "m" * 3_000_000 + " { axes { n } }",
-    "a number of a million digits": _MODEL % ('"w" = w [n:' + "9" * 1_000_000 + "]"), "use of a file outside": 'use "../../../../etc/passwd"\n', "use of itself": 'use "x.ckmap"\n' + _MODEL % '"w" = w [n]' + 'layout c of m extends c {}\n', "use of a device": 'use "/dev/zero"\n', "a file outside": _MODEL % 'files "../x.pt"  "w" = w [n]', "an absolute file": _MODEL % 'files "/tmp/x.pt"  "w" = w [n]',
-    "a text that does not end": 'model "m', "comments alone": "#" * 1_000_000, "nothing": "", "ten thousand models": "".join(f"model m{i} {{ axes {{ a }} w [a] }}\n" for i in range(3000)), "a quadrillion copies": _MODEL % '"w" = w [copies(999999999999999) * n]', "a pad of a quadrillion": _MODEL % '"w" = w [pad(n, 999999999999999)]', "half a character": 'model m { axes { n }  w [n] }\nlayout a of m { "\ud800" = w [n] }'.encode("utf-8", "surrogatepass"),
+    "no text": b"\xff\xfe\x00", "a null": "model m {\0}", "nothing closed": "model m { axes { n }  w [" * 2000, "parentheses nested deep": _MODEL % ('"w" = w [' + "(" * 3000 + "n" + ")" * 3000 + "]"), "a sum of thousands": _MODEL % ('"w" = w [(' + " + ".join(["n"] * 5000) + ")]"), "a name of megabytes": _MODEL.replace(" m ", " " + "m" * 3_000_000 + " ") % '"w" = w [n]',
+    "a number of a million digits": _MODEL % ('"w" = w [pad(n, ' + "9" * 1_000_000 + ")]"), "use of a file outside": 'use "../../../../etc/passwd"\n', "use of itself": 'use "x.ckmap"\n' + _MODEL % '"w" = w [n]' + 'layout c of m extends c {}\n', "use of a device": 'use "/dev/zero"\n', "a file outside": _MODEL % 'files "../x.pt"  "w" = w [n]', "an absolute file": _MODEL % 'files "/tmp/x.pt"  "w" = w [n]',
+    "a text that does not end": 'model "m', "comments alone": "#" * 1_000_000, "nothing": "", "thousands of models": "".join(f"model m{i} {{ axes {{ a }} w [a] }}\n" for i in range(3000)) + _MODEL % '"w" = w [n]', "a quadrillion copies": _MODEL % '"w" = w [(copies(999999999999999) n)]', "a pad of a quadrillion": _MODEL % '"w" = w [pad(n, 999999999999999)]', "half a character": 'model m { axes { n }  w [n] }\nlayout a of m { "\ud800" = w [n] }'.encode("utf-8", "surrogatepass"),
+    "prefixes nested deep": _MODEL % ('under "x" { ' * 3000 + '"w" = w [n]' + " }" * 3000), "lets that double": _MODEL % (" ".join(f"let a{i} = (a{i + 1} + a{i + 1})" for i in range(60)) + ' let a60 = n "w" = w [a0]'), "a condition of thousands": _MODEL % ('"w" = w [n] when ' + "*".join(["999999999999999999"] * 5000) + " == 3"), "a width of millions": _MODEL.replace('layout b of m { "w"', 'layout b of m { "w{n:99999999}"') % '"w" = w [n]',
+    "settings in a chain": _CHAIN % " ".join(f"s{i} = s{i + 1}" for i in range(3000)), "settings that double": _CHAIN % " ".join(f"s{i} = s{i + 1} * s{i + 1}" for i in range(3000)), "a model within itself": 'model m { axes { n } part a = m  w [n] }\nlayout a of m { "w" = w [n] part a as a under "x" }\n', "ranks beyond": _MODEL.replace("layout a of m", "layout a of m (" + ", ".join(f"rank r{i} = 1000000" for i in range(30)) + ")") % '"w" = w [n]',
+}  # fmt: skip
+_UNMENDED_MAPPINGS = {
+    "layouts in a chain": _MODEL % '"w" = w [n]' + "".join(f"layout l{i} of m extends l{i + 1} {{}}\n" for i in range(1100)) + 'layout l1100 of m { "w" = w [n] }\n', "lets in a chain": _MODEL % (" ".join(f"let a{i} = a{i + 1}" for i in range(1100)) + ' let a1100 = n "w" = w [a0]'), "prefixes in a chain": _MODEL % (" ".join(f'prefix p{i} = p{i + 1} + "x"' for i in range(1100)) + ' prefix p1100 = "y" under p0 { "w" = w [n] }'),
+    "choices by the thousand": _MODEL % ('"w" = ' + "w [n] when false, " * 1100 + "w [n]"), "one tensor by thousands of rules": _MODEL % "\n".join(f'"w{i}" = w [n]' for i in range(2000)), "axes by the thousand": _MODEL.replace("{ n }", "{ n " + " ".join(f"n{i}" for i in range(1000)) + " }").replace("w [n]\nlayout a", "w [n, " + ", ".join(f"n{i}" for i in range(1000)) + "]\nlayout a") % '"w" = w [n]',
+    "models in a chain": _MODEL % '"w" = w [n]' + "".join(f"model l{i} extends l{i + 1} {{}}\n" for i in range(1100)) + "model l1100 extends m {}\n", "parts that double": "".join(f"model p{i} {{ axes {{ n }} part a = p{i + 1} part b = p{i + 1} w [n] }}\n" for i in range(40)) + "model p40 { axes { n } w [n] }\n" + _MODEL % '"w" = w [n]',
+    "layouts that double": _MODEL % '"w" = w [n]' + "".join(f"layout {x}{i} of m extends d{i + 1}, e{i + 1} {{}}\n" for i in range(40) for x in "de") + 'layout d40 of m { "w" = w [n] }\nlayout e40 of m { "w" = w [n] }\n',
 }  # fmt: skip
 
 _TOKENIZERS = {
@@ -83,7 +113,9 @@ _TOKENIZERS = {
 }  # fmt: skip
 
 CASES = {f"JSON config: {name}": Case(make, config) for name, make in _JSON.items()}
-CASES |= {f"YAML config: {name}": Case(file("hparams.yaml", data), config) for name, data in _YAML.items()}
+CASES |= {f"YAML config: {name}": Case(make, nemo_config) for name, make in _YAML.items()}
+CASES |= {f"YAML config: {name}": Case(make, nemo_config, unmended=True) for name, make in _UNMENDED_YAML.items()}
 CASES |= {f"plan: {name}": Case(make, saved_plan) for name, make in _PLANS.items()}
-CASES |= {f"mapping: {name}": Case(file("x.ckmap", data), mapping, name == "a pad of a quadrillion") for name, data in _MAPPINGS.items()}
+CASES |= {f"mapping: {name}": Case(file("x.ckmap", data), mapping) for name, data in _MAPPINGS.items()}
+CASES |= {f"mapping: {name}": Case(file("x.ckmap", data), mapping, unmended=True) for name, data in _UNMENDED_MAPPINGS.items()}
 CASES |= {f"tokenizer: {name}": Case(file("t.model", data), tokenizer) for name, data in _TOKENIZERS.items()}

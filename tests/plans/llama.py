@@ -121,20 +121,6 @@ def rank_files(folder: Path) -> dict[str, dict[str, torch.Tensor]]:
     return {p.relative_to(folder).as_posix(): torch.load(p, weights_only=True) for p in sorted(folder.rglob("*.pt"))}
 
 
-def same(a: Mapping[str, torch.Tensor], b: Mapping[str, torch.Tensor]) -> bool:
-    """Equal names, dtypes, shapes and bits."""
-    return set(a) == set(b) and all(same_tensor(a[n], b[n]) for n in a)
-
-
-def same_tensor(a: torch.Tensor, b: torch.Tensor) -> bool:
-    return a.dtype == b.dtype and a.shape == b.shape and torch.equal(a.contiguous().flatten().view(torch.uint8), b.contiguous().flatten().view(torch.uint8))
-
-
-def files_of(folder: Path) -> dict[str, bytes]:
-    """Every file below `folder`, by relative name."""
-    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
-
-
 def to_nxdt(source: Path, out: Path, **options: Any) -> Path:
     ckptc.convert(source, out, to="nxdt", **asked(**options))
     return out

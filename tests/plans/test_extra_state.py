@@ -9,10 +9,11 @@ import pytest
 import torch
 
 import ckptc
+from tests.held import counted
 
 from .test_deepseek import LAYERS as DEEP
 from .test_deepseek import huggingface
-from .test_megatron_families import AT, FAMILIES, FFN, LAYERS, VOCAB, gated, layers, make, saved
+from .test_megatron_families import AT, FAMILIES, FFN, LAYERS, VOCAB, gated, layers, saved
 
 # megatron/core/transformer/utils.py, make_sharded_tensors_for_checkpoint: what ends in _extra_state is an object. Transformer
 # Engine's norms are operations from release 2 (pytorch/ops/op.py, BasicOperation.get_extra_state), TENorm makes them, and
@@ -40,7 +41,7 @@ def modules(keys: set[str]) -> set[str]:
 @pytest.mark.parametrize("family", MODULES)
 def test_each_module_that_has_a_state_has_an_object(family: str, format: str, tmp_path: Path) -> None:
     shapes, keys = FAMILIES[family]
-    ckptc.convert(saved(tmp_path / "hf", family, make(shapes), keys), tmp_path / "out", to="megatron", format=format)
+    ckptc.convert(saved(tmp_path / "hf", family, counted(shapes), keys), tmp_path / "out", to="megatron", format=format)
     found = objects(tmp_path / "out")
     assert modules(found) == {f"decoder.layers.{name}" for name in MODULES[family]} | {"decoder.final_layernorm"}
     norms = {key for key in found if "_layernorm." in key and "final" not in key}
@@ -51,7 +52,7 @@ def test_each_module_that_has_a_state_has_an_object(family: str, format: str, tm
 @pytest.mark.parametrize("family", ["qwen3", "qwen3_moe"])
 def test_megatron_cores_own_norms_have_none(family: str, tmp_path: Path) -> None:
     shapes, keys = FAMILIES[family]
-    source = saved(tmp_path / "hf", family, make(shapes), keys)
+    source = saved(tmp_path / "hf", family, counted(shapes), keys)
     ckptc.convert(source, tmp_path / "out", to="megatron", settings={"spec": "local"})
     assert not {name for name in modules(objects(tmp_path / "out")) if "norm" in name or "core_attention" in name}
 
@@ -60,7 +61,7 @@ def test_norms_before_experts_have_one_in_the_layers_that_have_experts(tmp_path:
     shapes, keys = FAMILIES["qwen3_moe"]
     dense = {n: s for n, s in layers(AT, gated("mlp.", FFN + 1)).items() if n.startswith(f"{AT}1.")}
     some = {n: s for n, s in shapes.items() if not n.startswith(f"{AT}1.mlp.")} | dense
-    source = saved(tmp_path / "hf", "qwen3_moe", make(some), {**keys, "mlp_only_layers": [1], "intermediate_size": FFN + 1})
+    source = saved(tmp_path / "hf", "qwen3_moe", counted(some), {**keys, "mlp_only_layers": [1], "intermediate_size": FFN + 1})
     ckptc.convert(source, tmp_path / "out", to="megatron")
     norms = {key for key in objects(tmp_path / "out") if "pre_mlp" in key}
     assert norms == {f"decoder.layers.{i}.pre_mlp_layernorm._extra_state/shard_0_1" for i in (0, 2)}
@@ -80,7 +81,7 @@ def test_latent_attention_has_a_norm_before_it_and_predicting_layers_have_their_
 
 def test_files_of_ranks_are_read_with_the_states_of_norms_and_written_without(tmp_path: Path) -> None:
     shapes, keys = FAMILIES["qwen3_moe"]
-    source = saved(tmp_path / "hf", "qwen3_moe", make(shapes), keys)
+    source = saved(tmp_path / "hf", "qwen3_moe", counted(shapes), keys)
     ckptc.convert(source, tmp_path / "out", to="megatron-legacy")
     path = tmp_path / "out/release/mp_rank_00/model_optim_rng.pt"
     top = torch.load(path, weights_only=True)
@@ -98,7 +99,7 @@ def test_files_of_ranks_are_read_with_the_states_of_norms_and_written_without(tm
 def test_a_state_that_is_an_object_is_dropped_and_an_object_among_the_weights_refused(tmp_path: Path) -> None:
     """Transformer Engine 1 serialises it into io.BytesIO (pytorch/module/base.py, get_extra_state), which pickles by class."""
     shapes, keys = FAMILIES["llama"]
-    source = saved(tmp_path / "hf", "llama", make(shapes), keys)
+    source = saved(tmp_path / "hf", "llama", counted(shapes), keys)
     ckptc.convert(source, tmp_path / "nemo", to="nemo")
     path = tmp_path / "nemo/model_weights.ckpt"
     weights = torch.load(path, weights_only=True)

@@ -13,8 +13,9 @@ from safetensors import safe_open
 
 import ckptc
 from tests.asked import asked
+from tests.held import files_of, same
 
-from .llama import SIDE_FILES, Llama, files_of, rank_files, read, same, to_hf, to_nxdt, write
+from .llama import SIDE_FILES, Llama, rank_files, read, to_hf, to_nxdt, write
 
 MODEL = Llama()
 

@@ -16,6 +16,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import ckptc
+from tests.held import counted, read, read_files, same
 from tests.made_deepseek import huggingface
 
 from .test_megatron_families import (
@@ -27,9 +28,6 @@ from .test_megatron_families import (
     VOCAB,
     Weights,
     account,
-    make,
-    read,
-    same,
     saved,
 )
 
@@ -52,7 +50,7 @@ def fused(hf: Weights) -> Weights:
 @pytest.mark.parametrize("family", MOE)
 def test_experts_in_one_tensor_are_read_and_written(family: str, tmp_path: Path) -> None:
     shapes, keys = FAMILIES[family]
-    hf = make(shapes)
+    hf = counted(shapes)
     old, new = saved(tmp_path / "old", family, hf, keys), saved(tmp_path / "new", family, fused(hf), keys)
     assert dict(ckptc.plan(new, to="megatron").data.source.params)["dialect"] == "v5"
     ckptc.convert(new, tmp_path / "dist", to="megatron")
@@ -68,11 +66,11 @@ def test_experts_in_one_tensor_are_read_and_written(family: str, tmp_path: Path)
 @pytest.mark.parametrize("family", MOE)
 def test_a_repack_keeps_the_names(family: str, tmp_path: Path) -> None:
     shapes, keys = FAMILIES[family]
-    new = saved(tmp_path / "new", family, fused(make(shapes)), keys)
+    new = saved(tmp_path / "new", family, fused(counted(shapes)), keys)
     ckptc.convert(new, tmp_path / "again", to="hf", format="bin")
     assert same(read(tmp_path / "again"), read(new))
     ckptc.convert(new, tmp_path / "four", to="hf", settings={"dialect": "v4"})
-    assert same(read(tmp_path / "four"), make(shapes))
+    assert same(read(tmp_path / "four"), counted(shapes))
 
 
 def test_deepseeks_experts_in_one_tensor(tmp_path: Path) -> None:
@@ -96,7 +94,7 @@ def gpt2() -> Weights:
         "mlp.c_proj.weight": (96, 24), "mlp.c_proj.bias": (24,),
     }  # fmt: skip
     ends = {"wte.weight": (VOCAB, 24), "wpe.weight": (PLACES, 24), "ln_f.weight": (24,), "ln_f.bias": (24,)}
-    return make(ends | {f"h.{i}.{n}": shape for i in range(2) for n, shape in each.items()})
+    return counted(ends | {f"h.{i}.{n}": shape for i in range(2) for n, shape in each.items()})
 
 
 def folder(place: Path, weights: Weights, config: dict[str, Any]) -> Path:
@@ -115,7 +113,7 @@ def test_the_hubs_gpt2_is_read_without_prefix_and_with_masks(tmp_path: Path) -> 
     usual = folder(tmp_path / "usual", prefixed, GPT2)
     for name, place in (("a", source), ("b", usual)):
         ckptc.convert(place, tmp_path / name, to="megatron-legacy", tp=3, settings={"pad_vocab_to": 1})
-    assert same(read(tmp_path / "a"), read(tmp_path / "b"))
+    assert same(read_files(tmp_path / "a"), read_files(tmp_path / "b"))
     ckptc.convert(tmp_path / "a", tmp_path / "back", to="hf", config=source / "config.json")
     assert same(load_file(tmp_path / "back/model.safetensors"), prefixed)
     ckptc.convert(tmp_path / "a", tmp_path / "base", to="hf", config=source / "config.json", settings={"class": "base"})
@@ -140,7 +138,7 @@ BASES = {"llama": "model.", "mistral": "model.", "qwen2": "model.", "qwen3": "mo
 def test_files_of_a_base_class_are_read_where_the_output_is_tied(family: str, tmp_path: Path) -> None:
     """base_model_prefix of each modeling file in transformers 5.24."""
     shapes, keys = FAMILIES.get(family, (NEOX, {"num_attention_heads": 4, "use_parallel_residual": False}))
-    hf = {n: x for n, x in make(shapes).items() if n not in ("lm_head.weight", "embed_out.weight")}
+    hf = {n: x for n, x in counted(shapes).items() if n not in ("lm_head.weight", "embed_out.weight")}
     base = {n.removeprefix(BASES[family]): x for n, x in hf.items()}
     source = saved(tmp_path / "base", family, base, {**keys, "tie_word_embeddings": True})
     ckptc.convert(source, tmp_path / "out", to="megatron")
@@ -156,7 +154,7 @@ def test_files_of_a_base_class_are_read_where_the_output_is_tied(family: str, tm
 @pytest.mark.parametrize("family", MOE)
 def test_a_base_class_may_have_its_experts_in_one_tensor(family: str, tmp_path: Path) -> None:
     shapes, keys = FAMILIES[family]
-    whole = {n: x for n, x in make(shapes).items() if n != "lm_head.weight"}
+    whole = {n: x for n, x in counted(shapes).items() if n != "lm_head.weight"}
     source = saved(tmp_path / "base", family, {n.removeprefix("model."): x for n, x in fused(whole).items()}, {**keys, "tie_word_embeddings": True})
     ckptc.convert(source, tmp_path / "back", to="hf", settings={"dialect": "v4", "class": "lm"})
     assert same(load_file(tmp_path / "back/model.safetensors"), whole)
@@ -172,7 +170,7 @@ def test_dbrx_base_class(tmp_path: Path) -> None:
         "norm_attn_norm.attn.out_proj.weight": (HIDDEN, HIDDEN), "ffn.router.layer.weight": (EXPERTS, HIDDEN),
         **{f"ffn.experts.mlp.{w}": (EXPERTS * 6, HIDDEN) for w in ("w1", "v1", "w2")},
     }  # fmt: skip
-    base = make({"wte.weight": (VOCAB, HIDDEN), "norm_f.weight": (HIDDEN,)} | {f"blocks.0.{n}": s for n, s in each.items()})
+    base = counted({"wte.weight": (VOCAB, HIDDEN), "norm_f.weight": (HIDDEN,)} | {f"blocks.0.{n}": s for n, s in each.items()})
     with pytest.raises(ckptc.MappingError, match="base class alone have no output matrix"):
         ckptc.plan(folder(tmp_path / "base", base, config), to="nxdt")
 

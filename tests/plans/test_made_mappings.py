@@ -30,9 +30,9 @@ from ckptc.runtime.plan.plan_file import dump_plan, parse_plan
 from tests.compiler.made import Made, mappings
 from tests.compiler.reference import contents
 from tests.compiler.test_algebra import sides
+from tests.held import files_of
 
 from .disk import contained, read, write
-from .llama import files_of
 
 DTYPES = st.sampled_from([torch.int32, torch.float32])
 LOOSE = st.sampled_from(["safetensors", "bin"])

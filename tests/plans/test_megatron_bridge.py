@@ -13,8 +13,9 @@ from ckptc.dsl.diagnostic import MappingError
 from ckptc.runtime.fault import Fault
 from ckptc.runtime.formats.runs.run_arguments import filled_in
 from ckptc.runtime.formats.runs.run_config import arguments_of_run
+from tests.held import same
 
-from .llama import Llama, read, same, write
+from .llama import Llama, read, write
 
 TINY = Llama(vocab=70, layers=2, hidden=48, ffn=84, heads=6, groups=3, dim=10)
 PROVIDER = "megatron.bridge.models.gpt_provider.GPTModelProvider"

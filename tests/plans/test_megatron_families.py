@@ -16,6 +16,7 @@ import yaml
 from safetensors.torch import load_file, save_file
 
 import ckptc
+from tests.held import counted, read, same
 
 Weights = dict[str, torch.Tensor]
 Shapes = dict[str, tuple[int, ...]]
@@ -25,15 +26,6 @@ COMMON = {
     "num_hidden_layers": LAYERS, "hidden_size": HIDDEN, "intermediate_size": FFN, "num_attention_heads": HEADS,
     "num_key_value_heads": GROUPS, "head_dim": DIM, "vocab_size": VOCAB, "tie_word_embeddings": False,
 }  # fmt: skip
-
-
-def make(shapes: Shapes) -> Weights:
-    at, out = 0, {}
-    for name, shape in shapes.items():
-        count = torch.Size(shape).numel()
-        out[name] = torch.arange(at, at + count, dtype=torch.float32).reshape(shape)
-        at += count
-    return out
 
 
 def layers(prefix: str, *shapes: Shapes) -> Shapes:
@@ -124,16 +116,6 @@ def layer(h: Weights) -> Weights:
     return out
 
 
-def same(found: Weights, wanted: Weights) -> bool:
-    assert found.keys() == wanted.keys()
-    assert [n for n in wanted if found[n].dtype != wanted[n].dtype or not torch.equal(found[n], wanted[n])] == []
-    return True
-
-
-def read(path: Path) -> Weights:
-    return {tensor.name: tensor.read() for tensor in ckptc.open(path)}
-
-
 def saved(folder: Path, family: str, hf: Weights, keys: dict[str, Any]) -> Path:
     folder.mkdir()
     save_file(hf, folder / "model.safetensors")
@@ -144,7 +126,7 @@ def saved(folder: Path, family: str, hf: Weights, keys: dict[str, Any]) -> Path:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_family_becomes_what_megatron_core_stores_and_comes_back(family: str, tmp_path: Path) -> None:
     shapes, keys = FAMILIES[family]
-    hf = make(shapes)
+    hf = counted(shapes)
     source = saved(tmp_path / "hf", family, hf, keys)
     made = ckptc.plan(source, to="megatron")
     assert made.data.mapping == family
@@ -157,7 +139,7 @@ def test_a_family_becomes_what_megatron_core_stores_and_comes_back(family: str, 
 def test_an_emitted_module_holds_the_whole_plan(tmp_path: Path) -> None:
     """What stands beside the tensors too: Megatron-core asks for its objects."""
     shapes, keys = FAMILIES["qwen2_moe"]
-    made = ckptc.plan(saved(tmp_path / "hf", "qwen2_moe", make(shapes), keys), to="megatron")
+    made = ckptc.plan(saved(tmp_path / "hf", "qwen2_moe", counted(shapes), keys), to="megatron")
     assert made.data.target.objects
     module: dict[str, Any] = {"__name__": "emitted"}
     exec(made.emit(), module)
@@ -178,7 +160,7 @@ NEOX_NAMES = {
 
 def test_gpt_neox_has_heads_in_megatrons_own_order(tmp_path: Path) -> None:
     """Both hold each head's query, key and value side by side: only names differ."""
-    hf = make(NEOX)
+    hf = counted(NEOX)
     source = saved(tmp_path / "hf", "gpt_neox", hf, {"use_parallel_residual": False, "num_attention_heads": 8})
     ckptc.convert(source, tmp_path / "dist", to="megatron")
     wanted = {
@@ -196,9 +178,9 @@ def test_gpt_neox_has_heads_in_megatrons_own_order(tmp_path: Path) -> None:
 @pytest.mark.parametrize("to", ["megatron", "megatron-legacy", "megatron-lm", "nemo2", "nemo", "nemo-dist", "nemo-legacy"])
 def test_what_megatron_cannot_say_is_refused(to: str, tmp_path: Path) -> None:
     """Four heads of even size, for each layout could hold the tensors: attention and feed-forward network at once it cannot."""
-    serial = saved(tmp_path / "serial", "gpt_neox", make(NEOX), {"num_attention_heads": 4, "use_parallel_residual": False})
+    serial = saved(tmp_path / "serial", "gpt_neox", counted(NEOX), {"num_attention_heads": 4, "use_parallel_residual": False})
     assert ckptc.plan(serial, to=to).data.target.layout == to
-    parallel = saved(tmp_path / "parallel", "gpt_neox", make(NEOX), {"num_attention_heads": 4})
+    parallel = saved(tmp_path / "parallel", "gpt_neox", counted(NEOX), {"num_attention_heads": 4})
     with pytest.raises(ckptc.MappingError, match="adds both at once"):
         ckptc.plan(parallel, to=to)
 
@@ -219,7 +201,7 @@ def test_experts_in_some_layers(family: str, said: dict[str, Any], sparse: set[i
     with_experts = tuple(f"{AT}{i}." for i in sparse)
     dense = layers(AT, gated("mlp.", 99))
     shapes = {n: s for n, s in shapes.items() if ".mlp." not in n or n.startswith(with_experts)} | {n: s for n, s in dense.items() if not n.startswith(with_experts)}
-    hf = make(shapes)
+    hf = counted(shapes)
     source = saved(tmp_path / "hf", family, hf, {**keys, **said})
     with pytest.raises(ckptc.MappingError, match="do not stack"):
         ckptc.plan(source, to="megatron", settings={"form": "stacked"})
@@ -240,7 +222,7 @@ def test_experts_in_some_layers(family: str, said: dict[str, Any], sparse: set[i
 def test_layers_that_are_alike_may_be_numbered_too(tmp_path: Path) -> None:
     """Both forms are read, whatever is written by itself."""
     shapes, keys = FAMILIES["qwen3_moe"]
-    hf = make(shapes)
+    hf = counted(shapes)
     source = saved(tmp_path / "hf", "qwen3_moe", hf, {**keys, "mlp_only_layers": []})
     ckptc.convert(source, tmp_path / "dist", to="megatron", settings={"form": "indexed"})
     assert "decoder.layers.1.mlp.router.weight" in read(tmp_path / "dist")
@@ -252,7 +234,7 @@ def test_layers_that_are_alike_may_be_numbered_too(tmp_path: Path) -> None:
 @pytest.mark.parametrize("family", [*FAMILIES, "gpt_neox"])
 def test_scaled_rotary_positions_are_not_dropped(family: str, to: str, tmp_path: Path) -> None:
     shapes, keys = FAMILIES.get(family, (NEOX, {"num_attention_heads": 4, "use_parallel_residual": False}))
-    source = saved(tmp_path / "hf", family, make(shapes), {**keys, "rope_scaling": {"rope_type": "yarn", "factor": 4.0}})
+    source = saved(tmp_path / "hf", family, counted(shapes), {**keys, "rope_scaling": {"rope_type": "yarn", "factor": 4.0}})
     with pytest.raises(ckptc.MappingError, match="rotary positions"):
         ckptc.plan(source, to=to)
 
@@ -262,7 +244,7 @@ def test_scaled_rotary_positions_are_not_dropped(family: str, to: str, tmp_path:
 def test_how_experts_are_weighted_goes_through_nemo_and_back(family: str, normed: bool, tmp_path: Path) -> None:
     """Megatron takes the softmax of the chosen experts' scores, which then sum to 1, or chooses after the softmax."""
     shapes, keys = FAMILIES[family]
-    hf = make(shapes)
+    hf = counted(shapes)
     source = saved(tmp_path / "hf", family, hf, {**keys, "norm_topk_prob": normed, "num_experts_per_tok": 3})
     ckptc.convert(source, tmp_path / "nemo", to="nemo", tp=2)
     said = yaml.safe_load((tmp_path / "nemo/model_config.yaml").read_text())
@@ -276,7 +258,7 @@ def test_how_experts_are_weighted_goes_through_nemo_and_back(family: str, normed
 
 def test_mixtral_cannot_say_that_experts_are_weighted_otherwise(tmp_path: Path) -> None:
     shapes, keys = FAMILIES["mixtral"]
-    ckptc.convert(saved(tmp_path / "hf", "mixtral", make(shapes), keys), tmp_path / "nemo", to="nemo")
+    ckptc.convert(saved(tmp_path / "hf", "mixtral", counted(shapes), keys), tmp_path / "nemo", to="nemo")
     with (tmp_path / "nemo/model_config.yaml").open("a") as file:
         file.write("moe_router_pre_softmax: true\n")
     with pytest.raises(ckptc.MappingError, match="cannot say that router_normed is false"):
@@ -285,7 +267,7 @@ def test_mixtral_cannot_say_that_experts_are_weighted_otherwise(tmp_path: Path) 
 
 def test_the_bias_of_a_router_stays_float32(tmp_path: Path) -> None:
     shapes, keys = FAMILIES["mixtral"]
-    hf = make(shapes)
+    hf = counted(shapes)
     source = saved(tmp_path / "hf", "mixtral", hf, keys)
     ckptc.convert(source, tmp_path / "one", to="nemo")
     path = tmp_path / "one/model_weights.ckpt"
@@ -303,7 +285,7 @@ NAMED = {"mistral": "llama", "qwen2": "llama"}  # their names are Llama's: only 
 @pytest.mark.parametrize("family", [*FAMILIES, "gpt_neox"])
 def test_names_tell_the_family_where_the_config_does_not(family: str, tmp_path: Path) -> None:
     shapes, keys = FAMILIES.get(family, (NEOX, {"num_attention_heads": 4, "use_parallel_residual": False}))
-    source = saved(tmp_path / "hf", family, make(shapes), keys)
+    source = saved(tmp_path / "hf", family, counted(shapes), keys)
     config = json.loads((source / "config.json").read_text())
     (source / "config.json").write_text(json.dumps({k: v for k, v in config.items() if k != "model_type"}))
     assert ckptc.plan(source, to="megatron").data.mapping == NAMED.get(family, family)

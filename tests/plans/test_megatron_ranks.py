@@ -14,9 +14,10 @@ from safetensors.torch import load_file
 import ckptc
 from ckptc.dsl.diagnostic import MappingError
 from ckptc.runtime.fault import Fault
+from tests.held import counted, same
 
 from . import test_megatron_families as families
-from .llama import Llama, read, same, write
+from .llama import Llama, read, write
 
 Weights = dict[str, torch.Tensor]
 MODEL = Llama(vocab=70, layers=8, hidden=48, ffn=84, heads=12, groups=6, dim=10)
@@ -114,7 +115,7 @@ EVERY = [(family, experts) for experts in ("sequential", "grouped") for family i
 @pytest.mark.parametrize(("family", "experts"), EVERY)
 def test_every_family_comes_back_from_ranks(family: str, experts: str, tmp_path: Path) -> None:
     shapes, keys = families.FAMILIES[family]
-    hf = families.make(shapes)
+    hf = counted(shapes)
     path = families.saved(tmp_path / "hf", family, hf, keys)
     moe = _with_experts(family)
     ckptc.convert(path, tmp_path / "out", to="megatron-legacy", tp=2, pp=3, ep=5 if moe else 1, settings={"experts": experts})
@@ -127,14 +128,14 @@ def test_every_family_comes_back_from_ranks(family: str, experts: str, tmp_path:
         assert torch.equal(model[f"decoder.layers.0.mlp.experts.{name}"], torch.cat([cut(half, 1, 2) for half in whole.chunk(2)]))
         assert not [n for n in model if "experts.1." in n or n.endswith("weight1")]
     ckptc.convert(tmp_path / "out", tmp_path / "back", to="hf", config=path / "config.json")
-    assert families.same(load_file(tmp_path / "back/model.safetensors"), hf)
+    assert same(load_file(tmp_path / "back/model.safetensors"), hf)
 
 
 @pytest.mark.parametrize("ep", [1, 5])
 def test_experts_of_the_former_grouped_module(ep: int, tmp_path: Path) -> None:
     """All of a rank in two tensors, in which the first's shape does not say its order: [experts, hidden, rows of fc1]."""
     shapes, keys = families.FAMILIES["mixtral"]
-    hf = families.make(shapes)
+    hf = counted(shapes)
     path = families.saved(tmp_path / "hf", "mixtral", hf, keys)
     ckptc.convert(path, tmp_path / "out", to="megatron-legacy", tp=2, ep=ep, settings={"experts": "joined"})
     whole = families.account(hf)
@@ -155,7 +156,7 @@ def test_experts_of_the_former_grouped_module(ep: int, tmp_path: Path) -> None:
     plan = ckptc.plan(tmp_path / "out", to="hf", config=path / "config.json")
     assert dict(plan.data.source.params)["experts"] == "joined"
     plan.run(tmp_path / "back")
-    assert families.same(load_file(tmp_path / "back/model.safetensors"), hf)
+    assert same(load_file(tmp_path / "back/model.safetensors"), hf)
 
 
 @pytest.mark.parametrize(("to", "name"), [("megatron-legacy", "output_layer.weight"), ("megatron-lm", "word_embeddings_for_head")])

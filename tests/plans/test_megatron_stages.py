@@ -18,9 +18,10 @@ import ckptc
 from ckptc.choices.stage_text import Chunks, parse_stages
 from ckptc.dsl.diagnostic import MappingError
 from ckptc.runtime.fault import Fault
+from tests.held import counted, same
 
 from . import test_megatron_families as families
-from .llama import read, same, write
+from .llama import read, write
 from .test_megatron_ranks import FILE, MODEL, Weights, account, cut, held
 
 
@@ -100,8 +101,9 @@ def test_a_middle_file_that_is_lost_is_no_stage_without_layers(source: Path, tmp
     for p in (0, 2):
         save(tmp_path / f"run/iter_0000003/mp_rank_00_{p:03}", models(hf, 0, 1, p, 3, 1, [3, 2, 3]))
     (tmp_path / "run/latest_checkpointed_iteration.txt").write_text("3")
-    with pytest.raises((Fault, MappingError)):
-        ckptc.convert(tmp_path / "run", tmp_path / "back", to="hf", config=source / "config.json")
+    for said, words in ((None, "uneven-stages"), ("0-2,3-4,5-7", "missing-file(?s:.*)mp_rank_00_001")):
+        with pytest.raises((Fault, MappingError), match=words):
+            ckptc.convert(tmp_path / "run", tmp_path / "back", to="hf", config=source / "config.json", from_stages=said)
 
 
 @pytest.mark.parametrize("asked", ["E|t*3||t*5L", "t|t*7|"])
@@ -228,7 +230,7 @@ def every_file(hf: Weights, tp: int, pp: int, ep: int, etp: int, grouped: bool) 
 
 @pytest.fixture(scope="module")
 def mixtral(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Weights]:
-    hf = families.make(families.ENDS | MOE)
+    hf = counted(families.ENDS | MOE)
     return families.saved(tmp_path_factory.mktemp("moe") / "hf", "mixtral", hf, KEYS), hf
 
 

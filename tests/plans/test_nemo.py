@@ -33,6 +33,7 @@ from ckptc.runtime.files.window import Entry, Window, row_major
 from ckptc.runtime.formats.nemo.pack import tar_header
 from ckptc.runtime.formats.nemo.tar_members import read_members
 from tests.asked import asked
+from tests.held import files_of
 
 MAPPING = """
 model net {
@@ -130,10 +131,6 @@ def members(path: Path) -> dict[str, bytes | None]:
         return out
 
 
-def files_below(folder: Path) -> dict[str, bytes]:
-    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
-
-
 @pytest.mark.parametrize(("tp", "pp"), RANKS)
 def test_an_archive_holds_what_the_folder_holds(tp: int, pp: int, hf: Path, mapping: Path, tmp_path: Path) -> None:
     plan = ckptc.plan(hf, to="nemo", mapping=mapping, tp=tp, pp=pp)
@@ -145,7 +142,7 @@ def test_an_archive_holds_what_the_folder_holds(tp: int, pp: int, hf: Path, mapp
     folders = [] if RANKS[tp, pp] == ["."] else RANKS[tp, pp]
     wanted = [".", f"./{NUMBERED}", "./model_config.yaml", *(f"./{name}" for name in sorted([*folders, *weights]))]
     assert list(held) == wanted
-    assert {k.removeprefix("./"): v for k, v in held.items() if v is not None} == files_below(tmp_path / "folder")
+    assert {k.removeprefix("./"): v for k, v in held.items() if v is not None} == files_of(tmp_path / "folder")
     size = (tmp_path / "x.nemo").stat().st_size
     assert (report.bytes_written, totals.bytes_written, totals.disk_bytes) == (size, size, size)
     assert (report.files, totals.files) == (("x.nemo",), 1)
@@ -186,7 +183,7 @@ def test_archives_are_read_again_and_go_back(tp: int, pp: int, memory: int, hf: 
     assert back.keys() == was.keys()
     assert all(torch.equal(back[name], was[name]) for name in was)
     assert (tmp_path / "back/tokenizer.model").read_bytes() == PIECES
-    assert set(files_below(tmp_path / "back")) == {"config.json", "model.safetensors", "tokenizer.model"}
+    assert set(files_of(tmp_path / "back")) == {"config.json", "model.safetensors", "tokenizer.model"}
 
 
 def test_degrees_change_from_archive_to_archive(hf: Path, mapping: Path, tmp_path: Path) -> None:
@@ -290,7 +287,7 @@ def test_artifacts_of_one_name_do_not_hide_each_other(hf: Path, mapping: Path, t
     (tmp_path / "folder" / copy).write_bytes(PIECES)
     (tmp_path / "folder" / other).write_bytes(PIECES[::-1])
     ckptc.convert(tmp_path / "folder", tmp_path / "back", to="hf", mapping=mapping)
-    held = files_below(tmp_path / "back")
+    held = files_of(tmp_path / "back")
     assert {name: held[name] for name in held if name.endswith("tokenizer.model")} == {"tokenizer.model": PIECES, other: PIECES[::-1]}
 
 

@@ -16,6 +16,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import ckptc
+from tests.held import counted, same
 
 Weights = dict[str, torch.Tensor]
 LAYERS, HIDDEN, FFN, HEADS, GROUPS, DIM, VOCAB, EXPERTS, PLACES, TP = 3, 40, 36, 8, 4, 5, 30, 3, 13, 2
@@ -23,15 +24,6 @@ COMMON = {
     "num_hidden_layers": LAYERS, "hidden_size": HIDDEN, "intermediate_size": FFN, "num_attention_heads": HEADS,
     "num_key_value_heads": GROUPS, "vocab_size": VOCAB, "tie_word_embeddings": False, "rms_norm_eps": 1e-5, "rope_theta": 500.0,
 }  # fmt: skip
-
-
-def make(shapes: dict[str, tuple[int, ...]]) -> Weights:
-    at, out = 0, {}
-    for name, shape in shapes.items():
-        count = torch.Size(shape).numel()
-        out[name] = torch.arange(at, at + count, dtype=torch.float32).reshape(shape)
-        at += count
-    return out
 
 
 def layers(prefix: str, shapes: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
@@ -113,14 +105,10 @@ def nemo(hf: Weights, rank: int) -> Weights:
     return out
 
 
-def equal(found: Weights, wanted: Weights) -> bool:
-    return found.keys() == wanted.keys() and all(torch.equal(found[n], x) for n, x in wanted.items())
-
-
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_family_becomes_what_the_framework_holds_and_comes_back(family: str, tmp_path: Path) -> None:
     shapes, keys = FAMILIES[family]
-    hf = make(shapes)
+    hf = counted(shapes)
     (tmp_path / "hf").mkdir()
     save_file(hf, tmp_path / "hf/model.safetensors")
     (tmp_path / "hf/config.json").write_text(json.dumps({"model_type": family, **COMMON, **keys}))
@@ -136,7 +124,7 @@ def test_a_family_becomes_what_the_framework_holds_and_comes_back(family: str, t
             assert found.keys() == wanted.keys()
             assert [n for n in wanted if not torch.equal(found[n], wanted[n])] == []
     ckptc.plan(tmp_path / "out.nemo", to="hf", family=family, settings={"vocab": VOCAB}).run(tmp_path / "back")
-    assert equal(load_file(tmp_path / "back/model.safetensors"), hf)
+    assert same(load_file(tmp_path / "back/model.safetensors"), hf)
     config = json.loads((tmp_path / "back/config.json").read_text())
     assert {k: config[k] for k in ("model_type", "vocab_size", "rope_theta")} == {"model_type": family, "vocab_size": VOCAB, "rope_theta": 500.0}
 
@@ -148,7 +136,7 @@ def test_gpt2_is_turned_and_its_positions_are_kept(tmp_path: Path) -> None:
         "attn.c_proj.weight": (HIDDEN, HIDDEN), "attn.c_proj.bias": (HIDDEN,), "ln_2.weight": (HIDDEN,), "ln_2.bias": (HIDDEN,),
         "mlp.c_fc.weight": (HIDDEN, FFN), "mlp.c_fc.bias": (FFN,), "mlp.c_proj.weight": (FFN, HIDDEN), "mlp.c_proj.bias": (HIDDEN,),
     }  # fmt: skip
-    hf = make(
+    hf = counted(
         {"transformer.wte.weight": (VOCAB, HIDDEN), "transformer.wpe.weight": (PLACES, HIDDEN)}
         | layers("transformer.h.", block)
         | {"transformer.ln_f.weight": (HIDDEN,), "transformer.ln_f.bias": (HIDDEN,)}
@@ -175,4 +163,4 @@ def test_gpt2_is_turned_and_its_positions_are_kept(tmp_path: Path) -> None:
             assert torch.equal(found[f"model.decoder.layers.{i}.mlp.linear_fc2.weight"], split(h["mlp.c_proj.weight"].T, rank, 1))
             assert torch.equal(found[f"model.decoder.layers.{i}.mlp.linear_fc2.bias"], h["mlp.c_proj.bias"])
     ckptc.plan(tmp_path / "out", to="hf", settings={"vocab": VOCAB}).run(tmp_path / "back")
-    assert equal(load_file(tmp_path / "back/model.safetensors"), hf)
+    assert same(load_file(tmp_path / "back/model.safetensors"), hf)

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 import ckptc
 from ckptc import Fault
 from ckptc.runtime.plan.plan_file import dump_plan, parse_plan
+from tests.held import files_of
 
-from .llama import Llama, files_of, write
+from .llama import Llama, write
 
 
 @pytest.fixture(scope="module")

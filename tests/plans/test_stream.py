@@ -12,8 +12,9 @@ import torch
 
 import ckptc
 from tests.asked import asked
+from tests.held import same
 
-from .llama import Llama, rank_files, read, same, to_nxdt, write
+from .llama import Llama, rank_files, read, to_nxdt, write
 
 MODEL = Llama(layers=5, attention_bias=True)
 SETTINGS: dict[str, Any] = {"tp": 3, "pp": 2, "vpp": 2}

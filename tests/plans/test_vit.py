@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 import ckptc
 from ckptc import MappingError
 from ckptc.runtime.fault import Fault
+from tests.held import same
 
 LAYERS, HEADS, DIM, FFN, PATCH, CHANNELS, GRID, CLASSES = 2, 6, 4, 30, 5, 3, 7, 11
 HIDDEN, PLACES = HEADS * DIM, GRID * GRID + 1
@@ -79,10 +80,6 @@ def on_rank(name: str, whole: torch.Tensor, rank: int, tp: int) -> torch.Tensor:
 
 def read(path: Path) -> Tensors:
     return torch.load(path, weights_only=True)
-
-
-def same(a: Tensors, b: Tensors) -> bool:
-    return a.keys() == b.keys() and all(a[n].shape == b[n].shape and torch.equal(a[n], b[n]) for n in a)
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ SHAPES = [(7,), (5, 3), (4, 6, 5), (3, 1, 7, 2), (2, 5, 1, 3, 4), (1, 9)]
 @pytest.mark.parametrize("margin", [0, 2])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_any_range_of_any_tiling_is_read(tmp_path: Path, shape: tuple[int, ...], margin: int) -> None:
-    rng = random.Random(f"{shape}{margin}")
+    rng, tiled_ones = random.Random(f"{shape}{margin}"), 0
     for turn in range(12):
         folder = tmp_path / str(turn)
         folder.mkdir()
@@ -30,6 +30,7 @@ def test_any_range_of_any_tiling_is_read(tmp_path: Path, shape: tuple[int, ...],
         window = laid_out(folder, values, rng, margin)
         assert np.array_equal(read_window(window).numpy(), values)
         sources = Sources()
+        tiled_ones += bool(window.tiles)
         for _ in range(8 if window.tiles else 0):
             first = rng.randrange(values.size)
             count = rng.randint(1, values.size - first)
@@ -41,6 +42,7 @@ def test_any_range_of_any_tiling_is_read(tmp_path: Path, shape: tuple[int, ...],
             sources.read(place, again, at)
             assert again == into
         sources.close()
+    assert tiled_ones >= 6
 
 
 def test_a_part_of_a_tiled_tensor_is_tiled_itself(tmp_path: Path) -> None:

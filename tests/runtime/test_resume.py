@@ -20,6 +20,7 @@ from ckptc.runtime.engine import destination, engine
 from ckptc.runtime.engine.engine import Report
 from ckptc.runtime.fault import Fault
 from ckptc.runtime.journal import fingerprint, lock, partial, records
+from tests.held import files_of
 
 from .test_engine import Raw, llama, put
 from .test_engine_faults import rank_files, ranked
@@ -39,10 +40,6 @@ def made(folder: Path, format: str = "pt", **sizes: int) -> Bound:
 def again(bound: Bound) -> Bound:
     """The same conversion, bound anew, as another process has it."""
     return bind(bound.plan, bound.checkpoint)
-
-
-def files_of(folder: Path) -> dict[str, bytes]:
-    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
 def failing_after(count: int, problem: Callable[[], BaseException]) -> Callable[..., int]:

@@ -16,8 +16,8 @@ import signal
 import sys
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import ckptc
@@ -33,22 +33,47 @@ TARGETS = (
 )  # fmt: skip
 DEGREES = {"nxdt": {"tp": 2, "pp": 2}, "megatron-lm": {"tp": 2}, "nemo": {"tp": 2, "pp": 5}}
 MODES = ("new", "new", "overwrite", "merge", "manifest")
-MOST_KILLS = 40
+LEAST_KILLS, MOST_KILLS, MOST_RUNS = 3, 40, 200  # of a round
+MANIFEST = "ckptc-manifest.json"
 BYSTANDER = "notes.txt"  # what stands in the destination before, where it is merged into or overwritten
 
 
+@dataclass
+class Count:
+    """Of rounds: how many, runs that were killed, runs that found finished work, files that were compared at the end."""
+
+    rounds: int = 0
+    kills: int = 0
+    resumed: int = 0
+    compared: int = 0
+
+    def add(self, other: Count) -> None:
+        self.rounds += other.rounds
+        self.kills += other.kills
+        self.resumed += other.resumed
+        self.compared += other.compared
+
+    def __str__(self) -> str:
+        return f"{self.rounds:4} rounds {self.kills:5} kills {self.resumed:5} resumed {self.compared:6} files compared"
+
+
 def files_of(path: Path) -> dict[str, bytes]:
-    """All files of a folder, or the one file, by name."""
+    """All files of a folder, or the one file, by name; nothing where there is neither."""
     if path.is_file():
         return {"": path.read_bytes()}
     return {p.relative_to(path).as_posix(): p.read_bytes() for p in sorted(path.rglob("*")) if p.is_file()}
 
 
-def rounds(root: Path, count: int, seconds: float, seed: int) -> Iterator[tuple[str, int, int]]:
-    """(what was converted, kills, runs that found finished work) of each round. Raises `AssertionError` at the first that ends wrong."""
+def manifest_of(path: Path) -> bytes:
+    """The manifest in a folder, or beside a file."""
+    return (path / MANIFEST if path.is_dir() else path.with_name(f"{path.name}.{MANIFEST}")).read_bytes()
+
+
+def rounds(root: Path, count: int, seconds: float, seed: int) -> Iterator[tuple[str, Count]]:
+    """What was converted, and the counts, of each round. Raises `AssertionError` at the first that ends wrong."""
     source, chance = root / "hf", random.Random(seed)
     write_llama(source)
-    wanted: dict[int, dict[str, bytes]] = {}
+    wanted: dict[int, tuple[dict[str, bytes], bytes]] = {}
     plans: dict[int, ckptc.Plan] = {}
     began = time.monotonic()
     for number in range(count):
@@ -63,32 +88,29 @@ def rounds(root: Path, count: int, seconds: float, seed: int) -> Iterator[tuple[
             plans[which] = ckptc.plan(source, to=layout, format=format, settings=DEGREES.get(layout, {}))
         plan = plans[which]
         if which not in wanted:
-            plain = root / f"plain{which}{ending}"
+            plain = root / f"plain{which}" / f"out{ending}"
+            plain.parent.mkdir()
             plan.run(plain, manifest=True)
-            wanted[which] = files_of(plain)
-            if ending:
-                os.unlink(f"{plain}.ckptc-manifest.json")
+            wanted[which] = files_of(plain), manifest_of(plain)
         place = root / f"round{number}"
         place.mkdir()
-        kills, resumed = _round(plan, place / f"out{ending}", wanted[which], mode, chance)
+        found = _round(plan, place / f"out{ending}", *wanted[which], mode, chance)
         shutil.rmtree(place)
-        yield f"{layout} {format}{ending} {mode}", kills, resumed
+        yield f"{layout} {format}{ending} {mode}", found
 
 
-def _round(plan: ckptc.Plan, out: Path, wanted: dict[str, bytes], mode: str, chance: random.Random) -> tuple[int, int]:
-    before: dict[str, bytes] = {}
+def _round(plan: ckptc.Plan, out: Path, wanted: dict[str, bytes], described: bytes, mode: str, chance: random.Random) -> Count:
     manifest = mode == "manifest"
     if not manifest:
-        wanted = {name: data for name, data in wanted.items() if name != "ckptc-manifest.json"}
-    if mode in ("overwrite", "merge"):
-        old = out if out.suffix else out / BYSTANDER
-        old.parent.mkdir(exist_ok=True)
-        old.write_bytes(b"what stood here before")
-        before = files_of(out)
+        wanted = {name: data for name, data in wanted.items() if name != MANIFEST}
+    before = _begun(out, mode)
     whole = {**before, **wanted} if mode == "merge" else wanted
-    kills = resumed = 0
+    assert wanted, "an uninterrupted run wrote nothing"
+    kills = resumed = runs = 0
     longest = 0.3  # seconds that a run takes
     while True:
+        runs += 1
+        assert runs <= MOST_RUNS, f"{kills} of {runs} runs were killed in time"
         slow = chance.choice((0.0, 0.001, 0.004))
         options = {
             "memory": chance.choice((120_000, 400_000, 64 << 20)), "workers": chance.choice((1, 2, 3)), "resume": True,
@@ -99,24 +121,36 @@ def _round(plan: ckptc.Plan, out: Path, wanted: dict[str, bytes], mode: str, cha
         after = chance.uniform(0.0, longest * chance.choice((0.4, 1.1))) if kills < MOST_KILLS else None
         began = time.monotonic()
         code = _in_child(lambda slow=slow, options=options: _convert(plan, out, slow, options), after)  # type: ignore[misc]
-        now = files_of(out) if out.exists() else {}
+        now = files_of(out)
         if mode == "merge":  # it goes file by file, each of which is whole
-            assert all(data == whole.get(name) for name, data in now.items()), f"{out} holds what is not whole"
+            assert before.items() <= now.items() <= whole.items(), f"{out} holds what is not whole, or lacks what was there"
         else:
             assert now in ({}, before, whole), f"{out} holds what is not whole"
         if code == 0:
             longest = max(0.05, time.monotonic() - began)
-            if after is None or kills >= 3:
+            if after is None or kills >= LEAST_KILLS:
                 break
-            if mode in ("new", "manifest"):
-                (shutil.rmtree if out.is_dir() else os.unlink)(out)
+            _begun(out, mode)
             continue
         assert code == -signal.SIGKILL, f"a run ended with {code}"
         kills += 1
     assert now == whole, f"{out} is not what an uninterrupted run writes"
-    left = {each.name for each in out.parent.iterdir()} - {out.name, f"{out.name}.ckptc-manifest.json"}
+    if manifest:
+        assert manifest_of(out) == described, f"the manifest of {out} is not what an uninterrupted run writes"
+    left = {each.name for each in out.parent.iterdir()} - {out.name, f"{out.name}.{MANIFEST}" if manifest else ""}
     assert not left, f"{sorted(left)} are left"
-    return kills, resumed
+    return Count(1, kills, resumed, len(now))
+
+
+def _begun(out: Path, mode: str) -> dict[str, bytes]:
+    """Makes the destination what it is before the first run of a round: its files."""
+    if out.exists():
+        (shutil.rmtree if out.is_dir() else os.unlink)(out)
+    if mode in ("overwrite", "merge"):
+        old = out if out.suffix else out / BYSTANDER
+        old.parent.mkdir(exist_ok=True)
+        old.write_bytes(b"what stood here before")
+    return files_of(out)
 
 
 def _convert(plan: ckptc.Plan, out: Path, slow: float, options: dict[str, object]) -> None:
@@ -159,17 +193,24 @@ def main() -> None:
     given.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1 << 32))
     asked = given.parse_args()
     print(f"seed {asked.seed}", flush=True)
-    kills: Counter[str] = Counter()
-    resumed: Counter[str] = Counter()
-    times: Counter[str] = Counter()
+    counts: dict[str, Count] = {}
     with tempfile.TemporaryDirectory(prefix="ckptc-soak-") as folder:
-        for what, killed, found in rounds(Path(folder), asked.rounds, asked.seconds, asked.seed):
-            kills[what] += killed
-            resumed[what] += found
-            times[what] += 1
-    for what in sorted(times):
-        print(f"{what:32} {times[what]:4} rounds {kills[what]:5} kills {resumed[what]:5} resumed")
-    print(f"{'all':32} {times.total():4} rounds {kills.total():5} kills {resumed.total():5} resumed")
+        for what, found in rounds(Path(folder), asked.rounds, asked.seconds, asked.seed):
+            counts.setdefault(what, Count()).add(found)
+    total = Count()
+    for what in sorted(counts):
+        print(f"{what:32} {counts[what]}")
+        total.add(counts[what])
+    print(f"{'all':32} {total}")
+    check(total)
+
+
+def check(total: Count) -> None:
+    """That the rounds did what they claim: nothing that was not killed, not gone on with or not compared passes."""
+    assert total.rounds, "no round was run: give it more --seconds"
+    assert total.kills >= LEAST_KILLS * total.rounds, f"{total.kills} kills in {total.rounds} rounds"
+    assert total.resumed, "no run found work to go on with"
+    assert total.compared >= total.rounds, "a result was not compared"
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 import ckptc
 from ckptc import MappingError
 from tests import nxdt_state
+from tests.held import counted
 from tests.plans import test_hf_dialects as dialects
 from tests.plans import test_megatron_families as families
 from tests.plans import test_neva as neva
@@ -46,7 +47,7 @@ def source_of(family: str, place: Path) -> Path:
     if family == "neva":
         return folder(place, neva.made(), neva.CONFIG)
     shapes, extra = families.FAMILIES[family]
-    return folder(place, families.make(shapes), families.COMMON | {"model_type": family} | extra)
+    return folder(place, counted(shapes), families.COMMON | {"model_type": family} | extra)
 
 
 CASES: dict[str, list[tuple[str, dict[str, Any]]]] = {

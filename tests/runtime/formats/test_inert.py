@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import io
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,24 +22,12 @@ from ckptc.runtime.formats.ranks.read_tree import read_tree
 from ckptc.runtime.formats.torch.pickle_names import Stray
 from ckptc.runtime.formats.torch.pickle_read import read_pickle
 
+from .bomb import Bomb, nothing_runs  # noqa: F401 (a fixture)
 from .nemo_files import pack, saved
 
 pytestmark = pytest.mark.filterwarnings("ignore:torch.distributed is disabled")
 NAME, STATE = "decoder.layers.0.fc1.weight", "decoder.layers.0.fc1._extra_state"
 VALUE = torch.arange(35.0).reshape(5, 7)
-RAN = "ran"
-
-
-class Bomb:
-    def __reduce__(self) -> Any:
-        return os.mkdir, (RAN,)
-
-
-@pytest.fixture(autouse=True)
-def _nothing_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.chdir(tmp_path)
-    yield
-    assert not (tmp_path / RAN).exists()
 
 
 def scales() -> io.BytesIO:

@@ -136,7 +136,7 @@ def test_a_file_cut_anywhere_is_a_fault(tmp_path, tensors):
     whole = safetensors.torch.save(tensors)
     for length in range(0, len(whole), 7):
         (tmp_path / "cut.safetensors").write_bytes(whole[:length])
-        with pytest.raises(Fault):
+        with pytest.raises(Fault, match="bad-safetensors"):
             open_checkpoint(tmp_path / "cut.safetensors")
 
 

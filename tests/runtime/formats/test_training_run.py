@@ -17,27 +17,14 @@ from ckptc.runtime.checkpoint.checkpoint import open_checkpoint
 from ckptc.runtime.fault import Fault
 from ckptc.runtime.formats.torch.pickle_read import read_pickle
 
-RAN = "ran"
+from .bomb import Bomb, nothing_runs  # noqa: F401 (a fixture)
+
 SETTINGS = {"hidden_size": 16, "tokenizer": {"model": "x.model", "sizes": [1, 2.5, None]}, "precision": "bf16"}
 LAYOUTS = {
     "one": ["{name}"],
     "tensor parallel": ["mp_rank_00/{name}", "mp_rank_01/{name}"],
     "with stages": [f"tp_rank_{tp:02}_pp_rank_{pp:03}/{{name}}" for tp in (0, 1) for pp in (0, 1)],
 }
-
-
-class Bomb:
-    """Runs, if it is unpickled by Python."""
-
-    def __reduce__(self) -> Any:
-        return os.mkdir, (RAN,)
-
-
-@pytest.fixture(autouse=True)
-def _nothing_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.chdir(tmp_path)
-    yield
-    assert not (tmp_path / RAN).exists()
 
 
 @pytest.fixture
