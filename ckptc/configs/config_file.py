@@ -21,6 +21,7 @@ from ..runtime.formats.runs.run_config import FILE as RUN_CONFIG
 from ..runtime.formats.runs.run_config import arguments_of_run
 from ..runtime.path_names import did_you_mean, refuse_remote_source
 from ..runtime.situations.situations import refuse_start
+from ..runtime.yaml_tree import load_yaml
 
 
 def read_config(path: str | Path) -> dict[str, Any]:
@@ -77,9 +78,7 @@ def read_text(path: Path) -> str:
 @lru_cache(maxsize=8)
 def _yaml(text: str) -> Any:
     """What a YAML text holds. Every family that may fit asks, and parsing takes long."""
-    import yaml
-
-    return yaml.safe_load(text)
+    return load_yaml(text)
 
 
 def parse_config(text: str, path: Path) -> dict[str, Any]:
@@ -91,7 +90,7 @@ def parse_config(text: str, path: Path) -> dict[str, Any]:
             data = json.loads(text)
     except Exception as e:
         refuse_start(str(path), str(path))
-        raise Fault("bad-config", f"{path} cannot be read: {str(e).splitlines()[0]}") from None
+        raise Fault("bad-config", f"{path} cannot be read: {(str(e) or type(e).__name__).splitlines()[0]}") from None
     if not isinstance(data, dict):
         raise Fault("bad-config", f"{path} holds no settings: a mapping of keys to values is needed")
     if path.name == RUN_CONFIG:

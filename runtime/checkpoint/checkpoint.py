@@ -24,6 +24,7 @@ from ..formats.distributed.find import around
 from ..formats.registry import archive_kinds, format_named
 from ..path_names import refuse_remote_source
 from ..situations.situations import refuse_place
+from ..yaml_tree import load_yaml
 from .find_files import find
 from .index import block_at
 from .newest_tag import choose_tag
@@ -306,6 +307,6 @@ def _yaml(text: str) -> Any:
     import yaml
 
     try:
-        return yaml.safe_load(text)
+        return load_yaml(text)
     except yaml.YAMLError:
         raise ValueError("not YAML") from None
