@@ -34,6 +34,7 @@ from .identify.choose import (
 from .identify.config_at_hand import config_layout
 from .identify.recognise import refuse_said_encoded
 from .library import mapping_files as library
+from .library.families import family_named
 from .nemo.wanted import LAYOUT as NEMO_2
 from .nemo.wanted import Wanted, family_of
 from .optimizer.folder import state_folder
@@ -218,11 +219,11 @@ def compile(
     dtype = dtype_name(dtype)
     wanted = Wanted(model_id)
     family = family_of(wanted, to, family)
-    choices = [f for f in library.families(mapping) if family in (None, f.name)]
-    if not choices:
-        raise Fault("unknown-family", f"{mapping} has no family `{family}`" if family else f"{mapping} declares no family")
-    family_ = choices[-1]
-    check_config(config, family_, families=library.families(mapping))
+    known = library.families(mapping)
+    if family is None and not known:
+        raise Fault("unknown-family", f"{mapping} declares no family")
+    family_ = known[-1] if family is None else family_named(family, known, str(mapping))
+    check_config(config, family_, families=known)
     left, right = family_.layout(from_), family_.layout(to)
     targets, sources, model = route(joined(settings, degrees), family_, left, right, to)
     sources |= of_layout(from_settings or {}, left, "--from-set")

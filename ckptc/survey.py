@@ -9,17 +9,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .compiler.fit import fit_source
-from .compiler.identify.detect import Fit, find_layouts
+from .compiler.identify.detect import Fit
 from .compiler.identify.match import ranks_of
 from .dsl.diagnostic import MappingError
 from .hub import open_source
 from .identify.choose import found_in, said_by_files, sizes_of, with_indices
-from .identify.config_at_hand import config_layout, config_path, said_of
-from .identify.glance import at_a_glance
-from .identify.identity import Said, families_of
+from .identify.config_at_hand import config_layout, config_path
+from .identify.glance import looked_at
+from .identify.identity import Said
 from .identify.unknown_family import unknown_family
 from .library import mapping_files as library
-from .library.signs import signs_of
+from .library.families import to_choose_from
 from .meter import size
 from .runtime.checkpoint.checkpoint import Checkpoint
 from .runtime.checkpoint.scaled import decoded_in
@@ -59,17 +59,10 @@ def survey(
 def _identity(checkpoint: Checkpoint, config: str | Path | None, mapping: str | Path | None) -> dict[str, Any]:
     checkpoint = with_indices(checkpoint, mapping)
     found = found_in(checkpoint)
-    every_family = library.families(mapping)
-    known = [f for f in every_family if any(signs_of(x).own for x in f.layouts)] or list(every_family)
-    every: list[Fit] = []
-    if glance := at_a_glance(checkpoint, config, known, known, found, None):
-        said, theirs, whole = glance
-    else:
-        every = find_layouts(known, found)
-        said = said_of(checkpoint, config, [f.layout for f in every], known)
-        theirs = families_of(known, said)
-        names = {each.name for each in theirs}
-        whole = [f for f in every if not f.missing and f.family.name in names]
+    known = to_choose_from(library.families(mapping))
+    said, theirs, every = looked_at(checkpoint, config, known, known, found, None)
+    names = {each.name for each in theirs}
+    whole = [f for f in every if not f.missing and f.family.name in names]
     unknown: dict[str, Any] = {"family": None, "layout": None, "degrees": {}, "settings": {}, "axes": {}, "says": _words(said), "notes": []}
     if said is not None and not theirs:
         fault = unknown_family(said, known, every, found)

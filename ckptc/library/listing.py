@@ -15,19 +15,23 @@ from ..dsl.nearest import nearest
 from ..dsl.tree import Expr, Layout, Literal, Param, Ref, Span
 from ..runtime.fault import Fault
 from . import mapping_files as library
+from .families import listed
 from .signs import signs_of
 
 WIDTH = min(shutil.get_terminal_size((100, 24)).columns, 100)
 
 
-def listed(families: Sequence[Family]) -> list[Family]:
-    """The families that people have checkpoints of; `decoder` and its like only hold what families share."""
-    return [f for f in families if any(signs_of(x).own for x in f.layouts)] or list(families)
+def records(families: Sequence[Family], name: str | None = None) -> list[dict[str, Any]]:
+    """Families for `--json`, with all their layouts; of a `name`, the family that is called so, and the layouts that are, of any."""
+    if name is None:
+        return [_record(family, family.layouts) for family in listed(families)]
+    about(name, families)  # raises where there is nothing of this name
+    held = [(family, family.layouts if family.name == name else [x for x in family.layouts if x.name == name]) for family in families]
+    return [_record(family, layouts) for family, layouts in held if layouts or family.name == name]
 
 
-def record(family: Family) -> dict[str, Any]:
-    """A family for `--json`."""
-    return {"family": family.name, "from": family.model.span.file, "layouts": [_layout(x) for x in family.layouts]}
+def _record(family: Family, layouts: Iterable[FlatLayout]) -> dict[str, Any]:
+    return {"family": family.name, "from": family.model.span.file, "layouts": [_layout(x) for x in layouts]}
 
 
 def _layout(layout: FlatLayout) -> dict[str, Any]:
@@ -44,7 +48,8 @@ def _layout(layout: FlatLayout) -> dict[str, Any]:
 
 
 def table(families: Sequence[Family]) -> str:
-    """Families in a line, and a row for each layout: its containers, and whose it is."""
+    """The families that are listed, in a line, and a row for each layout: its containers, and whose it is."""
+    families = listed(families)
     every = [f.name for f in families]
     named = list(dict.fromkeys(x.name for f in families for x in f.layouts))
     named.sort(key=lambda name: -sum(name in {x.name for x in f.layouts} for f in families))

@@ -81,7 +81,7 @@ def test_an_uneven_degree_points_at_the_mapping_and_at_the_config(llama, ckptc):
     [
         (["--to", "nxdtt"], "unknown-layout", "nxdt"),
         (["--to", "nxdt", "--set", "kv_multiplyer=2"], "unknown-parameter", "kv_multiplier"),
-        (["--to", "nxdt", "--family", "lama"], "unknown-family", ""),
+        (["--to", "nxdt", "--family", "lama"], "unknown-family", "llama"),
         (["--to", "nxdt", "--mapping", "lama"], "no-mapping", "llama"),
         (["--to", "nxdt", "--memory", "lots"], "bad-size", "512MiB"),
         (["--to", "nxdt", "--config", "none.json"], "no-config", ""),
