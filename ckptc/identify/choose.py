@@ -26,7 +26,7 @@ from ..dsl.diagnostic import Diagnostic, MappingError
 from ..dsl.nearest import nearest
 from ..dsl.tree import Literal, Ref
 from ..library import mapping_files as library
-from ..library.families import family_named, to_choose_from
+from ..library.families import layout_named, to_choose_from
 from ..library.signs import signs_of
 from ..runtime.checkpoint.checkpoint import Checkpoint
 from ..runtime.fault import Fault
@@ -98,7 +98,7 @@ def choose(
     if mapping is None:  # whose layouts are for plain weights
         refuse_encoded(checkpoint, config)
     known = library.families(mapping)
-    choices = [family_named(family, known)] if family is not None else to_choose_from(known)
+    choices = to_choose_from(known, family)
     said, theirs, fits = looked_at(checkpoint, config, known, choices, found, from_)
     if said is not None and not theirs:
         if family is not None:
@@ -123,9 +123,11 @@ def choose(
     if not fits and said is not None and is_strange(said, known):
         raise unknown_family(said, known, (), found, mapping)
     if not fits:
-        which = f"layout `{from_}`" if from_ else "any layout"
+        if from_ is not None:
+            layout_named(from_, known)
+        which = f"layout `{from_}`" if from_ is not None else "any layout that ckptc knows"
         raise Fault(
-            "unknown-layout", f"{checkpoint.path} does not look like {which} that ckptc knows",
+            "unknown-layout", f"{checkpoint.path} does not look like {which}",
             notes=(f"it holds {', '.join(sorted({f.name for f in found})[:3])} ...", *([f"{said.file} says {said.name}"] if said else [])),
             help="name the layout with --from and the family with --family, or write a mapping and name it with --mapping",
         )  # fmt: skip
@@ -261,7 +263,7 @@ def degrees_of(layout: FlatLayout, found: tuple[Found, ...]) -> dict[str, Scalar
     return {**(ranks_of(layout, found) or {}), **turns_of(layout, found)}
 
 
-def as_source(source: Side, targets: dict[str, Scalar]) -> dict[str, Scalar]:
+def as_source(source: Side, targets: Mapping[str, Scalar]) -> dict[str, Scalar]:
     """The target's settings where its layout is the source's: what is not given stays as it is."""
     return {**source.ranks, **{n: v for n, v in source.params.items() if n in source.changed}, **targets}
 
