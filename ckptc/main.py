@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 
 from .cli.commands import invoke
+from .cli.streams import make_usable
 from .runtime.stopping import Stop, stoppable
 
 USAGE = 2
@@ -16,6 +17,7 @@ USAGE = 2
 def main(arguments: list[str] | None = None) -> None:
     """Run one command line and leave the process with its exit code. Never shows a traceback by itself."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    make_usable()
     stop = Stop()
     try:
         with stoppable() as stop:
