@@ -39,6 +39,7 @@ from .nemo.wanted import Wanted, family_of
 from .optimizer.folder import state_folder
 from .planning.ask import ask_what_differs
 from .planning.edits import Edits
+from .planning.given_tokenizer import check_tokenizer
 from .planning.planned import Plan
 from .planning.side_files import side_files, target_side
 from .planning.vocabulary import say_padding_stays
@@ -100,6 +101,8 @@ def plan(
     dtype = dtype_name(dtype)
     given = joined(settings, degrees)
     given_tokenizer = None if tokenizer is None else str(tokenizer)
+    if given_tokenizer is not None:
+        check_tokenizer(given_tokenizer, to, mapping)
     wanted = Wanted(model_id, given_tokenizer if to == NEMO_2 else None)
     edits = Edits(
         None if config_base is None else str(config_base), dict(set_config or {}), {key: str(path) for key, path in (artifacts or {}).items()},

@@ -7,7 +7,7 @@ import os
 import sys
 from typing import Any, TextIO
 
-from .cli.streams import put, silence, why_unwritable
+from .streams import put, silence, why_unwritable
 from .dsl.diagnostic import Diagnostic, MappingError
 from .error import Error
 from .runtime.fault import Fault

@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 
 from .cli.commands import invoke
-from .cli.streams import make_usable
+from .streams import make_usable
 from .runtime.stopping import Stop, stoppable
 
 USAGE = 2

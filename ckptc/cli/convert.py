@@ -31,6 +31,7 @@ def convert(said: dict[str, Any]) -> None:
     asked = options.compiling(said)
     from .. import api
     from ..hub import find_source
+    from ..planning.given_tokenizer import check_tokenizer
     from ..runtime.path_names import refuse_remote_target
     from .running import Running
 
@@ -43,10 +44,12 @@ def convert(said: dict[str, Any]) -> None:
     }  # fmt: skip
     if said["single_file"] is not None and any(asked[name] for name in ("config_base", "set_config", "artifacts", "tokenizer")):
         raise BadValue("--single-file", "no config or tokenizer is written beside the file")
+    if said["tokenizer"] is not None:
+        check_tokenizer(said["tokenizer"], said["to"], said["mapping"])  # before anything is fetched
     place = find_source(said["src"], said["revision"], running.talks)
     plan = api.plan(place, **asked)
     if said["single_file"] is not None:
-        from ..single_file import into_single_file
+        from ..planning.single_file import into_single_file
 
         plan = into_single_file(plan, said["single_file"])
     judge = None
