@@ -7,10 +7,10 @@ import os
 import sys
 from typing import Any, TextIO
 
-from .streams import put, silence, why_unwritable
 from .dsl.diagnostic import Diagnostic, MappingError
 from .error import Error
 from .runtime.fault import Fault
+from .streams import put, silence, why_unwritable
 from .usage import UsageError
 
 FAILED, USAGE, INTERRUPTED = 1, 2, 130

@@ -8,8 +8,8 @@ from __future__ import annotations
 import sys
 
 from .cli.commands import invoke
-from .streams import make_usable
 from .runtime.stopping import Stop, stoppable
+from .streams import make_usable
 
 USAGE = 2
 
