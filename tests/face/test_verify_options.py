@@ -70,3 +70,49 @@ def test_a_name_that_there_is_not_is_said_with_the_one_that_was_meant(option: st
     done = ckptc("verify", ranks, llama, "--config", llama, option, {"--family": "lama", "--from": "nxd"}[option])
     assert done.code == 1
     assert f"  = help: did you mean `{help}`?\n" in done.err
+
+
+@pytest.fixture
+def summed(llama: Path, ckptc: Run) -> Path:
+    assert ckptc("convert", llama, "summed", "--to", "nxdt", "--manifest", "--quiet").code == 0
+    return Path("summed")
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["--from", "hf"], "--from"),
+        (["--to", "nxdt"], "--to"),
+        (["--set", "qkv=fused"], "--set"),
+        (["--tp", "2", "--from-stages", "0-4"], "--tp and --from-stages"),
+        (["--no-explain"], "--no-explain"),
+        (["--memory", "1GiB"], "--memory"),
+        (["--config", "c.json", "--revision", "main"], "--config and --revision"),
+        (["--accept", "rope_scaling"], "--accept"),
+    ],
+)
+def test_with_a_manifest_an_option_that_would_change_nothing_is_named(words: list[str], named: str, summed: Path, ckptc: Run) -> None:
+    done = ckptc("verify", summed, "--manifest", *words)
+    assert (done.code, done.out) == (2, "")
+    assert done.err == f"ckptc: with --manifest, {named} would change nothing: files are held against checksums alone (see `ckptc verify --help`)\n"
+
+
+@pytest.mark.parametrize(
+    ("place", "sentence"),
+    [
+        ("nowhere", "error[missing-file]: there is no `nowhere` here\n"),
+        ("sumed", "error[missing-file]: there is no `sumed` here\n  = help: did you mean `summed`?\n"),
+        ("org/name", "error[missing-file]: there is no `org/name` here; a repository of the hub is not read with --manifest\n"),
+        ("hf://org/name", "error[remote-path]: hf://org/name is on the hub, and --manifest reads files of this machine\n"),
+    ],
+)
+def test_with_a_manifest_a_place_that_is_not_here_is_said_in_one_sentence(place: str, sentence: str, summed: Path, ckptc: Run) -> None:
+    done = ckptc("verify", place, "--manifest")
+    assert done.code == 1
+    assert done.err.startswith(sentence)
+
+
+def test_a_manifest_is_of_one_place_and_two_are_compared_without_it(summed: Path, ckptc: Run) -> None:
+    assert ckptc("verify", summed, "--manifest", "--no-progress", "--quiet").code == 0
+    assert ckptc("verify", summed, summed, "--manifest").err.endswith("(see `ckptc verify --help`)\n")
+    assert ckptc("verify", summed).err.endswith("(see `ckptc verify --help`)\n")
