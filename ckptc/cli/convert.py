@@ -32,7 +32,7 @@ def asked_of(said: dict[str, Any]) -> dict[str, Any]:
     return {
         **options.compiling(said), "mapping": said["mapping"], "compare_all": said["compare_all_copies"], "optimizer": said["optimizer"],
         "dp": said["dp"], "tokenizer": said["tokenizer"], "config_base": said["config_base"], "set_config": options.config_values(said["set_config"]),
-        "artifacts": options.pairs_of(said["artifact"], "--artifact"),
+        "artifacts": options.pairs_of(said["artifact"], "--artifact", needed=True),
     }  # fmt: skip
 
 

@@ -57,7 +57,7 @@ ADD_SPECIAL_TOKENS = Command(
             (
                 Option(("--input-file",), "A SentencePiece model, tokenizer.model.", "IN", path, required=True),
                 Option(("--output-file",), "Where to write.", "OUT", path, required=True),
-                Option(("--tokens",), "What to add, in the order of ids.", "TOKEN [TOKEN...]", many=True, required=True),
+                Option(("--tokens",), "What to add, in the order of ids.", "TOKEN [TOKEN...]", str, many=True, required=True),
                 Option(
                     ("--userdefined", "--is-userdefined"),
                     "Tokens that are found in text and kept whole. Without it they only have ids (control tokens).",

@@ -12,6 +12,14 @@ import pytest
 from tests.face.conftest import Outcome
 
 
+@pytest.mark.parametrize("name", ["notes.txt", "config", "model.cfg"])
+def test_a_config_that_is_neither_json_nor_yaml_is_a_fault(name: str, out: Path, ckptc: Callable[..., Outcome]) -> None:
+    Path(name).write_text("some: words\n")
+    done = ckptc("inspect", out, "--config", name)
+    assert done.code == 1
+    assert done.err.startswith(f"error[bad-config]: {name} is neither JSON nor called as YAML\n")
+
+
 @pytest.fixture
 def out(llama: Path, ckptc: Callable[..., Outcome]) -> Path:
     """Rank files, which have no config beside them."""
