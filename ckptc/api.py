@@ -112,10 +112,11 @@ def plan(
     checkpoint = opened(src, mapping, revision)
     found = found_in(checkpoint)
     accepted = frozenset(accept)
-    chosen = choose(checkpoint, found, to, from_, mapping, family, config, given, accepted)
+    said: dict[str, Any] = {"from_": from_, "mapping": mapping, "family": family, "given": given, "accepted": accepted}
+    chosen = choose(checkpoint, found, to, config=config, **said)
     known = _known_config(model_id) if chosen.config is None and model_id is not None else None
     if known is not None:
-        chosen = choose(checkpoint, found, to, from_, mapping, family, known[0], given, accepted)
+        chosen = choose(checkpoint, found, to, config=known[0], **said)
     family_, layout, keys_layout = chosen.family, chosen.layout, chosen.keys_layout
     if mapping is None:
         refuse_said_encoded(checkpoint, config)
@@ -138,7 +139,7 @@ def plan(
         for each in (target, target_of(source)) if to == source.layout else (target,):
             yield compile_sides(source, each, found=found)
 
-    side = side_files(checkpoint, source, target, family_, keys_layout, chosen.config, dtype, wanted, repository(src, revision), edits)
+    side = side_files(checkpoint, source, target, family_, keys_layout, chosen.config, dtype, wanted=wanted, hub=repository(src, revision), edits=edits)
     compiled = compile_sides(source, target, found=found, compare_all=compare_all, dtype=dtype, files=side.texts)
     if side.chosen:
         compiled = replace(compiled, plan=replace(compiled.plan, target=replace(compiled.plan.target, carry=())))

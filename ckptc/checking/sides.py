@@ -98,11 +98,12 @@ def _read_sides(left: Checkpoint, right: Checkpoint, asked: Asked, given: Mappin
     to = asked.to or _layout_of(right, theirs, asked)
     accepted = frozenset(asked.accept)
     config = asked.config
-    chosen = choose(left, found, to, asked.from_, asked.mapping, asked.family, config, given, accepted)
+    known: dict[str, Any] = {"from_": asked.from_, "mapping": asked.mapping, "family": asked.family, "given": given, "accepted": accepted}
+    chosen = choose(left, found, to, config=config, **known)
     if config is None and (chosen.keys_layout is None or chosen.config is None):
         config = _config_beside(right, chosen.family)
         if config is not None:
-            chosen = choose(left, found, to, asked.from_, asked.mapping, asked.family, config, given, accepted)
+            chosen = choose(left, found, to, config=config, **known)
     family, target_layout = chosen.family, chosen.family.layout(to)
     own = read_source(
         chosen, left, found, to=to, settings=given, from_settings=asked.from_settings, from_stages=asked.from_stages, accepted=accepted

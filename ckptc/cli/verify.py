@@ -27,15 +27,15 @@ def verify(said: dict[str, Any]) -> int:
     if said["dst"] is None:
         raise UsageError("missing argument 'DST'; with one place, --manifest holds it against its own checksums", NAME)
     from ..checking.verify import verify as judge
+    from ..hub import find_source
     from ..meter import Meter
 
+    talks = said["progress"] and not said["quiet"] and not said["json"]
     asked = options.compiling(said)
     asked = {name: asked[name] for name in ("to", "from_", "family", "config", "settings", "from_settings", "stages", "from_stages", "accept")}
-    with Meter(said["progress"] and not said["quiet"] and not said["json"]) as meter:
-        found = judge(
-            said["src"], said["dst"], mapping=said["mapping"], revision=said["revision"], explain=said["explain"], memory=said["memory"],
-            progress=meter, **asked,
-        )  # fmt: skip
+    source, target = find_source(said["src"], said["revision"], talks), find_source(said["dst"], progress=talks)
+    with Meter(talks) as meter:
+        found = judge(source, target, mapping=said["mapping"], explain=said["explain"], memory=said["memory"], progress=meter, **asked)
     return say(found, said["quiet"], said["json"])
 
 
@@ -69,8 +69,10 @@ def against_manifest(said: dict[str, Any]) -> int:
 
 def diff(said: dict[str, Any]) -> int:
     from ..checking.diff import diff as compare
+    from ..hub import find_source
 
-    return say(compare(said["a"], said["b"], explain=said["explain"], memory=said["memory"]), said["quiet"], said["json"])
+    one, other = (find_source(said[name], progress=not said["quiet"] and not said["json"]) for name in ("a", "b"))
+    return say(compare(one, other, explain=said["explain"], memory=said["memory"]), said["quiet"], said["json"])
 
 
 def say(found: Any, quiet: bool, as_json: bool) -> int:

@@ -22,7 +22,7 @@ def zero1(said: dict[str, Any]) -> None:
     from ..reshard_zero1 import plan
     from .running import Running
 
-    made = plan(said["src"], said["dp"], said["format"])
+    made = plan(said["src"], dp=said["dp"], format=said["format"])
     assert made.source is not None
     Running.of(said).execute(made, said["src"], made.source.path, said["dst"])
 

@@ -83,6 +83,7 @@ def choose(
     checkpoint: Checkpoint,
     found: tuple[Found, ...],
     to: str,
+    *,
     from_: str | None,
     mapping: str | Path | None,
     family: str | None,

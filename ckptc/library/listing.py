@@ -37,7 +37,7 @@ def _record(family: Family, layouts: Iterable[FlatLayout]) -> dict[str, Any]:
 def _layout(layout: FlatLayout) -> dict[str, Any]:
     parameters = [
         {"name": p.name, "rank": p.rank, "values": _values(p), "choices": list(p.choices), "default": p.choices[0] if p.choices else _shown(p.default),
-         "about": _about(p, layout)}
+         "about": _about(p)}
         for p in layout.params
     ]  # fmt: skip
     signs = signs_of(layout)
@@ -118,7 +118,7 @@ def _of_layout(layout: FlatLayout, families: list[str]) -> str:
     width = max((len(p.name) for p in shown), default=0)
     for p in shown:
         lines.append(f"  {p.name.ljust(width)}  {_values(p)}" + ("  (parallel degree)" if p.rank else ""))
-        if explained := _about(p, layout):
+        if explained := _about(p):
             lines += textwrap.wrap(explained, WIDTH, initial_indent=" " * (width + 6), subsequent_indent=" " * (width + 6))
     return "\n".join(lines)
 
@@ -152,7 +152,7 @@ class _Said:
     of: frozenset[str]
 
 
-def _about(param: Param, layout: FlatLayout) -> str:
+def _about(param: Param) -> str:
     """What the comment directly above the layout that declares a parameter says of it."""
     declared = _declaring(param.span)
     if declared is None:
