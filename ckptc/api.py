@@ -8,37 +8,38 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .choices.arguments import dtype_name
+from .choices.option_names import naming, of_source
 from .choices.settings import joined, of_layout
 from .choices.stage_text import Said
 from .choices.stages import stages_asked
-from .compiler.fit import also_fitting, fit_source
+from .compiler.fit import also_fitting
 from .compiler.pipeline import Compiled, compile_sides
 from .compiler.settle.resolve import Side, differs, resolve
 from .compiler.settle.said import check_said
 from .compiler.settle.sizes import Scalar, Sizes
 from .compiler.values.stages import Given
-from .hub import open_source, repository
+from .hub import repository
 from .identify.choose import (
     as_source,
     check_config,
     choose,
-    degrees_of,
     found_in,
     route,
-    said_by_files,
     said_by_run,
     sizes_of,
     stages_kept,
-    with_indices,
 )
 from .identify.config_at_hand import config_layout
 from .identify.recognise import refuse_said_encoded
+from .identify.source import opened, read_source
 from .library import mapping_files as library
+from .library.families import family_named
 from .nemo.wanted import LAYOUT as NEMO_2
 from .nemo.wanted import Wanted, family_of
 from .optimizer.folder import state_folder
 from .planning.ask import ask_what_differs
 from .planning.edits import Edits
+from .planning.given_tokenizer import check_tokenizer
 from .planning.planned import Plan
 from .planning.side_files import side_files, target_side
 from .planning.vocabulary import say_padding_stays
@@ -100,34 +101,27 @@ def plan(
     dtype = dtype_name(dtype)
     given = joined(settings, degrees)
     given_tokenizer = None if tokenizer is None else str(tokenizer)
+    if given_tokenizer is not None:
+        check_tokenizer(given_tokenizer, to, mapping)
     wanted = Wanted(model_id, given_tokenizer if to == NEMO_2 else None)
     edits = Edits(
         None if config_base is None else str(config_base), dict(set_config or {}), {key: str(path) for key, path in (artifacts or {}).items()},
         given_tokenizer if to != NEMO_2 else None,
     )  # fmt: skip
     family = family_of(wanted, to, family)
-    checkpoint = src if isinstance(src, Checkpoint) else open_source(src, revision)
-    checkpoint = with_indices(checkpoint, mapping)
+    checkpoint = opened(src, mapping, revision)
     found = found_in(checkpoint)
     accepted = frozenset(accept)
-    chosen = choose(checkpoint, found, to, from_, mapping, family, config, given, accepted)
+    said: dict[str, Any] = {"from_": from_, "mapping": mapping, "family": family, "given": given, "accepted": accepted}
+    chosen = choose(checkpoint, found, to, config=config, **said)
     known = _known_config(model_id) if chosen.config is None and model_id is not None else None
     if known is not None:
-        chosen = choose(checkpoint, found, to, from_, mapping, family, known[0], given, accepted)
-    family_, layout, keys_layout, config_path = chosen.family, chosen.layout, chosen.keys_layout, chosen.config
+        chosen = choose(checkpoint, found, to, config=known[0], **said)
+    family_, layout, keys_layout = chosen.family, chosen.layout, chosen.keys_layout
     if mapping is None:
         refuse_said_encoded(checkpoint, config)
-    targets, sources, model = route(given, family_, layout, family_.layout(to), to)
-    sources |= of_layout(from_settings or {}, layout, "--from-set")
-    said, said_notes = said_by_files(checkpoint, layout, sources)
-    sources = said | sources
-    sizes = chosen.sizes
-    if sizes is None or model != chosen.given:
-        sizes = sizes_of(family_, keys_layout, config_path, model, found, layout, accepted)
-    if keys_layout is not None and keys_layout.name == layout.name:
-        sources = {name: value for name, value in sizes.params.items() if name in {p.name for p in layout.params}} | sources
-    held, _ = stages_asked(from_stages, layout, degrees_of(layout, found) | sources, sizes, "--from-stages")
-    source = fit_source(family_, layout, sizes, found, sources, stages=held, bare=checkpoint.bare)
+    read = read_source(chosen, checkpoint, found, to=to, settings=given, from_settings=from_settings, from_stages=from_stages, accepted=accepted)
+    source, sizes, targets = read.side, read.sizes, read.targets
     if stages is None and to != source.layout:
         stages = said_by_run(checkpoint, family_.layout(to), targets)
 
@@ -145,16 +139,16 @@ def plan(
         for each in (target, target_of(source)) if to == source.layout else (target,):
             yield compile_sides(source, each, found=found)
 
-    side = side_files(checkpoint, source, target, family_, keys_layout, config_path, dtype, wanted, repository(src, revision), edits)
+    side = side_files(checkpoint, source, target, family_, keys_layout, chosen.config, dtype, wanted=wanted, hub=repository(src, revision), edits=edits)
     compiled = compile_sides(source, target, found=found, compare_all=compare_all, dtype=dtype, files=side.texts)
     if side.chosen:
         compiled = replace(compiled, plan=replace(compiled.plan, target=replace(compiled.plan.target, carry=())))
     given_config = config is not None and keys_layout is not None and keys_layout.name == to
     if differs(family_.layout(to), {**target.ranks, **target.params}, source):  # else nothing moves, if the copies are as declared
-        ask_what_differs(compiled, also_fitting(family_, layout, sizes, found, sources, source), again)
+        ask_what_differs(compiled, also_fitting(family_, layout, sizes, found, read.given, source), again)
     unsaid = check_said(target, family_, side.texts, accepted, given_config) if to != source.layout else ()
     extra = side.carried
-    notes = (*checkpoint.notes, *said_notes, *unsaid, *_unknown(sizes, config_path, to != source.layout), *((known[1],) if known else ()), *side.notes)
+    notes = (*checkpoint.notes, *read.notes, *unsaid, *_unknown(sizes, chosen.config, to != source.layout), *((known[1],) if known else ()), *side.notes)
     notes += tuple(str(each) for each in decoded_in(decoded_to(entry.window, dtype or "") for entry in checkpoint.entries))
     notes += (*target.notes, *say_padding_stays(source, target, extra))
     notes += metadata_notes(checkpoint.metadata, checkpoint.path, format_named(target.format).has_metadata)
@@ -218,19 +212,21 @@ def compile(
     dtype = dtype_name(dtype)
     wanted = Wanted(model_id)
     family = family_of(wanted, to, family)
-    choices = [f for f in library.families(mapping) if family in (None, f.name)]
-    if not choices:
-        raise Fault("unknown-family", f"{mapping} has no family `{family}`" if family else f"{mapping} declares no family")
-    family_ = choices[-1]
-    check_config(config, family_, families=library.families(mapping))
+    known = library.families(mapping)
+    if family is None and not known:
+        raise Fault("unknown-family", f"{mapping} declares no family")
+    family_ = known[-1] if family is None else family_named(family, known, str(mapping))
+    check_config(config, family_, families=known)
     left, right = family_.layout(from_), family_.layout(to)
     targets, sources, model = route(joined(settings, degrees), family_, left, right, to)
-    sources |= of_layout(from_settings or {}, left, "--from-set")
+    with naming(of_source(left)):
+        sources |= of_layout(from_settings or {}, left)
     keys_layout = config_layout(family_, left, right, config)
     sizes = sizes_of(family_, keys_layout, Path(config) if config else None, model, None, left, frozenset(accept))
-    held, sources = stages_asked(from_stages, left, sources, sizes, "--from-stages")
+    with naming(of_source(left)):
+        held, sources = stages_asked(from_stages, left, sources, sizes, "--from-stages")
+        source = resolve(family_, from_, sizes, sources, stages=held)
     owned, targets = stages_asked(stages, right, targets, sizes)
-    source = resolve(family_, from_, sizes, sources, stages=held)
     written = differs(right, targets, source)
     target = resolve(family_, to, sizes, targets, stages=owned, format=format, written=written, **_between(source, to))
     place = Path(config) if config else None

@@ -10,6 +10,7 @@ from typing import Any, TextIO
 from .dsl.diagnostic import Diagnostic, MappingError
 from .error import Error
 from .runtime.fault import Fault
+from .streams import put, silence, why_unwritable
 from .usage import UsageError
 
 FAILED, USAGE, INTERRUPTED = 1, 2, 130
@@ -28,12 +29,16 @@ def diagnostics(error: Error) -> tuple[Diagnostic, ...]:
 
 
 def text(error: Error, color: bool = False) -> str:
-    """What a person reads, with the lines of the mapping files that the diagnostics point at."""
+    """What a person reads, with the lines of the mapping files that the diagnostics point at, where these can be read."""
     from .dsl.render import render
     from .library.mapping_files import sources
 
     found = diagnostics(error)
-    return render(found, sources(found), color)
+    try:
+        lines = sources(found)
+    except OSError:
+        lines = {}
+    return render(found, lines, color)
 
 
 def record(error: Error) -> dict[str, Any]:
@@ -51,44 +56,28 @@ def colored(stream: TextIO) -> bool:
 def report(error: BaseException, as_json: bool, stopped: int = INTERRUPTED) -> int:
     """Say what went wrong, once and without a traceback; the exit code, which is `stopped` where a signal came."""
     if isinstance(error, BrokenPipeError):
-        _silence(sys.stdout)
+        silence(sys.stdout)
         return FAILED
     if isinstance(error, KeyboardInterrupt | Interrupted):
         return _say("interrupted", str(error) or "interrupted; nothing was left behind", as_json, stopped)
     if isinstance(error, Error):
-        print(
-            json.dumps(record(error), indent=2) if as_json else text(error, colored(sys.stderr)), file=_stream(as_json)
-        )
+        put(json.dumps(record(error), indent=2) if as_json else text(error, colored(sys.stderr)), sys.stdout if as_json else sys.stderr)
         return FAILED
     if isinstance(error, UsageError):
         return _say("usage", f"ckptc: {_sentence(error)}", as_json, USAGE)
+    if isinstance(error, OSError) and error.filename is None and (why := why_unwritable(sys.stdout)):
+        silence(sys.stdout)
+        return _say("no-output", f"standard output cannot be written: {why}", False, FAILED)
     if os.environ.get("CKPTC_DEBUG"):
         raise error
     what = " ".join(f"{type(error).__name__}: {error}".split())
     return _say("internal-error", f"internal error: {what} (set CKPTC_DEBUG=1 for the traceback)", as_json, FAILED)
 
 
-def _stream(as_json: bool) -> TextIO:
-    return sys.stdout if as_json else sys.stderr
-
-
 def _say(code: str, sentence: str, as_json: bool, exit_code: int) -> int:
     """In JSON too, the shape is that of a diagnostic."""
-    try:
-        if as_json:
-            print(json.dumps(record(Fault(code, sentence)), indent=2), flush=True)
-        else:
-            print(sentence, file=sys.stderr, flush=True)
-    except OSError:  # the terminal is closed: nobody reads any more
-        _silence(sys.stdout, sys.stderr)
+    put(json.dumps(record(Fault(code, sentence)), indent=2) if as_json else sentence, sys.stdout if as_json else sys.stderr)
     return exit_code
-
-
-def _silence(*streams: TextIO) -> None:
-    """What is still buffered goes nowhere, instead of failing again at exit."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    for stream in streams:
-        os.dup2(nowhere, stream.fileno())
 
 
 def _sentence(error: UsageError) -> str:

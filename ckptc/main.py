@@ -9,6 +9,7 @@ import sys
 
 from .cli.commands import invoke
 from .runtime.stopping import Stop, stoppable
+from .streams import make_usable
 
 USAGE = 2
 
@@ -16,6 +17,7 @@ USAGE = 2
 def main(arguments: list[str] | None = None) -> None:
     """Run one command line and leave the process with its exit code. Never shows a traceback by itself."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    make_usable()
     stop = Stop()
     try:
         with stoppable() as stop:

@@ -39,7 +39,7 @@ class Meter:
     """Called with every progress record of a run, inside a `with`."""
 
     def __init__(self, shown: bool = True, every_seconds: float = EVERY_SECONDS) -> None:
-        self.shown, self.every = shown, every_seconds
+        self.shown, self.every = shown and sys.stderr is not None, every_seconds
         self.said = time.monotonic()
         self.bar: Any = None
         self.tasks: dict[str, Any] = {}

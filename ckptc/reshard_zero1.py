@@ -48,7 +48,7 @@ FORMATS = ("pt", "xser")
 RANKS = ("ep", "tp", "pp")  # the axes that tell groups apart
 
 
-def plan(src: str | Path, dp: int | None = None, format: str | None = None) -> Plan:
+def plan(src: str | Path, *, dp: int | None = None, format: str | None = None) -> Plan:
     """Plan a change of the data parallel degree to `dp`, or to full files, from headers alone."""
     if dp is not None and (type(dp) is not int or dp < 1):
         raise Fault("bad-degree", f"a data parallel degree is a whole number from 1, not {dp}", help="use --dp N, or --full")
@@ -75,7 +75,7 @@ def zero1(src: str | Path, dst: str | Path, *, dp: int | None = None, format: st
 
     `src` is a checkpoint's folder, or its `optim` folder. Further options are those of `Plan.run`.
     """
-    return plan(src, dp, format).run(dst, **running)
+    return plan(src, dp=dp, format=format).run(dst, **running)
 
 
 @dataclass(frozen=True)

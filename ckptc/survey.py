@@ -8,36 +8,45 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .compiler.algebra.lower import lower
 from .compiler.fit import fit_source
-from .compiler.identify.detect import Fit, find_layouts
+from .compiler.identify.detect import Fit
 from .compiler.identify.match import ranks_of
+from .compiler.settle.resolve import Side
+from .configs.config_file import read_config
 from .dsl.diagnostic import MappingError
+from .failure import diagnostics
 from .hub import open_source
 from .identify.choose import found_in, said_by_files, sizes_of, with_indices
-from .identify.config_at_hand import config_layout, config_path, said_of
-from .identify.glance import at_a_glance
-from .identify.identity import Said, families_of
+from .identify.config_at_hand import config_layout, config_path, follow_config
+from .identify.glance import looked_at
+from .identify.identity import Said
 from .identify.unknown_family import unknown_family
 from .library import mapping_files as library
-from .library.signs import signs_of
+from .library.families import to_choose_from
 from .meter import size
+from .runtime.checking.locate import locate
 from .runtime.checkpoint.checkpoint import Checkpoint
 from .runtime.checkpoint.scaled import decoded_in
 from .runtime.fault import Fault
 from .runtime.files.window import ITEM_BYTES
+from .runtime.plan.expand import families
+from .runtime.words import count, few
 
 if TYPE_CHECKING:
     from .compiler.identify.match import Found
 
 
 def survey(
-    path: str | Path, config: str | Path | None = None, revision: str | None = None, progress: bool = True, mapping: str | Path | None = None
+    path: str | Path, config: str | Path | None = None, *, revision: str | None = None, progress: bool = True, mapping: str | Path | None = None
 ) -> dict[str, Any]:
     """Path, container, tensors, elements, bytes, dtypes and files, and what is `decoded` from codes and scales (bytes are those of decoded tensors); and the family, layout, degrees and settings, if any fit.
 
     `path` may be a repository of the hub, at `revision`. `mapping` is one of your own, or the name of one that ships. Without a config only names and shapes tell; `family` is then
-    None where several families fit, or none is that which the checkpoint's config `says`; `notes` tell more of it then.
+    None where several families fit, or none is that which the checkpoint's config `says`; `notes` tell more of it then, and of
+    its own config, where that does not fit. Raises `Fault` or `MappingError` where there is no checkpoint, and where the `config` does not fit it.
     """
+    config = follow_config(config)
     checkpoint = open_source(path, revision, progress)
     elements = [prod(e.shape) for e in checkpoint.entries]
     dtypes = Counter(e.dtype for e in checkpoint.entries)
@@ -59,34 +68,35 @@ def survey(
 def _identity(checkpoint: Checkpoint, config: str | Path | None, mapping: str | Path | None) -> dict[str, Any]:
     checkpoint = with_indices(checkpoint, mapping)
     found = found_in(checkpoint)
-    every_family = library.families(mapping)
-    known = [f for f in every_family if any(signs_of(x).own for x in f.layouts)] or list(every_family)
-    every: list[Fit] = []
-    if glance := at_a_glance(checkpoint, config, known, known, found, None):
-        said, theirs, whole = glance
-    else:
-        every = find_layouts(known, found)
-        said = said_of(checkpoint, config, [f.layout for f in every], known)
-        theirs = families_of(known, said)
-        names = {each.name for each in theirs}
-        whole = [f for f in every if not f.missing and f.family.name in names]
+    known = to_choose_from(library.families(mapping))
+    if config is not None and not Path(config).is_dir():  # of a folder, a layout says which file is read
+        read_config(config)
+    said, theirs, every = looked_at(checkpoint, config, known, known, found, None)
+    names = {each.name for each in theirs}
+    whole = [f for f in every if not f.missing and f.family.name in names]
     unknown: dict[str, Any] = {"family": None, "layout": None, "degrees": {}, "settings": {}, "axes": {}, "says": _words(said), "notes": []}
     if said is not None and not theirs:
         fault = unknown_family(said, known, every, found)
         return unknown | {"notes": [fault.title, *fault.notes, fault.help]}
     if not whole:
         return unknown
+    faults: list[MappingError | Fault] = []
     for fit in whole:
-        known_fit = _fitted(checkpoint, found, fit, config)
-        if known_fit is not None:
-            return unknown | known_fit
+        try:
+            return unknown | _fitted(checkpoint, found, fit, config)
+        except (MappingError, Fault) as fault:
+            faults.append(fault)
+    if config is not None:
+        raise faults[0]
+    told = next((first for first, *_ in map(diagnostics, faults) if first.code != "no-config"), None)  # what is wrong with its own config
     layouts = {f.layout.name for f in whole}
-    families = {f.family.name for f in whole}
+    named = {f.family.name for f in whole}
     best = whole[0]
     return unknown | {
-        "family": best.family.name if len(families) == 1 else None,
+        "family": best.family.name if len(named) == 1 else None,
         "layout": best.layout.name if len(layouts) == 1 else None,
         "degrees": ranks_of(best.layout, found) or {},
+        "notes": [told.title, *told.notes] if told is not None else [],
     }
 
 
@@ -95,16 +105,14 @@ def _words(said: Said | None) -> dict[str, str] | None:
     return None if said is None else {"key": said.key, "value": said.value, "architecture": said.architecture}
 
 
-def _fitted(
-    checkpoint: Checkpoint, found: tuple[Found, ...], fit: Fit, config: str | Path | None
-) -> dict[str, Any] | None:
-    """All about the checkpoint under one layout, or None where config or shapes do not agree with it."""
-    try:
-        layout = config_layout(fit.family, fit.layout, fit.layout, config, checkpoint)
-        sizes = sizes_of(fit.family, layout, config_path(checkpoint, layout, config), {}, found, fit.layout)
-        side = fit_source(fit.family, fit.layout, sizes, found, said_by_files(checkpoint, fit.layout)[0], bare=checkpoint.bare)
-    except (MappingError, Fault):
-        return None
+def _fitted(checkpoint: Checkpoint, found: tuple[Found, ...], fit: Fit, config: str | Path | None) -> dict[str, Any]:
+    """All about the checkpoint under one layout. Raises `MappingError` or `Fault` where config or shapes do not agree with it."""
+    layout = config_layout(fit.family, fit.layout, fit.layout, config, checkpoint)
+    place = config_path(checkpoint, layout, config)
+    sizes = sizes_of(fit.family, layout, place, {}, found, fit.layout)
+    side = fit_source(fit.family, fit.layout, sizes, found, said_by_files(checkpoint, fit.layout)[0], bare=checkpoint.bare)
+    if place is not None:
+        _check_tensors(checkpoint, side, place)
     return {
         "family": fit.family.name,
         "layout": fit.layout.name,
@@ -112,6 +120,19 @@ def _fitted(
         "settings": dict(side.params),
         "axes": {n: v for n, v in sizes.values.items() if n in {axis for t in sizes.tensors.values() for axis in t.axes}},
     }
+
+
+def _check_tensors(checkpoint: Checkpoint, side: Side, config: Path) -> None:
+    """Raises `Fault` where there are other tensors than the config says, or tensors of other shapes."""
+    there = locate(families(tuple(x.stored for x in lower(side))), checkpoint.entries)
+    shapes = [(there.names[n], entry.shape, there.shape(n)) for n in there.misshapen if (entry := there.entries[n]) is not None]
+    wrong = [f"`{name}` is {list(shape)}, expected {list(expected)}" for name, shape, expected in shapes]
+    wrong += [f"`{lost.name}` is not there" for lost in there.lost]
+    if wrong:
+        raise Fault(
+            "wrong-shape", f"{config} does not fit {count(len(wrong), 'tensor')} of {checkpoint.path}", notes=few(wrong),
+            help="check that the config belongs to this checkpoint",
+        )  # fmt: skip
 
 
 def describe(report: dict[str, Any]) -> str:

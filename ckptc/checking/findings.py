@@ -21,7 +21,7 @@ def side_record(own: Read) -> Side:
     return Side(str(own.checkpoint.path), own.checkpoint.format, side.layout, tuple((n, v) for n, v in side.ranks.items() if v > 1), changed)
 
 
-def lost(own: Read, pair: Pair, missing: Sequence[Lost], side: str, explained: Mapping[int, str]) -> list[Difference]:
+def lost(own: Read, missing: Sequence[Lost], side: str, explained: Mapping[int, str]) -> list[Difference]:
     """Tensors that are not there; those of a file that is not there, together."""
     out: list[Difference] = []
     files: dict[str, list[Lost]] = {}
@@ -42,7 +42,7 @@ def extra(entry: Entry, explanation: str, side: str = "target") -> Difference:
     return _of(side, "extra", "", Place(entry.name, entry.file, entry.dtype, entry.shape), explanation)
 
 
-def misshapen(own: Read, pair: Pair, number: int, side: str, explanation: str) -> Difference:
+def misshapen(own: Read, number: int, side: str, explanation: str) -> Difference:
     """A tensor of another shape than its layout says."""
     entry = own.located.entries[number]
     assert entry is not None

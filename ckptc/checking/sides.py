@@ -8,24 +8,26 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ..choices.settings import joined, of_layout
+from ..choices.option_names import naming, of_target
+from ..choices.settings import joined
 from ..choices.stage_text import Said
 from ..choices.stages import stages_asked
 from ..compiler.algebra.lower import Lowered, lower, lower_made
 from ..compiler.algebra.prove import prove
 from ..compiler.algebra.spell import format_of
 from ..compiler.fit import fit_source
-from ..compiler.identify.detect import find_layouts
 from ..compiler.identify.match import Found
 from ..compiler.link.flat import Family, FlatLayout
 from ..compiler.settle.resolve import Side, resolve
 from ..compiler.settle.sizes import Scalar, Sizes
 from ..compiler.values.stages import Given
 from ..dsl.diagnostic import MappingError
-from ..hub import open_source
-from ..identify.choose import choose, degrees_of, found_in, route, said_by_files, sizes_of, with_indices
+from ..identify.choose import choose, degrees_of, found_in, said_by_files, sizes_of
 from ..identify.config_at_hand import config_layout, config_path
+from ..identify.glance import looked_at
+from ..identify.source import opened, read_source
 from ..library import mapping_files as library
+from ..library.families import to_choose_from
 from ..runtime.checking.locate import Located, locate
 from ..runtime.checking.overlaps import Rule
 from ..runtime.checkpoint.checkpoint import Checkpoint
@@ -78,8 +80,7 @@ class Sides:
 
 def read_sides(src: str | Path | Checkpoint, dst: str | Path | Checkpoint, asked: Asked, degrees: Mapping[str, Any]) -> Sides:
     """Which layouts and settings both checkpoints have. Raises `Fault` or `MappingError` where one is none that is known."""
-    left = with_indices(src if isinstance(src, Checkpoint) else open_source(src, asked.revision), asked.mapping)
-    right = with_indices(dst if isinstance(dst, Checkpoint) else open_source(dst), asked.mapping)
+    left, right = opened(src, asked.mapping, asked.revision), opened(dst, asked.mapping)
     given = joined(asked.settings, degrees)
     sides = _read_sides(left, right, asked, given)
     told = {name: n for name, n in sides.told.items() if name not in given}
@@ -97,33 +98,28 @@ def _read_sides(left: Checkpoint, right: Checkpoint, asked: Asked, given: Mappin
     to = asked.to or _layout_of(right, theirs, asked)
     accepted = frozenset(asked.accept)
     config = asked.config
-    chosen = choose(left, found, to, asked.from_, asked.mapping, asked.family, config, given, accepted)
+    known: dict[str, Any] = {"from_": asked.from_, "mapping": asked.mapping, "family": asked.family, "given": given, "accepted": accepted}
+    chosen = choose(left, found, to, config=config, **known)
     if config is None and (chosen.keys_layout is None or chosen.config is None):
         config = _config_beside(right, chosen.family)
         if config is not None:
-            chosen = choose(left, found, to, asked.from_, asked.mapping, asked.family, config, given, accepted)
-    family, layout, keys_layout, place = chosen.family, chosen.layout, chosen.keys_layout, chosen.config
-    target_layout = family.layout(to)
-    targets, sources, model = route(given, family, layout, target_layout, to)
-    sources |= of_layout(asked.from_settings or {}, layout)
-    told, notes = said_by_files(left, layout, sources)
-    sources = told | sources
-    sizes = sizes_of(family, keys_layout, place, model, found, layout, accepted)
-    if keys_layout is not None and keys_layout.name == layout.name:
-        sources = _of(layout, sizes.params) | sources
-    held, _ = stages_asked(asked.from_stages, layout, degrees_of(layout, found) | sources, sizes, "--from-stages")
-    source = fit_source(family, layout, sizes, found, sources, stages=held, bare=left.bare)
-
-    told, more = said_by_files(right, target_layout, targets)
-    own, own_notes, axes = _own_settings(right, family, target_layout, theirs, sizes)
-    targets = told | own | targets
-    there = sizes_of(family, keys_layout, place, model, theirs, target_layout, accepted)
-    owned, _ = stages_asked(asked.stages, target_layout, degrees_of(target_layout, theirs) | targets, there)
-    fitted = fit_source(family, target_layout, there, theirs, targets, stages=owned, bare=right.bare)
+            chosen = choose(left, found, to, config=config, **known)
+    family, target_layout = chosen.family, chosen.family.layout(to)
+    own = read_source(
+        chosen, left, found, to=to, settings=given, from_settings=asked.from_settings, from_stages=asked.from_stages, accepted=accepted
+    )
+    source, sizes = own.side, own.sizes
+    with naming(of_target):
+        told, told_notes = said_by_files(right, target_layout, own.targets)
+        config_says, config_notes, axes = _own_settings(right, family, target_layout, theirs, sizes)
+        targets = {**told, **config_says, **own.targets}
+        there = sizes_of(family, chosen.keys_layout, chosen.config, own.model, theirs, target_layout, accepted)
+        owned, _ = stages_asked(asked.stages, target_layout, degrees_of(target_layout, theirs) | targets, there)
+        fitted = fit_source(family, target_layout, there, theirs, targets, stages=owned, bare=right.bare)
     target = as_target(family, fitted, source, sizes)
     return Sides(
-        family, read(left, source, given=frozenset(sources)), read(right, target, given=frozenset(targets)), sizes, _buffers(fitted),
-        (*left.notes, *right.notes, *notes, *more, *own_notes), axes,
+        family, read(left, source, given=frozenset(own.given)), read(right, target, given=frozenset(targets)), sizes, _buffers(fitted),
+        (*left.notes, *right.notes, *own.notes, *map(of_target, told_notes), *config_notes), axes,
     )  # fmt: skip
 
 
@@ -178,8 +174,8 @@ def _of(layout: FlatLayout, values: Mapping[str, Any]) -> dict[str, Scalar]:
 
 def _layout_of(checkpoint: Checkpoint, found: tuple[Found, ...], asked: Asked) -> str:
     """The layout that a checkpoint's names are of."""
-    known = [f for f in library.families(asked.mapping) if asked.family in (None, f.name)]
-    fits = find_layouts(known, found)
+    known = library.families(asked.mapping)
+    _, _, fits = looked_at(checkpoint, None, known, to_choose_from(known, asked.family), found, None)
     if not fits:
         raise Fault(
             "unknown-layout", f"{checkpoint.path} does not look like any layout that ckptc knows",

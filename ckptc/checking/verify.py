@@ -60,7 +60,10 @@ def verify(
     of `src`. What differs is named, and, with `explain`, what would make it equal. `memory` is the most working memory, in
     bytes or as a text. Raises `Fault` or `MappingError` where a checkpoint cannot be read, or is of no layout that is known.
     """
-    asked = Asked(to, from_, mapping, family, config, revision, stages, from_stages, settings, from_settings, accept)
+    asked = Asked(
+        to=to, from_=from_, mapping=mapping, family=family, config=config, revision=revision, stages=stages, from_stages=from_stages,
+        settings=settings, from_settings=from_settings, accept=accept,
+    )  # fmt: skip
     return verify_sides(read_sides(src, dst, asked, degrees), parse_size(memory), explain, progress)
 
 
@@ -78,7 +81,7 @@ def verify_sides(sides: Sides, memory: int, explain: bool = True, progress: OnPr
             ranks = {n for n, degree in source.side.ranks.items() if target.side.ranks.get(n) == degree}
             gaps = _rank_by_rank(pair, ranks, own_gaps, gaps, counts, notes)
         suspects = Suspects(Contents(pair), max(4096, memory // WHOLE), {n: v for n, v in sides.sizes.values.items() if type(v) is int}) if explain else None
-        found = [*_absent(sides, pair, suspects, notes), *_unequal(sides, pair, gaps, suspects, memory)]
+        found = [*_absent(sides, suspects, notes), *_unequal(sides, pair, gaps, suspects, memory)]
         if counts.filled:
             notes.append(f"{counts.filled:,} of {counts.padding:,} padding elements of the target are not as its layout fills them")
     return Verification(
@@ -117,7 +120,7 @@ def _rank_by_rank(
     return kept
 
 
-def _absent(sides: Sides, pair: Pair, suspects: Suspects | None, notes: list[str]) -> list[Difference]:
+def _absent(sides: Sides, suspects: Suspects | None, notes: list[str]) -> list[Difference]:
     """What one side has and the other has not, or has in another shape."""
     target, source = sides.target.located, sides.source.located
     found: list[Difference] = []
@@ -133,8 +136,8 @@ def _absent(sides: Sides, pair: Pair, suspects: Suspects | None, notes: list[str
             numbers = [x.number for x in target.lost if target.shape(x.number) == entry.shape and x.number not in renamed]
             if (hit := suspects.contents.holds(entry.window, numbers)) is not None:
                 renamed[hit] = entry
-    found += lost(sides.source, pair, source.lost, "source", {})
-    found += lost(sides.target, pair, target.lost, "target", {n: f"what it should hold is there as `{e.name}`" for n, e in renamed.items()})
+    found += lost(sides.source, source.lost, "source", {})
+    found += lost(sides.target, target.lost, "target", {n: f"what it should hold is there as `{e.name}`" for n, e in renamed.items()})
     by_entry = {(e.file, e.name): n for n, e in renamed.items()}
     for entry in spare:
         number = by_entry.get((entry.file, entry.name))
@@ -143,9 +146,9 @@ def _absent(sides: Sides, pair: Pair, suspects: Suspects | None, notes: list[str
             number = suspects.contents.holds(entry.window, alike)
         found.append(extra(entry, f"it holds what `{target.names[number]}` should hold" if number is not None else ""))
     for number in target.misshapen:
-        found.append(misshapen(sides.target, pair, number, "target", suspects.explain(number) if suspects is not None else ""))
+        found.append(misshapen(sides.target, number, "target", suspects.explain(number) if suspects is not None else ""))
     for number in source.misshapen:
-        found.append(misshapen(sides.source, pair, number, "source", ""))
+        found.append(misshapen(sides.source, number, "source", ""))
     found += [extra(entry, "", "source") for entry in source.spare]
     return found
 

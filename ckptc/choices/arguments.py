@@ -19,11 +19,11 @@ def parse_size(size: int | str) -> int:
     digits = text.rstrip("abcdefghijklmnopqrstuvwxyz ").strip()
     unit = text[len(digits) :].strip()
     try:
-        value = float(digits)
-        if unit not in units or value <= 0:
+        bytes_ = int(float(digits) * units[unit])
+        if bytes_ < 1:
             raise ValueError
-        return int(value * units[unit])
-    except ValueError:
+        return bytes_
+    except (ValueError, LookupError, OverflowError):
         raise Fault("bad-size", f"`{size}` is not a size", help="write a number of bytes with a unit, such as 512MiB or 5GB") from None
 
 

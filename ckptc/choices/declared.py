@@ -56,10 +56,10 @@ def of_expression(expr: Expr, known: Mapping[str, Declared]) -> Declared:
     return Declared(ANY)
 
 
-def read(given: Any, declared: Declared, name: str, of: str, option: str) -> Any:
+def read(given: Any, declared: Declared, name: str, of: str) -> Any:
     """The value as it is declared; a text of the command line is read as that. Raises `MappingError` where it is none of its kind.
 
-    `of` says whose `name` is, such as "layout `nxdt`"; `option` is the one that gave it.
+    `of` says whose `name` is, such as "layout `nxdt`".
     """
     if given is None:
         return None
@@ -68,7 +68,7 @@ def read(given: Any, declared: Declared, name: str, of: str, option: str) -> Any
         if read in declared.choices:
             return read
         is_ = f"one of {', '.join(declared.choices)}" if len(declared.choices) > 1 else f"always {declared.choices[0]}"
-        raise _wrong("unknown-choice", declared, name, of, option, is_, given, nearest(str(given), declared.choices))
+        raise _wrong("unknown-choice", declared, name, of, is_, given, nearest(str(given), declared.choices))
     fits = {
         TRUTH: isinstance(read, bool), WHOLE: type(read) is int, NUMBER: type(read) in (int, float), TEXT: isinstance(read, str),
     }.get(declared.kind, True)  # fmt: skip
@@ -79,9 +79,9 @@ def read(given: Any, declared: Declared, name: str, of: str, option: str) -> Any
         TRUTH: MEANT.get(text.lower()) or nearest(text, ("true", "false")),
         WHOLE: str(int(read)) if isinstance(read, float) and read.is_integer() else None,
     }.get(declared.kind)  # fmt: skip
-    raise _wrong("wrong-type", declared, name, of, option, declared.kind, read, near)
+    raise _wrong("wrong-type", declared, name, of, declared.kind, read, near)
 
 
-def _wrong(code: str, declared: Declared, name: str, of: str, option: str, is_: str, given: Any, near: str | None) -> MappingError:
-    help = f"did you mean `{near}`?" if near else f"use {option} {name}={declared.example}"
+def _wrong(code: str, declared: Declared, name: str, of: str, is_: str, given: Any, near: str | None) -> MappingError:
+    help = f"did you mean `{near}`?" if near else f"use --set {name}={declared.example}"
     return MappingError(Diagnostic(code, f"`{name}` of {of} is {is_}, not `{given}`", help=help))

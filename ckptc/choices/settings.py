@@ -36,15 +36,15 @@ def joined(settings: Settings | None, degrees: Mapping[str, Any]) -> dict[str, S
     return out
 
 
-def of_layout(settings: Settings, layout: FlatLayout, option: str = "--set") -> dict[str, Scalar]:
+def of_layout(settings: Settings, layout: FlatLayout) -> dict[str, Scalar]:
     """Settings read as the layout's parameters are declared; those of other names as they are.
 
-    Raises `MappingError` for a value that a parameter cannot have; `option` is the one that gave it."""
+    Raises `MappingError` for a value that a parameter cannot have."""
     known: dict[str, Declared] = {}
     for param in layout.params:
         known[param.name] = of_param(param, layout.words, known)
     of = f"layout `{layout.name}`"
-    return {name: read(given, known[name], name, of, option) if name in known else given for name, given in settings.items()}
+    return {name: read(given, known[name], name, of) if name in known else given for name, given in settings.items()}
 
 
 def of_model(settings: Settings, family: Family) -> dict[str, Scalar]:
@@ -56,4 +56,4 @@ def of_model(settings: Settings, family: Family) -> dict[str, Scalar]:
         if setting.name not in known:
             known[setting.name] = of_expression(setting.value, known)
     number = {name: replace(declared, kind=NUMBER) if declared.kind == WHOLE else declared for name, declared in known.items()}
-    return {name: read(given, number[name], name, f"model `{family.name}`", "--set") for name, given in settings.items() if name in number}
+    return {name: read(given, number[name], name, f"model `{family.name}`") for name, given in settings.items() if name in number}

@@ -55,7 +55,11 @@ def _invoke(words: list[str]) -> int:
         print(_index(group))
         return 0
     if last.startswith("-"):
-        raise UsageError(f"no such option: {last.partition('=')[0]}", path)
+        option, equals, _ = last.partition("=")
+        known = option in ("--help", *VERSION[: 0 if group else None])
+        raise UsageError(f"option '{option}' does not take a value" if known and equals else f"no such option: {option}", path)
+    if not last:
+        raise UsageError("the name of the command is empty", path)
     if name not in COMMANDS:
         raise UsageError(f"no such command '{last}'{_meant(name, group)}", path)
     return _run(name, rest)
@@ -93,8 +97,8 @@ def _index(group: str) -> str:
 
 
 def _meant(name: str, group: str) -> str:
-    from difflib import get_close_matches
+    from ..dsl.nearest import nearest
 
     known = [each.rpartition(" ")[2] for each in COMMANDS if each.startswith(f"{group} ")] if group else [*COMMANDS, *GROUPS]
-    near = get_close_matches(name.rpartition(" ")[2], known)
-    return f". Did you mean {', '.join(map(repr, near))}?" if near else ""
+    near = nearest(name.rpartition(" ")[2], known)
+    return f" (did you mean '{near}'?)" if near else ""

@@ -27,26 +27,33 @@ EMIT = Option(("--emit",), "Write a self-contained Python module instead of a pl
 OUTPUT = Option(("-o", "--output"), "Where to write (default: print).", "FILE", path)
 
 
+def asked_of(said: dict[str, Any]) -> dict[str, Any]:
+    """What `api.plan` is asked for by the options of `ckptc convert`, beside the source."""
+    return {
+        **options.compiling(said), "mapping": said["mapping"], "compare_all": said["compare_all_copies"], "optimizer": said["optimizer"],
+        "dp": said["dp"], "tokenizer": said["tokenizer"], "config_base": said["config_base"], "set_config": options.config_values(said["set_config"]),
+        "artifacts": options.pairs_of(said["artifact"], "--artifact", needed=True),
+    }  # fmt: skip
+
+
 def convert(said: dict[str, Any]) -> None:
-    asked = options.compiling(said)
+    asked = asked_of(said)
     from .. import api
     from ..hub import find_source
+    from ..planning.given_tokenizer import check_tokenizer
     from ..runtime.path_names import refuse_remote_target
     from .running import Running
 
     running = Running.of(said)
     refuse_remote_target(said["dst"])
-    asked |= {
-        "mapping": said["mapping"], "compare_all": said["compare_all_copies"], "optimizer": said["optimizer"], "dp": said["dp"],
-        "tokenizer": said["tokenizer"], "config_base": said["config_base"], "set_config": options.config_values(said["set_config"]),
-        "artifacts": options.pairs_of(said["artifact"], "--artifact"),
-    }  # fmt: skip
     if said["single_file"] is not None and any(asked[name] for name in ("config_base", "set_config", "artifacts", "tokenizer")):
         raise BadValue("--single-file", "no config or tokenizer is written beside the file")
+    if said["tokenizer"] is not None:
+        check_tokenizer(said["tokenizer"], said["to"], said["mapping"])  # before anything is fetched
     place = find_source(said["src"], said["revision"], running.talks)
     plan = api.plan(place, **asked)
     if said["single_file"] is not None:
-        from ..single_file import into_single_file
+        from ..planning.single_file import into_single_file
 
         plan = into_single_file(plan, said["single_file"])
     judge = None

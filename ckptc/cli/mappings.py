@@ -88,16 +88,11 @@ def list_(said: dict[str, Any]) -> None:
     from ..library import mapping_files as library
 
     name = said[LISTED.dest]
-    families = listing.listed(library.families(said["mapping"]))
-    if not said["json"]:
-        print(listing.about(name, families) if name else listing.table(families))
-        return
-    if name:
-        listing.about(name, families)
-    records = [listing.record(f) for f in families]
-    if name and all(r["family"] != name for r in records):
-        records = [{**r, "layouts": [x for x in r["layouts"] if x["layout"] == name]} for r in records]
-    print(json.dumps({"families": [r for r in records if r["layouts"] and (name in (None, r["family"]) or r["layouts"][0]["layout"] == name)]}, indent=2))
+    families = library.families(said["mapping"])
+    if said["json"]:
+        print(json.dumps({"families": listing.records(families, name)}, indent=2))
+    else:
+        print(listing.table(families) if name is None else listing.about(name, families))
 
 
 def _count(number: int, word: str) -> str:

@@ -92,7 +92,7 @@ def settings(pairs: list[str] | None, option: str, **degrees: int | None) -> dic
     The texts are read when it is known what they are for.
     """
     found: dict[str, Any] = {name: degree for name, degree in degrees.items() if degree is not None}
-    for key, text in pairs_of(pairs, option).items():
+    for key, text in pairs_of(pairs, option, needed=True).items():
         name = key.replace("-", "_")
         if name in found:
             raise BadValue(option, f"`{name}` is given twice")
@@ -100,16 +100,19 @@ def settings(pairs: list[str] | None, option: str, **degrees: int | None) -> dic
     return found
 
 
-def pairs_of(pairs: list[str] | None, option: str) -> dict[str, str]:
-    """`key=value` texts as a dictionary, or a usage error."""
+def pairs_of(pairs: list[str] | None, option: str, needed: bool = False) -> dict[str, str]:
+    """`key=value` texts as a dictionary, or a usage error, also where a value that is `needed` is empty."""
     if not pairs:
         return {}
     from ..choices.pairs import split
 
     try:
-        return split(pairs)
+        found = split(pairs)
     except ValueError as problem:
         raise BadValue(option, str(problem)) from None
+    if bare := [key for key, text in found.items() if needed and not text]:
+        raise BadValue(option, f"`{bare[0]}=` has no value")
+    return found
 
 
 def config_values(pairs: list[str] | None) -> dict[str, Any]:

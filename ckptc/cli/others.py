@@ -12,7 +12,7 @@ from .parse import Argument, Command
 def inspect(said: dict[str, Any]) -> None:
     from ..survey import describe, survey
 
-    found = survey(said["path"], said["config"], said["revision"], progress=not said["json"], mapping=said["mapping"])
+    found = survey(said["path"], config=said["config"], revision=said["revision"], progress=not said["json"], mapping=said["mapping"])
     print(_json(found) if said["json"] else describe(found))
 
 

@@ -6,7 +6,7 @@ come arguments alone. A library for this takes longer to import than a small con
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,13 +15,20 @@ from ..usage import BadValue, UsageError
 HELP = ("--help", "-h")
 
 
+def filled(text: str) -> str:
+    """A text that says something."""
+    if not text.strip():
+        raise ValueError("it is empty")
+    return text
+
+
 class Option(NamedTuple):
     """`--tp N`; without a `metavar` a flag, and with `off` one that can be turned off as well."""
 
     names: tuple[str, ...]
     help: str
     metavar: str = ""
-    kind: Callable[[str], Any] = str
+    kind: Callable[[str], Any] = filled
     default: Any = None
     many: bool = False
     required: bool = False
@@ -41,7 +48,7 @@ class Argument(NamedTuple):
 
     metavar: str
     help: str
-    kind: Callable[[str], Any] = str
+    kind: Callable[[str], Any] = filled
     required: bool = True
     many: bool = False
 
@@ -75,7 +82,7 @@ def count(text: str) -> int:
 
 
 def path(text: str) -> Path:
-    return Path(text)
+    return Path(filled(text))
 
 
 def parse(command: Command, words: Sequence[str], name: str) -> dict[str, Any] | None:
@@ -121,6 +128,8 @@ def _split(command: Command, options: Sequence[Option], words: list[str], name: 
             text = text.replace("_", "-")
         else:
             text, equals, value = word[:2], "", word[2:]
+        if text in HELP:
+            raise UsageError(f"option '{text}' does not take a value", name)
         if text not in by_name:
             raise UsageError(f"no such option: {text}{_meant(text, by_name)}", name)
         option, on = by_name[text]
@@ -163,8 +172,9 @@ def _read(kind: Callable[[str], Any], text: str, what: str, name: str) -> Any:
         raise fault from None
 
 
-def _meant(text: str, known: dict[str, Any]) -> str:
-    from difflib import get_close_matches
+def _meant(text: str, known: Iterable[str]) -> str:
+    """The long option that was probably meant, in brackets."""
+    from ..dsl.nearest import nearest
 
-    near = sorted(get_close_matches(text, known))
-    return "" if not near else f" (Did you mean {near[0]}?)" if len(near) == 1 else f" (Possible options: {', '.join(near)})"
+    near = nearest(text.lstrip("-"), [name.removeprefix("--") for name in known if name.startswith("--")]) if text.startswith("--") else None
+    return f" (did you mean --{near}?)" if near else ""

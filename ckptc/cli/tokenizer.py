@@ -17,7 +17,7 @@ def add_special_tokens(said: dict[str, Any]) -> None:
     from ..runtime.tokenizer.sentencepiece_model import add_special_tokens, shown
 
     source, target, userdefined = said["input_file"], said["output_file"], said["userdefined"]
-    numbered = add_special_tokens(source, target, said["tokens"], userdefined, overwrite=said["overwrite"])
+    numbered = add_special_tokens(source, target, said["tokens"], userdefined=userdefined, overwrite=said["overwrite"])
     size = numbered[-1][1] + 1
     if said["json"]:
         kind = "user-defined" if userdefined else "control"
@@ -57,7 +57,7 @@ ADD_SPECIAL_TOKENS = Command(
             (
                 Option(("--input-file",), "A SentencePiece model, tokenizer.model.", "IN", path, required=True),
                 Option(("--output-file",), "Where to write.", "OUT", path, required=True),
-                Option(("--tokens",), "What to add, in the order of ids.", "TOKEN [TOKEN...]", many=True, required=True),
+                Option(("--tokens",), "What to add, in the order of ids.", "TOKEN [TOKEN...]", str, many=True, required=True),
                 Option(
                     ("--userdefined", "--is-userdefined"),
                     "Tokens that are found in text and kept whole. Without it they only have ids (control tokens).",
@@ -76,7 +76,7 @@ ADD_SPECIAL_TOKENS = Command(
 def to_hf(said: dict[str, Any]) -> None:
     from ..nemo.hf_tokenizer import write_tokenizer
 
-    files = write_tokenizer(said["src"], str(said["dst"]), said["overwrite"])
+    files = write_tokenizer(said["src"], str(said["dst"]), overwrite=said["overwrite"])
     record = {"source": said["src"], "destination": str(said["dst"]), "files": list(files)}
     print(json.dumps(record, indent=2) if said["json"] else f"{said['dst']}: {', '.join(files)}")
 

@@ -4,22 +4,25 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..usage import BadValue
+from ..usage import UsageError
 from . import options
 from .parse import Argument, Command, Option
 
+NAME = "ckptc zero1"
 SOURCE = Argument("SRC", "The checkpoint's folder, or its optim folder.")
 FULL = Option(("--full",), "Write uncut state, one file per tensor and pipeline parallel rank.", default=False)
 CONTAINER = Option(("--format",), "The container to write, pt or xser (default: as SRC).", "FORMAT")
 
 
 def zero1(said: dict[str, Any]) -> None:
-    if (said["dp"] is not None) == said["full"]:
-        raise BadValue("--dp", "one of --dp N and --full is needed")
+    if said["dp"] is None and not said["full"]:
+        raise UsageError("missing option '--dp' or '--full'", NAME)
+    if said["dp"] is not None and said["full"]:
+        raise UsageError("--dp cuts the state, and --full writes it uncut: give one of them", NAME)
     from ..reshard_zero1 import plan
     from .running import Running
 
-    made = plan(said["src"], said["dp"], said["format"])
+    made = plan(said["src"], dp=said["dp"], format=said["format"])
     assert made.source is not None
     Running.of(said).execute(made, said["src"], made.source.path, said["dst"])
 

@@ -8,7 +8,7 @@ from ..cli.commands import invoke
 from ..cli.parse import Argument, Command
 
 SCRIPT = Argument("SCRIPT", "The script, such as checkpoint_converter.py; `python3` or a launcher before it is skipped.", required=False)
-ARGS = Argument("ARGS...", "The script's own arguments.", required=False, many=True)
+ARGS = Argument("ARGS...", "The script's own arguments.", str, required=False, many=True)
 
 
 def compat(said: dict[str, Any]) -> None:

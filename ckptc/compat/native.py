@@ -5,13 +5,11 @@ Nothing is written: a script's arguments often mean this or that command, and th
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from ..choices.pairs import config_value, split
-from ..choices.typed_text import Text
+from ..cli.parse import parse
 from ..dsl.diagnostic import MappingError
 from ..failure import diagnostics
 from ..runtime.fault import Fault
@@ -21,34 +19,17 @@ if TYPE_CHECKING:
     from ..runtime.plan.plan import Over, Side, Step
 
 MEMORY = 512 << 20
-DEGREES = ("tp", "pp", "vpp", "ep")
 
 
 def plan_of(words: Sequence[str]) -> Plan:
-    """The plan that `ckptc convert` makes of these words, from headers alone. It knows the options that translations use."""
+    """The plan that `ckptc convert` makes of these words, of which the first is `convert`, from headers alone."""
     from .. import api
+    from ..cli.convert import CONVERT, asked_of
     from ..hub import find_source
 
-    parser = argparse.ArgumentParser(allow_abbrev=False)
-    for name in ("command", "src", "dst"):
-        parser.add_argument(name)
-    for name in ("to", "from", "config", "family", "dtype", "format", "config-base", "tokenizer", "model-id", "single-file"):
-        parser.add_argument(f"--{name}")
-    for name in DEGREES:
-        parser.add_argument(f"--{name}", type=int)
-    for name in ("set", "from-set", "artifact", "set-config"):
-        parser.add_argument(f"--{name}", action="append")
-    for name in ("merge", "overwrite"):
-        parser.add_argument(f"--{name}", action="store_true")
-    args = vars(parser.parse_args(list(words)))
-    degrees = {name: args[name] for name in DEGREES if args[name] is not None}
-    return api.plan(
-        find_source(args["src"]), to=args["to"], from_=args["from"], config=args["config"], family=args["family"], dtype=args["dtype"], format=args["format"],
-        settings=degrees | {key: Text(text) for key, text in split(args["set"]).items()},
-        from_settings={key: Text(text) for key, text in split(args["from_set"]).items()},
-        config_base=args["config_base"], tokenizer=args["tokenizer"], model_id=args["model_id"], artifacts=split(args["artifact"]),
-        set_config={key: config_value(text) for key, text in split(args["set_config"]).items()},
-    )  # fmt: skip
+    said = parse(CONVERT, words[1:], "ckptc convert")
+    assert said is not None  # no help is asked for
+    return api.plan(find_source(said["src"], said["revision"]), **asked_of(said))
 
 
 def fails_with(words: Sequence[str], codes: Collection[str]) -> bool:

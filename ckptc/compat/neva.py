@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..nemo.config import DTYPES
+from ..planning.given_tokenizer import holds_tokenizer
 from ..runtime.fault import Fault
 from .native import plan_of
 from .nemo_work import (
@@ -88,7 +89,7 @@ def _to_neva(
 ) -> Work:  # fmt: skip
     options: dict[str, Any] = {"to": layout, "family": "neva", "dtype": dtype_of(precision), "set": said, "config-base": base_file, "tokenizer": tokenizer}
     plan = plan_of(convert_words(source, target, options))
-    if not tokenizer and not tokenizer_name(plan):
+    if not tokenizer and not tokenizer_name(plan) and (not os.path.isdir(source) or holds_tokenizer(source)):
         options["tokenizer"] = source
     if options["tokenizer"] is not None and not os.path.isfile(options["tokenizer"]):
         notes.append("rows of the vocabulary are as LLaVA has them")

@@ -23,6 +23,8 @@ from ..runtime.path_names import did_you_mean, refuse_remote_source
 from ..runtime.situations.situations import refuse_start
 from ..runtime.yaml_tree import load_yaml
 
+YAML = (".yaml", ".yml")
+
 
 def read_config(path: str | Path) -> dict[str, Any]:
     """A config file as a dictionary, JSON or YAML by its ending, with OmegaConf's interpolations worked out."""
@@ -82,14 +84,13 @@ def _yaml(text: str) -> Any:
 
 
 def parse_config(text: str, path: Path) -> dict[str, Any]:
-    is_yaml = path.suffix in (".yaml", ".yml")
+    is_yaml = path.suffix in YAML
     try:
-        if is_yaml:
-            data = deepcopy(_yaml(text))
-        else:
-            data = json.loads(text)
+        data = deepcopy(_yaml(text)) if is_yaml else json.loads(text)
     except Exception as e:
         refuse_start(str(path), str(path))
+        if not is_yaml and path.suffix != ".json":
+            raise Fault("bad-config", f"{path} is neither JSON nor called as YAML", help="name a config such as config.json or model_config.yaml") from None
         raise Fault("bad-config", f"{path} cannot be read: {(str(e) or type(e).__name__).splitlines()[0]}") from None
     if not isinstance(data, dict):
         raise Fault("bad-config", f"{path} holds no settings: a mapping of keys to values is needed")

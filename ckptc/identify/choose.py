@@ -12,7 +12,7 @@ from ..choices.settings import of_layout, of_model
 from ..choices.stage_text import Said
 from ..choices.stages import stages_of_layout, stages_of_run
 from ..compiler.algebra.spell import format_of
-from ..compiler.identify.detect import find_layouts, stray_files
+from ..compiler.identify.detect import stray_files
 from ..compiler.identify.infer import infer_from
 from ..compiler.identify.match import Found, Names, may_be_absent, ranks_of, stored_tensors, tensors_of, turns_of
 from ..compiler.link.flat import Family, FlatLayout
@@ -26,6 +26,7 @@ from ..dsl.diagnostic import Diagnostic, MappingError
 from ..dsl.nearest import nearest
 from ..dsl.tree import Literal, Ref
 from ..library import mapping_files as library
+from ..library.families import layout_named, to_choose_from
 from ..library.signs import signs_of
 from ..runtime.checkpoint.checkpoint import Checkpoint
 from ..runtime.fault import Fault
@@ -34,8 +35,8 @@ from ..runtime.formats.nemo.archive import CONFIG, unwrap
 from ..runtime.formats.registry import format_named
 from ..runtime.formats.runs.run_arguments import place_of_arguments, said_order, said_version
 from ..runtime.words import few
-from .config_at_hand import config_layout, config_path, follow_config, said_of
-from .glance import at_a_glance
+from .config_at_hand import config_layout, config_path, follow_config
+from .glance import looked_at
 from .identity import families_of, is_strange, said_by
 from .recognise import refuse_encoded, refuse_unknown
 from .unknown_family import other_family, others_tensors, unknown_family
@@ -82,6 +83,7 @@ def choose(
     checkpoint: Checkpoint,
     found: tuple[Found, ...],
     to: str,
+    *,
     from_: str | None,
     mapping: str | Path | None,
     family: str | None,
@@ -97,17 +99,8 @@ def choose(
     if mapping is None:  # whose layouts are for plain weights
         refuse_encoded(checkpoint, config)
     known = library.families(mapping)
-    configured = [f for f in known if any(signs_of(x).own for x in f.layouts)]
-    choices = [f for f in known if f.name == family] if family is not None else configured or list(known)
-    if family is not None and not choices:
-        names = ", ".join(sorted(f.name for f in known))
-        raise Fault("unknown-family", f"there is no family `{family}`", notes=(f"there are {names}",), help="see `ckptc list`")
-    if glance := at_a_glance(checkpoint, config, known, choices, found, from_):
-        said, theirs, fits = glance
-    else:
-        fits = find_layouts(choices, found, from_)
-        said = said_of(checkpoint, config, [fit.layout for fit in fits], known)
-        theirs = families_of(choices, said)
+    choices = to_choose_from(known, family)
+    said, theirs, fits = looked_at(checkpoint, config, known, choices, found, from_)
     if said is not None and not theirs:
         if family is not None:
             raise other_family(said, choices[0], known, fits, found)
@@ -131,9 +124,11 @@ def choose(
     if not fits and said is not None and is_strange(said, known):
         raise unknown_family(said, known, (), found, mapping)
     if not fits:
-        which = f"layout `{from_}`" if from_ else "any layout"
+        if from_ is not None:
+            layout_named(from_, known)
+        which = f"layout `{from_}`" if from_ is not None else "any layout that ckptc knows"
         raise Fault(
-            "unknown-layout", f"{checkpoint.path} does not look like {which} that ckptc knows",
+            "unknown-layout", f"{checkpoint.path} does not look like {which}",
             notes=(f"it holds {', '.join(sorted({f.name for f in found})[:3])} ...", *([f"{said.file} says {said.name}"] if said else [])),
             help="name the layout with --from and the family with --family, or write a mapping and name it with --mapping",
         )  # fmt: skip
@@ -269,7 +264,7 @@ def degrees_of(layout: FlatLayout, found: tuple[Found, ...]) -> dict[str, Scalar
     return {**(ranks_of(layout, found) or {}), **turns_of(layout, found)}
 
 
-def as_source(source: Side, targets: dict[str, Scalar]) -> dict[str, Scalar]:
+def as_source(source: Side, targets: Mapping[str, Scalar]) -> dict[str, Scalar]:
     """The target's settings where its layout is the source's: what is not given stays as it is."""
     return {**source.ranks, **{n: v for n, v in source.params.items() if n in source.changed}, **targets}
 

@@ -1,7 +1,7 @@
-"""A checkpoint's names and config in; the layouts that spell all of it, without a look at any other's rules, out.
+"""A checkpoint's names and config in; the layouts that fit it, out: where a glance tells, without a look at any other's rules.
 
 Every layout's signs say which names it can spell, digits apart, and which config it reads; a config mostly says of which
-model it is. So one family's layouts are read, not all. What these cannot tell is for `choose` to find out.
+model it is. So one family's layouts are read, not all. What these cannot tell is found out by looking at all.
 """
 
 from __future__ import annotations
@@ -23,7 +23,19 @@ def whole_fits(families: Sequence[Family], found: Sequence[Found], layout: str |
     return [fit for fit in find_layouts(families, found, layout, _speller(found)) if not fit.missing]
 
 
-def at_a_glance(
+def looked_at(
+    checkpoint: Checkpoint, config: str | Path | None, known: Sequence[Family], choices: Sequence[Family], found: Sequence[Found], layout: str | None
+) -> tuple[Said | None, tuple[Family, ...], list[Fit]]:
+    """What the config says, the families of `choices` that it may be of, and the fits, best first: their whole ones, or those of
+    all `choices` where a glance does not tell."""
+    if glance := _at_a_glance(checkpoint, config, known, choices, found, layout):
+        return glance
+    fits = find_layouts(choices, found, layout)
+    said = said_of(checkpoint, config, [fit.layout for fit in fits], known)
+    return said, families_of(choices, said), fits
+
+
+def _at_a_glance(
     checkpoint: Checkpoint, config: str | Path | None, known: Sequence[Family], choices: Sequence[Family], found: Sequence[Found], layout: str | None
 ) -> tuple[Said | None, tuple[Family, ...], list[Fit]] | None:
     """What the config says, the families that it may be of, and their whole fits; None where all must be looked at.

@@ -16,7 +16,7 @@ from ..compiler.link.flat import Family, FlatLayout
 from ..compiler.values.scope import Scope, evaluate
 from ..dsl.diagnostic import MappingError
 from . import mapping_files as library
-from .listing import listed
+from .families import listed
 
 NAME = "families.md"
 DECODER = "mappings/decoder.ckmap"  # whose settings any family's config may change
@@ -33,7 +33,6 @@ KINDS = ("hf", "nxdt", "nxdt-megatron", "nnm", "megatron", "megatron-legacy", "m
 def page() -> str:
     """The text of the page."""
     families = [f for f in sorted(listed(library.families(None)), key=lambda f: f.name) if any(x.own_config for x in f.layouts)]
-    families = [f for f in families if f.name != "decoder"]
     named = {x.name for f in families for x in f.layouts} | {name for f in families for name in f.lacking}
     columns = [name for name in KINDS if name in named] + sorted(named - set(KINDS))
     reasons: dict[str, int] = {}

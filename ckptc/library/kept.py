@@ -91,11 +91,17 @@ def _sum(text: bytes) -> str:
 
 
 def _place(name: str) -> Path | None:
-    """The file of a name, of this installation alone, in a folder that is the user's own."""
+    """The file of a name, of this installation alone, in a folder that is the user's own. None where there is no such folder:
+    nothing is kept then."""
     if os.environ.get(OFF):
         return None
-    home = os.environ.get("XDG_CACHE_HOME", "")
-    folder = (Path(home) if os.path.isabs(home) else Path.home() / ".cache") / "ckptc"
+    caches = os.environ.get("XDG_CACHE_HOME", "")
+    if not os.path.isabs(caches):
+        home = os.environ["HOME"] if "HOME" in os.environ else os.path.expanduser("~")
+        if not os.path.isabs(home) or not os.path.isdir(home):  # there is none
+            return None
+        caches = os.path.join(home, ".cache")
+    folder = Path(caches) / "ckptc"
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     if not _own(os.stat(folder)):
         return None

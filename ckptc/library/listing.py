@@ -15,25 +15,29 @@ from ..dsl.nearest import nearest
 from ..dsl.tree import Expr, Layout, Literal, Param, Ref, Span
 from ..runtime.fault import Fault
 from . import mapping_files as library
+from .families import listed
 from .signs import signs_of
 
 WIDTH = min(shutil.get_terminal_size((100, 24)).columns, 100)
 
 
-def listed(families: Sequence[Family]) -> list[Family]:
-    """The families that people have checkpoints of; `decoder` and its like only hold what families share."""
-    return [f for f in families if any(signs_of(x).own for x in f.layouts)] or list(families)
+def records(families: Sequence[Family], name: str | None = None) -> list[dict[str, Any]]:
+    """Families for `--json`, with all their layouts; of a `name`, the family that is called so, and the layouts that are, of any."""
+    if name is None:
+        return [_record(family, family.layouts) for family in listed(families)]
+    about(name, families)  # raises where there is nothing of this name
+    held = [(family, family.layouts if family.name == name else [x for x in family.layouts if x.name == name]) for family in families]
+    return [_record(family, layouts) for family, layouts in held if layouts or family.name == name]
 
 
-def record(family: Family) -> dict[str, Any]:
-    """A family for `--json`."""
-    return {"family": family.name, "from": family.model.span.file, "layouts": [_layout(x) for x in family.layouts]}
+def _record(family: Family, layouts: Iterable[FlatLayout]) -> dict[str, Any]:
+    return {"family": family.name, "from": family.model.span.file, "layouts": [_layout(x) for x in layouts]}
 
 
 def _layout(layout: FlatLayout) -> dict[str, Any]:
     parameters = [
         {"name": p.name, "rank": p.rank, "values": _values(p), "choices": list(p.choices), "default": p.choices[0] if p.choices else _shown(p.default),
-         "about": _about(p, layout)}
+         "about": _about(p)}
         for p in layout.params
     ]  # fmt: skip
     signs = signs_of(layout)
@@ -44,7 +48,8 @@ def _layout(layout: FlatLayout) -> dict[str, Any]:
 
 
 def table(families: Sequence[Family]) -> str:
-    """Families in a line, and a row for each layout: its containers, and whose it is."""
+    """The families that are listed, in a line, and a row for each layout: its containers, and whose it is."""
+    families = listed(families)
     every = [f.name for f in families]
     named = list(dict.fromkeys(x.name for f in families for x in f.layouts))
     named.sort(key=lambda name: -sum(name in {x.name for x in f.layouts} for f in families))
@@ -113,7 +118,7 @@ def _of_layout(layout: FlatLayout, families: list[str]) -> str:
     width = max((len(p.name) for p in shown), default=0)
     for p in shown:
         lines.append(f"  {p.name.ljust(width)}  {_values(p)}" + ("  (parallel degree)" if p.rank else ""))
-        if explained := _about(p, layout):
+        if explained := _about(p):
             lines += textwrap.wrap(explained, WIDTH, initial_indent=" " * (width + 6), subsequent_indent=" " * (width + 6))
     return "\n".join(lines)
 
@@ -147,7 +152,7 @@ class _Said:
     of: frozenset[str]
 
 
-def _about(param: Param, layout: FlatLayout) -> str:
+def _about(param: Param) -> str:
     """What the comment directly above the layout that declares a parameter says of it."""
     declared = _declaring(param.span)
     if declared is None:

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..compiler.link.flat import Family, FlatLayout
+from ..compiler.link.flat import Family
 from ..dsl.formatting.show import show, show_value
 from ..dsl.tree import Bind, Config, Expr, Fixed, Identity, Literal, Only, Unused
 from . import mapping_files as library
@@ -48,7 +48,7 @@ def _page(title: str, layouts: tuple[tuple[str, str | None], ...], families: dic
             if layout is None or block is None or not ({layout_name} & family.own or family_name):
                 continue
             lines = tuple(_lines(block))
-            parts.append(_section(f"`{layout_name}` of {family.name}", layout, block, before))
+            parts.append(_section(f"`{layout_name}` of {family.name}", block, before))
             before = before or frozenset(lines)
     return "\n".join(parts)
 
@@ -58,7 +58,7 @@ def _lines(block: Config) -> Iterator[str]:
         yield show(item)
 
 
-def _section(heading: str, layout: FlatLayout, block: Config, known: frozenset[str]) -> str:
+def _section(heading: str, block: Config, known: frozenset[str]) -> str:
     """One layout's tables; entries that the page's first layout has word for word are left out."""
     items = [x for x in block.items if show(x) not in known]
     out = [f"\n## {heading}\n"]

@@ -8,19 +8,15 @@ from typing import Any
 from ..choices.settings import of_layout
 from ..compiler.say.show_layout import shown_layout
 from ..compiler.settle.resolve import bind_params
-from ..dsl.nearest import nearest
 from ..dsl.tree import Literal
-from ..runtime.fault import Fault
 from . import mapping_files as library
+from .families import family_named
 
 
 def shown(layout: str, family: str, mapping: str | None, given: Mapping[str, Any]) -> str:
     """`given` are values of parameters. Raises `Fault` or `MappingError` for what there is not."""
-    families = {each.name: each for each in library.families(mapping)}
-    if family not in families:
-        near = nearest(family, list(families))
-        raise Fault("unknown-family", f"no family is called `{family}`", help=f"did you mean `{near}`?" if near else "see `ckptc list`")
-    flat = families[family].layout(layout)
-    of_model = {x.name: x.value.value for x in families[family].model.settings if isinstance(x.value, Literal)}
+    its = family_named(family, library.families(mapping))
+    flat = its.layout(layout)
+    of_model = {x.name: x.value.value for x in its.model.settings if isinstance(x.value, Literal)}
     params = bind_params(flat, of_layout(dict(given), flat), of_model)
-    return shown_layout(families[family], flat, params)
+    return shown_layout(its, flat, params)

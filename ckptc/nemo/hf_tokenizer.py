@@ -13,6 +13,7 @@ from ..runtime.files.read_window import read_at
 from ..runtime.files.window import SideFile
 from ..runtime.formats.nemo.archive import CONFIG, SUFFIX
 from .artifacts import REFERENCE
+from .tokenizer import refuse_other_kind
 
 MODEL, SETTINGS = "tokenizer.model", "tokenizer_config.json"
 # What the model does not say: the class that reads it. Its tokens <s>, </s> and <unk> are that class's own.
@@ -29,7 +30,9 @@ def named_model(path: str) -> SideFile:
     """The SentencePiece model at `path`, or in the folder there."""
     place = os.path.join(path, MODEL) if os.path.isdir(path) else path
     if not os.path.isfile(place):
-        raise Fault("no-file", f"there is no file `{place}`", help="name the tokenizer's .model file, or its folder")
+        title = f"the folder {path} holds no {MODEL}" if os.path.isdir(path) else f"there is no file `{path}`"
+        raise Fault("no-file", title, help="name the tokenizer's .model file, or its folder")
+    refuse_other_kind(place)
     return SideFile(MODEL, place, 0, os.path.getsize(place))
 
 
@@ -48,11 +51,12 @@ def write_tokenizer(source: str, folder: str, overwrite: bool = False) -> tuple[
 
     `source` is as `tokenizer_of` takes it. The names of the files that were written. Raises `Fault`, with nothing written.
     """
-    model = tokenizer_of(source)
+    if os.path.lexists(folder) and not os.path.isdir(folder):
+        raise Fault("destination-exists", f"{folder} is a file, and a folder is written to", help="name a folder")
     place, settings = os.path.join(folder, MODEL), os.path.join(folder, SETTINGS)
-    data = bytes(read_at(model.path, model.at, model.nbytes))
     check_file(place, overwrite=overwrite)
-    write_file(place, data)
+    model = tokenizer_of(source)
+    write_file(place, bytes(read_at(model.path, model.at, model.nbytes)))
     if os.path.exists(settings):
         return (MODEL,)
     write_file(settings, (json.dumps(CONTENT, indent=2) + "\n").encode())

@@ -8,10 +8,12 @@ get_nmt_tokenizer).
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from ..runtime.fault import Fault
 from ..runtime.files.read_window import read_at
 from ..runtime.files.window import SideFile
 
@@ -24,6 +26,8 @@ KINDS = (
     ("tiktoken's ranks, as Llama 3's is from Meta", re.compile(rb"[A-Za-z0-9+/]+={0,2} \d+\r?\n")),
     ("JSON", re.compile(rb"\s*\{\s*[\"}]")),
     ("a pointer of git-lfs, and not the file itself", re.compile(rb"version https://git-lfs")),
+    ("an archive", re.compile(rb"PK\x03\x04|\x1f\x8b|.{257}ustar", re.DOTALL)),
+    ("an empty file", re.compile(rb"\Z")),
 )
 
 
@@ -31,6 +35,16 @@ def other_kind(file: SideFile) -> str:
     """What a file is that is called as a SentencePiece model and is none; empty where it may be one."""
     head = bytes(read_at(file.path, file.at, min(file.nbytes, HEAD)))
     return next((kind for kind, begins in KINDS if begins.match(head)), "")
+
+
+def refuse_other_kind(path: str) -> None:
+    """Raises `Fault` for a file that is given as a SentencePiece model, and is of another kind."""
+    try:
+        kind = other_kind(SideFile(MODEL, path, 0, os.path.getsize(path)))
+    except OSError as problem:
+        raise Fault("unreadable-file", f"{path}: {problem.strerror}") from None
+    if kind:
+        raise Fault("bad-model", f"{path} is not a SentencePiece model but {kind}", help="name a tokenizer's .model file, or a folder of HuggingFace's")
 
 
 def with_tokenizer(text: str, there: Iterable[SideFile], hub: str = "") -> tuple[str, tuple[str, ...]]:

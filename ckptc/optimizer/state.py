@@ -61,7 +61,7 @@ def add_state(compiled: Compiled, family: Family, checkpoint: Checkpoint, dp: in
     entries = tuple(_entries(state, held, split))
     wanted = order_like(held, _target_ranks(compiled, buffers))
     trees = {
-        _file(compiled.target, rank, key): _tree(template, split.groups(ranks), ranks)
+        _file(compiled.target, rank, key): _tree(template, split.groups(ranks))
         for key, ranks in wanted.items() for rank in range(degree)
     }  # fmt: skip
     return WithState(join(compiled.plan, *plans), replace(checkpoint, entries=checkpoint.entries + entries), trees)
@@ -208,7 +208,7 @@ def _file(side: Side, dp: int, key: Any) -> str:
     return format_of(side.state.file).format(**{side.state.rank: dp, "tp": key[1], "pp": key[2]})
 
 
-def _tree(template: Mapping[str, Any], groups: list[list[Parameter]], ranks: list[Parameter]) -> dict[str, Any]:
+def _tree(template: Mapping[str, Any], groups: list[list[Parameter]]) -> dict[str, Any]:
     """What a rank's file holds for these parameters; all that is not of single ones is the template's."""
     order = [p for group in groups for p in group]
     one, shape = next(iter(template["base_state"].values())), next(iter(template["shape_info"].values()))

@@ -11,9 +11,9 @@ from typing import Any
 
 from ..configs.config_file import read_config
 from ..configs.yaml_text import dump, put, set_scalar, set_value, value_at
+from ..hub import repository
 from ..nemo.artifacts import REFERENCE, name_artifacts
 from ..nemo.base_config import onto_base
-from ..nemo.tokenizer import other_kind
 from ..runtime.fault import Fault
 from ..runtime.files.window import SideFile
 from ..runtime.formats.nemo.archive import CONFIG, unwrap
@@ -24,7 +24,7 @@ from ..runtime.formats.nemo.interpolation import plain
 class Edits:
     """`base` is a config's file whose settings hold where the model says nothing. `values` are set in the end, by dotted
     keys. `artifacts` are files, by the keys that name them. `tokenizer` is a SentencePiece model, a folder of HuggingFace's,
-    or ORG/NAME on the hub."""
+    or ORG/NAME on the hub, as `check_tokenizer` lets it pass."""
 
     base: str | None = None
     values: Mapping[str, Any] = field(default_factory=dict)
@@ -55,7 +55,12 @@ def refuse_edits(edits: Edits, layout: str, config: str = "") -> None:
     if edits.artifacts:
         raise Fault("no-artifacts", f"layout `{layout}` has no artifacts, which are files that a {CONFIG} names", help="leave --artifact out")
     if edits.tokenizer:
-        raise Fault("not-nemo2", f"a tokenizer is given for NeMo, and layout `{layout}` is none of NeMo's", help="leave --tokenizer out: a tokenizer beside the source goes along")
+        raise not_of_nemo(layout)
+
+
+def not_of_nemo(layout: str) -> Fault:
+    """That a tokenizer is given, and the layout has none."""
+    return Fault("not-nemo2", f"a tokenizer is given for NeMo, and layout `{layout}` is none of NeMo's", help="leave --tokenizer out: a tokenizer beside the source goes along")
 
 
 def edited_config(text: str, file: str, edits: Edits) -> tuple[str, tuple[str, ...]]:
@@ -123,23 +128,13 @@ def _tokenizer(at: Edited, given: str) -> Edited:
     node = config.get("tokenizer")
     node = dict(node) if isinstance(node, Mapping) else {}
     if os.path.isfile(given):
-        if kind := other_kind(_side_file(given)):
-            raise Fault("bad-model", f"{given} is not a SentencePiece model but {kind}", help="name a tokenizer's .model file, or a folder of HuggingFace's")
         if node.get("library") != "sentencepiece":
             own = {key: value for key, value in node.items() if key != "use_fast"}
             at = replace(at, text=dump({**config, "tokenizer": {**own, "library": "sentencepiece", "type": None}}))
         return _artifact(at, ("tokenizer", "model"), given)
-    place = given if os.path.isdir(given) else _on_hub(given)
+    place = given if os.path.isdir(given) else repository(given)
     node |= {"library": "huggingface", "type": place, "model": None, "use_fast": True}
     return replace(at, text=dump({**config, "tokenizer": node}), notes=(*at.notes, f"the config's tokenizer is that of HuggingFace at {place}"))
-
-
-def _on_hub(given: str) -> str:
-    from ..hub import read_id
-
-    if (named := read_id(given)) is None:
-        raise Fault("no-file", f"there is no file `{given}`", help="name the tokenizer's .model file, a folder of HuggingFace's, or ORG/NAME on the hub")
-    return named.repo
 
 
 def _artifact(at: Edited, keys: tuple[str, ...], path: str) -> Edited:

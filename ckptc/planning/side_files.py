@@ -40,7 +40,7 @@ class SideFiles:
 
 def side_files(
     checkpoint: Checkpoint, source: Side, target: Side, family: Family, keys_layout: FlatLayout | None, config: Path | None,
-    dtype: str | None, wanted: Wanted = NOTHING_WANTED, hub: str = "", edits: Edits = NO_EDITS,
+    dtype: str | None, *, wanted: Wanted = NOTHING_WANTED, hub: str = "", edits: Edits = NO_EDITS,
 ) -> SideFiles:  # fmt: skip
     """The target's config as text, and the files to carry over: from the source, or from beside the config. `hub` is the
     repository that the source was fetched from, if it was. Raises `Fault` for edits that the target has no file for."""

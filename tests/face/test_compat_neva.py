@@ -192,6 +192,7 @@ def test_a_multiple_that_is_none_is_refused_by_the_name_of_its_file(multiple, to
 def test_a_folder_of_huggingfaces_tokenizer_and_another_tower_are_named(tokenizer, ckptc):
     write_llava(Path("LLAVA"), llama())
     Path("LLAVA/tokenizer.model").unlink()
+    Path("LLAVA/tokenizer.json").write_text("{}")
     more = ["--mm_vision_tower=openai/clip-vit-large-patch14-336", "--conv-template", 'a: "b']
     done = ckptc("compat", "convert_hf_llava_to_neva", "--in-file=LLAVA", "--out-file=x.nemo", *more)
     assert done.code == 0, done.err
@@ -200,6 +201,11 @@ def test_a_folder_of_huggingfaces_tokenizer_and_another_tower_are_named(tokenize
     assert (config["tokenizer"]["library"], config["tokenizer"]["type"]) == ("huggingface", "LLAVA")
     assert (config["mm_cfg"]["vision_encoder"]["from_pretrained"], config["data"]["image_token_len"]) == ("openai/clip-vit-large-patch14-336", 576)
     assert (config["data"]["conv_template"], config["mm_cfg"]["model_type"]) == ('a: "b', 'a: "b')
+    Path("LLAVA/tokenizer.json").unlink()
+    bare = ckptc("compat", "convert_hf_llava_to_neva", "--in-file=LLAVA", "--out-file=bare.nemo", *more)
+    assert bare.code == 0, bare.err
+    assert "the config's tokenizer is not said, as there is none beside the source" in bare.err
+    assert "--tokenizer" not in bare.out
 
 
 @pytest.mark.parametrize(

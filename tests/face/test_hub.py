@@ -117,6 +117,14 @@ def test_a_revision_is_named_in_either_way(arguments, stand_in, shell, tmp_path)
     assert files_of(tmp_path / "out") == files_of(tmp_path / "local")
 
 
+def test_two_places_are_compared_wherever_they_are_and_no_progress_is_shown_unasked(stand_in, shell):
+    stand_in.folders["org/name", "v1"] = stand_in.folders["org/name", "main"]
+    for command in (("verify", "org/name", "hf://org/name@v1"), ("verify", "hf://org/name", "served", "--revision=v1"), ("diff", "hf://org/name@v1", "org/name")):
+        done = shell(*command, "--json")
+        assert (done.returncode, done.stderr) == (0, ""), command
+        assert json.loads(done.stdout)["same"]
+
+
 def test_the_token_is_sent(stand_in, shell):
     assert shell("inspect", "org/name", HF_TOKEN="hf_secret").returncode == 0
     assert stand_in.tokens == {"Bearer hf_secret"}

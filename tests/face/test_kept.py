@@ -225,3 +225,42 @@ def test_a_class_that_is_not_known_is_not_packed_even_under_a_known_name() -> No
     Stranger.__name__ = "Ref"
     with pytest.raises(ValueError):
         pack(Stranger("a"), NODES)
+
+
+@pytest.mark.parametrize("place", [None, "", "not/absolute", "nowhere", "a file", "read only"])
+def test_without_a_home_that_can_be_written_nothing_is_kept(place: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import pwd
+
+    def nobody(number: int) -> Any:
+        raise KeyError(number)
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.delenv(kept.OFF, raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", nobody)
+    (tmp_path / "a file").touch()
+    if place is None:
+        monkeypatch.delenv("HOME", raising=False)
+    else:
+        monkeypatch.setenv("HOME", str(tmp_path / place) if place not in ("", "not/absolute") else place)
+    if place == "read only":
+        (tmp_path / place).mkdir()
+
+        def refused(self: Path, *how: Any, **more: Any) -> None:
+            raise PermissionError(13, "Permission denied", str(self))
+
+        monkeypatch.setattr(Path, "mkdir", refused)
+    before = sorted(tmp_path.rglob("*"))
+    kept.keep("name", "key", [1])
+    assert kept.recall("name", "key") is None
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_home_is_where_data_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.delenv(kept.OFF, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    kept.keep("name", "key", [1])
+    (part,) = kept.recall("name", "key") or ()
+    assert part.data() == 1
+    assert (tmp_path / ".cache" / "ckptc").is_dir()

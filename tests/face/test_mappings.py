@@ -76,7 +76,7 @@ def test_list_is_a_table_of_layouts_and_families_that_fits_a_screen(ckptc):
     lines = ckptc("list").out.splitlines()
     assert len(lines) <= 40
     assert max(map(len, lines)) <= 100
-    assert lines[0].startswith("24 families: arcee, dbrx, decoder, ")
+    assert lines[0].startswith("23 families: arcee, dbrx, deepseek, ")  # no decoder, which holds only what these share
     rows = {line.split()[0]: line for line in lines if line}
     assert rows["nemo"].endswith("nemo | pt          all but deepseek")
     assert "pt, read only" in rows["nnm"]
@@ -129,6 +129,28 @@ def test_list_as_records_has_all_and_of_a_name_what_is_of_it(ckptc):
     assert [(f["family"], [x["layout"] for x in f["layouts"]]) for f in only] == [("neva", ["llava"])]
     (llama,) = json.loads(ckptc("list", "llama", "--json").out)["families"]
     assert len(llama["layouts"]) == len(families["llama"]["layouts"])
+    assert "decoder" not in families
+    (decoder,) = json.loads(ckptc("list", "decoder", "--json").out)["families"]
+    assert {x["layout"] for x in decoder["layouts"]} > {"nemo", "nxdt"}
+
+
+def test_list_as_records_has_a_family_and_the_layouts_of_its_name(ckptc):
+    Path("own.ckmap").write_text(
+        "model one { axes { a }  w [a] }\nmodel two { axes { a }  w [a] }\nmodel bare { axes { a }  w [a] }\n"
+        'layout one of one { "w" = w [a] }\nlayout other of one { "v" = w [a] }\nlayout one of two { "w" = w [a] }\n'
+    )
+    named = json.loads(ckptc("list", "one", "--mapping", "own.ckmap", "--json").out)["families"]
+    assert [(f["family"], [x["layout"] for x in f["layouts"]]) for f in named] == [("one", ["one", "other"]), ("two", ["one"])]
+    every = json.loads(ckptc("list", "--mapping", "own.ckmap", "--json").out)["families"]
+    assert [f["family"] for f in every] == ["one", "two", "bare"]
+
+
+@pytest.mark.parametrize("family", [("list", "lama"), ("show", "hf", "--family", "lama"), ("compile", "llama", "--family", "lama", "--from", "hf", "--to", "nxdt")])
+def test_a_family_that_there_is_not_is_said_with_the_one_that_was_meant(family, ckptc):
+    done = ckptc(*family)
+    assert done.code == 1
+    assert "`lama`" in done.err
+    assert "did you mean `llama`?" in done.err
 
 
 def test_explain_says_where_elements_go(llama, ckptc):

@@ -6,6 +6,7 @@ import pytest
 
 from ckptc.choices.arguments import parse_size
 from ckptc.meter import Meter, resident_bytes, size
+from ckptc.runtime.fault import Fault
 from ckptc.runtime.progress import Progress
 
 
@@ -30,6 +31,13 @@ def test_sizes_have_three_digits(count, text):
 )
 def test_sizes_are_read(text, count):
     assert parse_size(text) == count
+
+
+@pytest.mark.parametrize("text", ["1e400", "1e400GB", "inf", "nan", "-1", "0", "0.5", "", "5 miles", "GB", 0, -3, float("inf")])
+def test_what_is_no_size_is_said(text):
+    with pytest.raises(Fault) as fault:
+        parse_size(text)
+    assert (fault.value.code, fault.value.title) == ("bad-size", f"`{text}` is not a size")
 
 
 def test_off_a_terminal_plain_lines_come_now_and_then(capsys):

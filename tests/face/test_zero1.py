@@ -77,7 +77,7 @@ def test_equal_groups_share_their_rules(tmp_path: Path) -> None:
     from ckptc.reshard_zero1 import plan
 
     write(tmp_path / "tag", states({(tp, pp): SHAPES for tp in range(4) for pp in range(4)}), 2)
-    assert len(plan(tmp_path / "tag", 4).data.target.stored) == 4 * len(SHAPES)
+    assert len(plan(tmp_path / "tag", dp=4).data.target.stored) == 4 * len(SHAPES)
 
 
 def test_a_step_may_be_a_number_and_a_group_may_have_no_state_yet(tmp_path: Path) -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from .planning.planned import Plan
-from .runtime.fault import Fault
-from .runtime.inside import why_outside
+from ..runtime.fault import Fault
+from ..runtime.inside import why_outside
+from .planned import Plan
 
 
 def into_single_file(plan: Plan, name: str) -> Plan:
