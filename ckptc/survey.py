@@ -22,7 +22,7 @@ from .library import mapping_files as library
 from .library.signs import signs_of
 from .meter import size
 from .runtime.checkpoint.checkpoint import Checkpoint
-from .runtime.checkpoint.scaled import decoded_in
+from .runtime.checkpoint.decoded import decoded_in
 from .runtime.fault import Fault
 from .runtime.files.window import ITEM_BYTES
 

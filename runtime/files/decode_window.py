@@ -1,85 +1,33 @@
 """Codes and scales in, the elements of a decoded tensor out. numpy alone.
 
 An element is float32(code) * float32(scale), calculated in float32 and rounded once to the tensor's dtype, to nearest, ties
-to even: as DeepSeek-V3's inference/kernel.py (weight_dequant) and transformers' finegrained_fp8 have it. A NaN code or scale
-gives a NaN, which keeps its sign where the scale is a number; what is too large for the dtype becomes an infinity.
+to even: as DeepSeek-V3's inference/kernel.py (weight_dequant) and transformers' finegrained_fp8 have it. Where a tensor has a
+second scale, the first is multiplied by it, or divided by it, before, and rounded to float32: as Model Optimizer's
+nvfp4_tensor.py and compressed-tensors' forward_helpers.py (_dequantize) have it. A NaN code or scale gives a NaN, which keeps
+its sign where the scale is a number; what is too large for the dtype becomes an infinity.
 
-Of a block with one scale a table of its 256 products is made, so that each element costs one look-up.
+Of a block with one scale a table of its 256 products is made, so that each element costs one look-up. Where blocks are parts
+of rows and codes have four bits, both numbers of a byte are looked up at once and multiplied.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from functools import cache
 from itertools import pairwise
 from math import prod
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .window import ITEM_BYTES, Coded, Window, row_major
+from ..codes.values import DECODED, Array, floats, halves, pairs_of, products, rounded
+from .window import CODE_BITS, ITEM_BYTES, Coded, Window, row_major
 
-Array: TypeAlias = NDArray[Any]
 Fetch: TypeAlias = Callable[[Window, int, int], "bytes | bytearray"]  # elements of a window: the first, how many
 
 _WIDE, _NARROW = 12, 32  # bytes of memory for each element: looked up in tables, or multiplied
-CODES = ("float8_e4m3fn", "float8_e5m2")
-SCALES = ("float32", "bfloat16", "float16", "float8_e8m0fnu")
-DECODED = ("bfloat16", "float16", "float32")  # what elements can be rounded to
 _BITS = {2: np.uint16, 4: np.uint32}
-_SMALL = {"float8_e4m3fn": (4, 3), "float8_e5m2": (5, 2)}  # bits of the exponent and of the fraction, below the sign
-
-
-@cache
-def values_of(dtype: str) -> NDArray[np.float32]:
-    """What each of the 256 codes of an eight-bit type is. Source: OCP 8-bit Floating Point Specification, OCP Microscaling
-    Formats (E8M0)."""
-    codes = np.arange(256)
-    if dtype == "float8_e8m0fnu":
-        powers: NDArray[np.float32] = np.ldexp(1.0, np.minimum(codes, 254) - 127).astype(np.float32)
-        powers[255] = np.nan
-        return powers
-    high, low = _SMALL[dtype]
-    exponent, fraction = codes >> low & (1 << high) - 1, codes & (1 << low) - 1
-    bias = (1 << (high - 1)) - 1
-    size = np.where(exponent > 0, np.ldexp(1 + fraction / (1 << low), exponent - bias), np.ldexp(fraction / (1 << low), 1 - bias))
-    if dtype == "float8_e4m3fn":
-        size[codes & 0x7F == 0x7F] = np.nan
-    else:
-        size = np.where(exponent == 31, np.where(fraction == 0, np.inf, np.nan), size)
-    return np.copysign(size, np.where(codes >> 7, -1.0, 1.0)).astype(np.float32)
-
-
-def floats(raw: Any, dtype: str) -> NDArray[np.float32]:
-    """The bytes of scales as numbers."""
-    if dtype == "float8_e8m0fnu":
-        return values_of(dtype)[np.frombuffer(raw, np.uint8)]
-    if dtype == "bfloat16":
-        return (np.frombuffer(raw, np.uint16).astype(np.uint32) << np.uint32(16)).view(np.float32)
-    return np.frombuffer(raw, np.dtype(dtype)).astype(np.float32)
-
-
-def rounded(values: NDArray[np.float32], dtype: str) -> Array:
-    """The bits of the values in `dtype`, to nearest, ties to even. A NaN keeps its sign and becomes quiet."""
-    if dtype == "float32":
-        return values.view(np.uint32)
-    if dtype == "float16":
-        with np.errstate(over="ignore"):
-            return values.astype(np.float16).view(np.uint16)
-    bits = values.view(np.uint32)
-    near = ((bits + (np.uint32(0x7FFF) + (bits >> np.uint32(16) & np.uint32(1)))) >> np.uint32(16)).astype(np.uint16)
-    strange = np.isnan(values)
-    if strange.any():
-        near[strange] = (bits[strange] >> np.uint32(16) | np.uint32(0x40)).astype(np.uint16)
-    return near
-
-
-def products(codes: Array, dtype: str, scales: Array, wanted: str) -> Array:
-    """The bits in `wanted` of codes of `dtype`, each times its scale."""
-    with np.errstate(all="ignore"):
-        return rounded(values_of(dtype)[codes] * scales, wanted)
 
 
 def decoded_to(window: Window, dtype: str) -> Window:
@@ -91,9 +39,10 @@ def decoded_to(window: Window, dtype: str) -> Window:
 
 def steps(window: Window, begin: int, end: int, scratch: int) -> Iterator[tuple[int, int]]:
     """Elements [begin, end) in parts that are decoded in about `scratch` bytes each: of whole rows, where a row fits."""
-    assert window.coded is not None
-    columns = window.shape[-1] if window.shape else 1
-    wide = prod(window.coded.block[-2:]) >= 512 and columns * _NARROW <= scratch
+    coded = window.coded
+    assert coded is not None
+    columns = coded.shape[-1] if coded.shape else 1
+    wide = CODE_BITS[coded.kind] == 8 and prod(coded.block[-2:]) >= 512 and columns * _NARROW <= scratch
     most = max(1, scratch // (_WIDE if wide else _NARROW))
     while begin < end:
         stop = min(end, begin + most)
@@ -104,26 +53,22 @@ def steps(window: Window, begin: int, end: int, scratch: int) -> Iterator[tuple[
 
 
 def decode_range(window: Window, begin: int, end: int, into: memoryview, fetch: Fetch, made: dict[tuple[int, ...], Array]) -> None:
-    """Fills `into` with the elements [begin, end) of a decoded tensor, in row-major order. `made` has the last tables, which
-    the next elements often need as well; a new dict does."""
+    """Fills `into` with the elements [begin, end) of a decoded tensor, in the order in which they are stored. `made` has the last
+    tables, which the next elements often need as well; a new dict does."""
     coded = window.coded
     assert coded is not None
     out = np.frombuffer(into, _BITS[ITEM_BYTES[window.dtype]])
-    codes = np.frombuffer(fetch(coded.codes, begin, end - begin), np.uint8)
-    columns = window.shape[-1] if window.shape else 1
+    columns = coded.shape[-1] if coded.shape else 1
     for row, rows, column, width in _boxes(begin, end, columns):
         at = row * columns + column - begin
-        part = slice(at, at + rows * width)
-        _decode_box(window, coded, row, column, codes[part].reshape(rows, width), out[part].reshape(rows, width), fetch, made)
+        _decode_box(window.dtype, coded, row, column, out[at : at + rows * width].reshape(rows, width), fetch, made)
 
 
-def scale_places(window: Window, offsets: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The row-major offsets of the scales of elements at row-major offsets of the tensor."""
-    coded = window.coded
-    assert coded is not None
+def _scale_places(coded: Coded, offsets: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The row-major offsets of the scales of elements at offsets in the order in which they are stored."""
     found = np.zeros_like(offsets)
-    steps, of_scales = row_major(window.shape), row_major(coded.scales.shape)
-    for extent, step, block, first, stride in zip(window.shape, steps, coded.block, coded.first, of_scales, strict=True):
+    steps, of_scales = row_major(coded.shape), row_major(coded.scales.shape)
+    for extent, step, block, first, stride in zip(coded.shape, steps, coded.block, coded.first, of_scales, strict=True):
         found += (offsets // step % extent + first) // block * stride
     return found
 
@@ -144,34 +89,61 @@ def _boxes(begin: int, end: int, columns: int) -> Iterator[tuple[int, int, int, 
 
 
 def _decode_box(
-    window: Window, coded: Coded, row: int, column: int, codes: Array, out: Array, fetch: Fetch, made: dict[tuple[int, ...], Array]
+    dtype: str, coded: Coded, row: int, column: int, out: Array, fetch: Fetch, made: dict[tuple[int, ...], Array]
 ) -> None:
-    rows, width = codes.shape
-    columns = window.shape[-1] if window.shape else 1
+    rows, width = out.shape
+    columns = coded.shape[-1] if coded.shape else 1
     across = (coded.scales.shape or (1,))[-1]
     starts = np.arange(row, row + rows, dtype=np.int64) * columns
-    of_row = scale_places(window, starts) // across  # of each row, the row of scales
-    block, first = (coded.block[-1], coded.first[-1]) if window.shape else (1, 0)
+    of_row = _scale_places(coded, starts) // across  # of each row, the row of scales
+    block, first = (coded.block[-1], coded.first[-1]) if coded.shape else (1, 0)
     left, right = (column + first) // block, (column + width - 1 + first) // block + 1
     widths = np.diff(np.clip(np.arange(left, right + 1) * block - first - column, 0, width))
     cuts = [0, *(np.flatnonzero(np.diff(of_row)) + 1).tolist(), rows]
     keys = [(int(of_row[cut]), left, right) for cut in cuts[:-1]]
-    dtype = coded.codes.dtype
-    known = all(key in made for key in keys)
-    if not known:
+    raw, skipped = _items(coded, row, rows, column, width, fetch)
+    few = CODE_BITS[coded.kind] == 4
+    if few or any(key not in made for key in keys):
         low, high = int(of_row.min()), int(of_row.max()) + 1
         if high - low == 1:  # a row may be long: no more of it is read than is needed
-            scales = floats(fetch(coded.scales, low * across + left, right - left), coded.scales.dtype).reshape(1, -1)
+            scales = _scales(coded, low * across + left, right - left, fetch).reshape(1, -1)
         else:
-            scales = floats(fetch(coded.scales, low * across, (high - low) * across), coded.scales.dtype).reshape(-1, across)[:, left:right]
-        if 256 * (right - left) * len(keys) > rows * width:
-            out[:] = products(codes, dtype, np.repeat(scales, widths, axis=1)[of_row - low], window.dtype)
+            scales = _scales(coded, low * across, (high - low) * across, fetch).reshape(-1, across)[:, left:right]
+        if few and bool((widths == width // len(widths)).all()):
+            pairs = np.take(pairs_of(coded.kind), raw).view(np.float32)[:, skipped : skipped + width]
+            with np.errstate(all="ignore"):
+                out[:] = rounded(pairs.reshape(rows, right - left, -1) * scales[of_row - low][:, :, None], dtype).reshape(rows, width)
             return
+        if few or 256 * (right - left) * len(keys) > rows * width:
+            codes = (halves(raw) if few else raw)[:, skipped : skipped + width]
+            out[:] = products(codes, coded.kind, np.repeat(scales, widths, axis=1)[of_row - low], dtype)
+            return
+    codes = raw[:, skipped : skipped + width]
     every, places = np.arange(256), np.repeat(np.arange(right - left, dtype=np.int64) * 256, widths)
     for (begin, end), key in zip(pairwise(cuts), keys, strict=True):
         table = made.get(key)
         if table is None:
-            table = products(every, dtype, scales[key[0] - low][:, None], window.dtype).ravel()
+            table = products(every, coded.kind, scales[key[0] - low][:, None], dtype).ravel()
             made.clear()
             made[key] = table
         np.take(table, codes[begin:end] + places, out=out[begin:end], mode="clip")
+
+
+def _items(coded: Coded, row: int, rows: int, column: int, width: int, fetch: Fetch) -> tuple[Array, int]:
+    """The bytes that hold the codes of a box, in rows, and how many codes of each row stand before the box."""
+    per, across = coded.per, (coded.codes.shape or (1,))[-1]
+    left, count = 0, across
+    if rows == 1:
+        left = (column + coded.odd) // per
+        count = (column + width - 1 + coded.odd) // per + 1 - left
+    return np.frombuffer(fetch(coded.codes, row * across + left, rows * count), np.uint8).reshape(rows, -1), column + coded.odd - left * per
+
+
+def _scales(coded: Coded, at: int, count: int, fetch: Fetch) -> Array:
+    """Scales as numbers, with the second one in them."""
+    found = floats(fetch(coded.scales, at, count), coded.scales.dtype)
+    if coded.second is None:
+        return found
+    second = floats(fetch(coded.second, 0, 1), coded.second.dtype)
+    with np.errstate(all="ignore"):
+        return found / second if coded.divided else found * second

@@ -23,7 +23,8 @@ Read: TypeAlias = Callable[[str, memoryview, int], None]  # a path, where to, fr
 
 @dataclass(frozen=True)
 class Gather:
-    """Stands where the path of a file would: `read` fills a buffer from an offset in the contiguous tensor's bytes.
+    """Stands where the path of a file would: `read` fills a buffer from an offset in the contiguous tensor's bytes, or in those
+    of a decoded one in the order in which it is stored.
 
     It works in `scratch` bytes, or a few more for tensors of wide elements.
     """
@@ -47,7 +48,7 @@ class Gather:
 
     def _decode(self, read: Read, into: memoryview, first: int, item: int) -> None:
         def fetch(window: Window, at: int, count: int) -> bytearray:
-            return _elements(window, at, count, read, self.scratch)
+            return elements_of(window, at, count, read, self.scratch)
 
         made: dict[tuple[int, ...], NDArray[Any]] = {}
         for begin, end in steps(self.window, first, first + len(into) // item, self.scratch):
@@ -69,7 +70,7 @@ def place_of_range(window: Window, first: int, count: int, scratch: int = SCRATC
     return Gather(window, scratch), first * item
 
 
-def _elements(window: Window, first: int, count: int, read: Read, scratch: int) -> bytearray:
+def elements_of(window: Window, first: int, count: int, read: Read, scratch: int) -> bytearray:
     """The bytes of `count` elements from `first`, in row-major order."""
     item = ITEM_BYTES[window.dtype]
     found = bytearray(count * item)
