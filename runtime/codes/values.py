@@ -70,14 +70,16 @@ def floats(raw: Any, dtype: str) -> Array:
     return np.frombuffer(raw, np.dtype(dtype)).astype(np.float32)
 
 
-def rounded(values: Array, dtype: str) -> Array:
+def round_into(values: Array, dtype: str, out: Array) -> None:
     """The bits of the values in `dtype`, to nearest, ties to even. A NaN keeps its sign and becomes quiet."""
     values = values.astype(np.float32, copy=False)
     if dtype == "float32":
-        return values.view(np.uint32)
+        out[:] = values.view(np.uint32)
+        return
     if dtype == "float16":
         with np.errstate(over="ignore"):
-            return values.astype(np.float16).view(np.uint16)
+            out[:] = values.astype(np.float16).view(np.uint16)
+        return
     bits = values.view(np.uint32)
     near = bits >> np.uint32(16)
     near &= np.uint32(1)
@@ -87,10 +89,13 @@ def rounded(values: Array, dtype: str) -> Array:
     strange = np.isnan(values)
     if strange.any():
         near[strange] = bits[strange] >> np.uint32(16) | np.uint32(0x40)
-    return near.astype(np.uint16)
+    out[:] = near
 
 
 def products(codes: Array, kind: str, scales: Array, wanted: str) -> Array:
     """The bits in `wanted` of codes of `kind`, each times its scale."""
     with np.errstate(all="ignore"):
-        return rounded(values_of(kind)[codes] * scales, wanted)
+        values = values_of(kind)[codes] * scales
+        out = np.empty(values.shape, np.uint32 if wanted == "float32" else np.uint16)
+        round_into(values, wanted, out)
+        return out

@@ -21,7 +21,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from ..codes.values import DECODED, Array, floats, halves, pairs_of, products, rounded
+from ..codes.values import DECODED, Array, floats, halves, pairs_of, products, round_into
 from .window import CODE_BITS, ITEM_BYTES, Coded, Window, row_major
 
 Fetch: TypeAlias = Callable[[Window, int, int], "bytes | bytearray"]  # elements of a window: the first, how many
@@ -38,16 +38,25 @@ def decoded_to(window: Window, dtype: str) -> Window:
 
 
 def steps(window: Window, begin: int, end: int, scratch: int) -> Iterator[tuple[int, int]]:
-    """Elements [begin, end) in parts that are decoded in about `scratch` bytes each: of whole rows, where a row fits."""
+    """Elements [begin, end) in parts that are decoded in about `scratch` bytes each: of whole rows, where a row fits, and of whole
+    groups that have one scale, where rows are made of them."""
     coded = window.coded
     assert coded is not None
     columns = coded.shape[-1] if coded.shape else 1
-    wide = CODE_BITS[coded.kind] == 8 and prod(coded.block[-2:]) >= 512 and columns * _NARROW <= scratch
+    if CODE_BITS[coded.kind] == 4:
+        in_groups = columns % coded.block[-1] == 0 == coded.first[-1] % coded.block[-1]
+        wide, unit = in_groups, coded.block[-1] if in_groups else 1
+    else:
+        wide, unit = prod(coded.block[-2:]) >= 512 and columns * _NARROW <= scratch, 1
     most = max(1, scratch // (_WIDE if wide else _NARROW))
     while begin < end:
         stop = min(end, begin + most)
         if stop < end and stop - stop % columns > begin:
             stop -= stop % columns
+        elif begin % unit:
+            stop = min(stop, begin + unit - begin % unit)
+        elif stop - stop % unit > begin:
+            stop -= stop % unit
         yield begin, stop
         begin = stop
 
@@ -93,32 +102,29 @@ def _decode_box(
 ) -> None:
     rows, width = out.shape
     columns = coded.shape[-1] if coded.shape else 1
-    across = (coded.scales.shape or (1,))[-1]
     starts = np.arange(row, row + rows, dtype=np.int64) * columns
-    of_row = _scale_places(coded, starts) // across  # of each row, the row of scales
+    of_row = _scale_places(coded, starts) // (coded.scales.shape or (1,))[-1]  # of each row, the row of scales
     block, first = (coded.block[-1], coded.first[-1]) if coded.shape else (1, 0)
     left, right = (column + first) // block, (column + width - 1 + first) // block + 1
+    raw, skipped = _items(coded, row, rows, column, width, fetch)
+    few = CODE_BITS[coded.kind] == 4
+    if few and (right - left == 1 or (column + first) % block == 0 == width % block):
+        scales, low = _scales(coded, of_row, left, right, fetch)
+        pairs = np.take(pairs_of(coded.kind), raw).view(np.float32)[:, skipped : skipped + width].reshape(rows, right - left, -1)
+        with np.errstate(all="ignore"):
+            own = scales[of_row - low][:, :, None]
+            values = np.multiply(pairs, own, out=pairs) if own.dtype == np.float32 else pairs * own
+            round_into(values.reshape(rows, width), dtype, out)
+        return
+    codes = (halves(raw) if few else raw)[:, skipped : skipped + width]
     widths = np.diff(np.clip(np.arange(left, right + 1) * block - first - column, 0, width))
     cuts = [0, *(np.flatnonzero(np.diff(of_row)) + 1).tolist(), rows]
     keys = [(int(of_row[cut]), left, right) for cut in cuts[:-1]]
-    raw, skipped = _items(coded, row, rows, column, width, fetch)
-    few = CODE_BITS[coded.kind] == 4
     if few or any(key not in made for key in keys):
-        low, high = int(of_row.min()), int(of_row.max()) + 1
-        if high - low == 1:  # a row may be long: no more of it is read than is needed
-            scales = _scales(coded, low * across + left, right - left, fetch).reshape(1, -1)
-        else:
-            scales = _scales(coded, low * across, (high - low) * across, fetch).reshape(-1, across)[:, left:right]
-        if few and bool((widths == width // len(widths)).all()):
-            pairs = np.take(pairs_of(coded.kind), raw).view(np.float32)[:, skipped : skipped + width]
-            with np.errstate(all="ignore"):
-                out[:] = rounded(pairs.reshape(rows, right - left, -1) * scales[of_row - low][:, :, None], dtype).reshape(rows, width)
-            return
+        scales, low = _scales(coded, of_row, left, right, fetch)
         if few or 256 * (right - left) * len(keys) > rows * width:
-            codes = (halves(raw) if few else raw)[:, skipped : skipped + width]
             out[:] = products(codes, coded.kind, np.repeat(scales, widths, axis=1)[of_row - low], dtype)
             return
-    codes = raw[:, skipped : skipped + width]
     every, places = np.arange(256), np.repeat(np.arange(right - left, dtype=np.int64) * 256, widths)
     for (begin, end), key in zip(pairwise(cuts), keys, strict=True):
         table = made.get(key)
@@ -139,11 +145,17 @@ def _items(coded: Coded, row: int, rows: int, column: int, width: int, fetch: Fe
     return np.frombuffer(fetch(coded.codes, row * across + left, rows * count), np.uint8).reshape(rows, -1), column + coded.odd - left * per
 
 
-def _scales(coded: Coded, at: int, count: int, fetch: Fetch) -> Array:
-    """Scales as numbers, with the second one in them."""
-    found = floats(fetch(coded.scales, at, count), coded.scales.dtype)
+def _scales(coded: Coded, of_row: NDArray[np.int64], left: int, right: int, fetch: Fetch) -> tuple[Array, int]:
+    """Of each row of scales from the first that is needed, those from `left` to `right` as numbers, the second one in them; and
+    which row is the first."""
+    across = (coded.scales.shape or (1,))[-1]
+    low, high = int(of_row.min()), int(of_row.max()) + 1
+    if high - low == 1:  # a row may be long: no more of it is read than is needed
+        found = floats(fetch(coded.scales, low * across + left, right - left), coded.scales.dtype).reshape(1, -1)
+    else:
+        found = floats(fetch(coded.scales, low * across, (high - low) * across), coded.scales.dtype).reshape(-1, across)[:, left:right]
     if coded.second is None:
-        return found
+        return found, low
     second = floats(fetch(coded.second, 0, 1), coded.second.dtype)
     with np.errstate(all="ignore"):
-        return found / second if coded.divided else found * second
+        return (found / second if coded.divided else found * second), low
