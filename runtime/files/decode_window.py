@@ -73,6 +73,30 @@ def decode_range(window: Window, begin: int, end: int, into: memoryview, fetch: 
         _decode_box(window.dtype, coded, row, column, out[at : at + rows * width].reshape(rows, width), fetch, made)
 
 
+def decode_turns(
+    window: Window, begin: int, run: int, by: int, into: memoryview, fetch: Fetch, made: dict[tuple[int, ...], Array], scratch: int
+) -> bool:
+    """Fills `into` with runs of `run` elements, the first at `begin`, each `by` after the one before; False where these are not
+    parts of rows that follow each other."""
+    coded = window.coded
+    assert coded is not None
+    columns = coded.shape[-1] if coded.shape else 1
+    row, column = divmod(begin, columns)
+    if by != columns or column + run > columns:
+        return False
+    out = np.frombuffer(into, _BITS[ITEM_BYTES[window.dtype]]).reshape(-1, run)
+    block, first, past = coded.block[-1], coded.first[-1], column + run
+    edges = [column, past]
+    if CODE_BITS[coded.kind] == 4:  # whole groups that have one scale are decoded at once
+        edges = sorted({column, past, min(past, column + -(column + first) % block), max(column, past - (past + first) % block)})
+    step = max(1, scratch // (run * _WIDE + coded.codes.shape[-1] * ITEM_BYTES[coded.codes.dtype]))
+    for low in range(0, len(out), step):
+        part = out[low : low + step]
+        for left, right in pairwise(edges):
+            _decode_box(window.dtype, coded, row + low, left, part[:, left - column : right - column], fetch, made)
+    return True
+
+
 def _scale_places(coded: Coded, offsets: NDArray[np.int64]) -> NDArray[np.int64]:
     """The row-major offsets of the scales of elements at offsets in the order in which they are stored."""
     found = np.zeros_like(offsets)
@@ -137,12 +161,14 @@ def _decode_box(
 
 def _items(coded: Coded, row: int, rows: int, column: int, width: int, fetch: Fetch) -> tuple[Array, int]:
     """The bytes that hold the codes of a box, in rows, and how many codes of each row stand before the box."""
-    per, across = coded.per, (coded.codes.shape or (1,))[-1]
-    left, count = 0, across
+    per, across, item = coded.per, (coded.codes.shape or (1,))[-1], ITEM_BYTES[coded.codes.dtype]
+    left = (column + coded.odd) // per
+    right = (column + width - 1 + coded.odd) // per + 1
+    skipped = column + coded.odd - left * per
     if rows == 1:
-        left = (column + coded.odd) // per
-        count = (column + width - 1 + coded.odd) // per + 1 - left
-    return np.frombuffer(fetch(coded.codes, row * across + left, rows * count), np.uint8).reshape(rows, -1), column + coded.odd - left * per
+        return np.frombuffer(fetch(coded.codes, row * across + left, right - left), np.uint8).reshape(1, -1), skipped
+    whole = np.frombuffer(fetch(coded.codes, row * across, rows * across), np.uint8).reshape(rows, -1)
+    return whole[:, left * item : right * item], skipped
 
 
 def _scales(coded: Coded, of_row: NDArray[np.int64], left: int, right: int, fetch: Fetch) -> tuple[Array, int]:

@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from .decode_window import decode_range, steps
+from .decode_window import Fetch, decode_range, decode_turns, steps
 from .window import ITEM_BYTES, Tile, Window, row_major
 
 SCRATCH_BYTES = 1 << 20  # how much is gathered at once, and how much of a tile is read at once where its rows are short
@@ -46,10 +46,18 @@ class Gather:
             for tile in self.window.tiles:
                 _copy_rows(tile, self.window.shape, item, begin, end, part, read, self.scratch)
 
-    def _decode(self, read: Read, into: memoryview, first: int, item: int) -> None:
-        def fetch(window: Window, at: int, count: int) -> bytearray:
-            return elements_of(window, at, count, read, self.scratch)
+    def read_turns(self, read: Read, into: memoryview, at: int, run: int, by: int) -> None:
+        """Fills `into` with runs of `run` bytes, the first from `at`, each `by` bytes after the one before."""
+        item = ITEM_BYTES[self.window.dtype]
+        if self.window.coded is None or not decode_turns(self.window, at // item, run // item, by // item, into, self._fetch(read), {}, self.scratch):
+            for turn in range(len(into) // run):
+                self.read(read, into[turn * run : (turn + 1) * run], at + turn * by)
 
+    def _fetch(self, read: Read) -> Fetch:
+        return lambda window, at, count: elements_of(window, at, count, read, self.scratch)
+
+    def _decode(self, read: Read, into: memoryview, first: int, item: int) -> None:
+        fetch = self._fetch(read)
         made: dict[tuple[int, ...], NDArray[Any]] = {}
         for begin, end in steps(self.window, first, first + len(into) // item, self.scratch):
             decode_range(self.window, begin, end, into[(begin - first) * item : (end - first) * item], fetch, made)

@@ -145,3 +145,28 @@ def test_decoding_takes_no_more_memory_for_a_larger_tensor(case: str, tmp_path: 
     assert peak < 3 * scratch
     assert peak * 3 < len(into)
     assert decoded(window.coded, "bfloat16") == window
+
+
+@pytest.mark.parametrize("scratch", [64, 1 << 12, 1 << 20])
+@pytest.mark.parametrize("case", [*CASES, "fp8"])
+def test_runs_that_stand_apart_are_what_they_are_one_by_one(case: str, scratch: int, tmp_path: Path) -> None:
+    scheme, shape = CASES.get(case, (of_fp8, (12, 80)))
+    made = scheme("weight", shape, torch.Generator().manual_seed(9))
+    window = opened(tmp_path, made)
+    assert window.coded is not None
+    columns = window.coded.shape[-1]
+    rng, flat = random.Random(3), made.meant.bfloat16().permute(window.coded.axes).contiguous().reshape(-1)
+    for by in (columns, columns, columns, 2 * columns, columns + 1):
+        run = rng.randint(1, columns)
+        first = rng.randrange(min(columns, flat.numel() - run + 1))
+        turns = min(7, 1 + (flat.numel() - run - first) // by)
+        into = bytearray(turns * run * 2)
+        Gather(window, scratch).read_turns(read, memoryview(into), first * 2, run * 2, by * 2)
+        wanted = torch.stack([flat[first + k * by : first + k * by + run] for k in range(turns)])
+        assert equal(torch.frombuffer(into, dtype=torch.bfloat16).reshape(turns, run), wanted)
+
+
+def of_fp8(name: str, shape: tuple[int, ...], generator: torch.Generator) -> Packed:
+    codes = torch.randint(0, 120, shape, generator=generator).to(torch.uint8).view(torch.float8_e4m3fn)
+    scales = torch.rand(1, 1, generator=generator)
+    return Packed({name: codes, f"{name}_scale_inv": scales}, codes.float() * scales)
