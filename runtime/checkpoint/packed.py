@@ -26,7 +26,7 @@ _FLOAT4 = "float4_e2m1fn"
 _GROUPS = {"float8_e4m3fn": 16, "uint8": 32, "float8_e8m0fnu": 32}  # how many four-bit floats have a scale, by its dtype
 _POWERS = ("uint8", "float8_e8m0fnu")
 _OF_INTEGERS = ("float32", "bfloat16", "float16")
-_BITS = (4, 8)
+_BITS = (4, 8)  # of integers
 _MORE = {"_zero_point": "has a zero point, and only scales are known", "_g_idx": "has its columns in an order of its own, which is not known"}
 
 
@@ -160,7 +160,7 @@ def _integers(entry: Entry, scale: Entry, shape: Entry, said: Mapping[str, Any])
     _check_dtype(scale, _OF_INTEGERS)
     _check_dtype(shape, ("int64", "int32"))
     whole = integers(shape.window) if shape.shape == (len(entry.shape),) else ()
-    fit = [bits for bits in _bits(said) if whole[:-1] == entry.shape[:-1] and -(-whole[-1] * bits // 32) == entry.shape[-1]]
+    fit = [bits for bits in _bits(said) if whole and whole[:-1] == entry.shape[:-1] and whole[-1] >= 0 and -(-whole[-1] * bits // 32) == entry.shape[-1]]
     if not fit:
         raise _MisfitError(f"`{shape.name}` says {list(whole)}, and `{entry.name}` is {list(entry.shape)}")
     groups = [group for group in said_integers(said) if group.get("num_bits") == fit[0]]
@@ -199,7 +199,7 @@ def _side_by_side(window: Window) -> Window:
     """The window with its last two axes as one."""
     *before, count, size = window.shape
     shape = (*before, count * size)
-    if not window.tiles and (count == 1 or window.strides[-2] == size * window.strides[-1]):
+    if not window.tiles and (count <= 1 or window.strides[-2] == size * window.strides[-1]):
         return Window(window.path, window.at, shape, (*window.strides[:-2], window.strides[-1]), window.dtype)
     tiles = []
     for tile in window.tiles or (Tile((0,) * len(window.shape), window),):

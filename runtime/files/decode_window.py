@@ -7,7 +7,7 @@ nvfp4_tensor.py and compressed-tensors' forward_helpers.py (_dequantize) have it
 its sign where the scale is a number; what is too large for the dtype becomes an infinity.
 
 Of a block with one scale a table of its 256 products is made, so that each element costs one look-up. Where blocks are parts
-of rows and codes have four bits, both numbers of a byte are looked up at once and multiplied.
+of rows, elements are multiplied; of four-bit codes both numbers of a byte are looked up at once.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from ..codes.values import DECODED, Array, floats, halves, pairs_of, products, round_into
+from ..codes.values import DECODED, Array, floats, halves, pairs_of, products, round_into, values_of
 from .window import CODE_BITS, ITEM_BYTES, Coded, Window, row_major
 
 Fetch: TypeAlias = Callable[[Window, int, int], "bytes | bytearray"]  # elements of a window: the first, how many
@@ -43,7 +43,7 @@ def steps(window: Window, begin: int, end: int, scratch: int) -> Iterator[tuple[
     coded = window.coded
     assert coded is not None
     columns = coded.shape[-1] if coded.shape else 1
-    if CODE_BITS[coded.kind] == 4:
+    if _in_parts(coded):
         in_groups = columns % coded.block[-1] == 0 == coded.first[-1] % coded.block[-1]
         wide, unit = in_groups, coded.block[-1] if in_groups else 1
     else:
@@ -87,7 +87,7 @@ def decode_turns(
     out = np.frombuffer(into, _BITS[ITEM_BYTES[window.dtype]]).reshape(-1, run)
     block, first, past = coded.block[-1], coded.first[-1], column + run
     edges = [column, past]
-    if CODE_BITS[coded.kind] == 4:  # whole groups that have one scale are decoded at once
+    if _in_parts(coded):  # whole groups that have one scale are decoded at once
         edges = sorted({column, past, min(past, column + -(column + first) % block), max(column, past - (past + first) % block)})
     step = max(1, scratch // (run * _WIDE + coded.codes.shape[-1] * ITEM_BYTES[coded.codes.dtype]))
     for low in range(0, len(out), step):
@@ -132,12 +132,13 @@ def _decode_box(
     left, right = (column + first) // block, (column + width - 1 + first) // block + 1
     raw, skipped = _items(coded, row, rows, column, width, fetch)
     few = CODE_BITS[coded.kind] == 4
-    if few and (right - left == 1 or (column + first) % block == 0 == width % block):
+    if _in_parts(coded) and (right - left == 1 or (column + first) % block == 0 == width % block):
         scales, low = _scales(coded, of_row, left, right, fetch)
-        pairs = np.take(pairs_of(coded.kind), raw).view(np.float32)[:, skipped : skipped + width].reshape(rows, right - left, -1)
+        found = np.take(pairs_of(coded.kind), raw).view(np.float32) if few else np.take(values_of(coded.kind), raw)
+        values = found[:, skipped : skipped + width].reshape(rows, right - left, -1)
         with np.errstate(all="ignore"):
             own = scales[of_row - low][:, :, None]
-            values = np.multiply(pairs, own, out=pairs) if own.dtype == np.float32 else pairs * own
+            values = np.multiply(values, own, out=values) if own.dtype == np.float32 else values * own
             round_into(values.reshape(rows, width), dtype, out)
         return
     codes = (halves(raw) if few else raw)[:, skipped : skipped + width]
@@ -157,6 +158,11 @@ def _decode_box(
             made.clear()
             made[key] = table
         np.take(table, codes[begin:end] + places, out=out[begin:end], mode="clip")
+
+
+def _in_parts(coded: Coded) -> bool:
+    """Whether a scale is for a part of a row, or for bytes of two codes, of which no table is made."""
+    return CODE_BITS[coded.kind] == 4 or (bool(coded.block) and prod(coded.block[:-1]) == 1)
 
 
 def _items(coded: Coded, row: int, rows: int, column: int, width: int, fetch: Fetch) -> tuple[Array, int]:
