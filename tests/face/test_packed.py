@@ -194,6 +194,7 @@ FAULTS: dict[str, tuple[str, Callable[[Weights], Weights], str]] = {
     "a shape of floats": ("int4", changed(f"{Q}_shape", lambda t: t.float()), "_shape` is of float32, and is to be of int64 or int32"),
     "misshaped": ("int4", changed(f"{Q}_scale", lambda t: t[1:]), r"_scale` is \[95, 3\], and no scales for groups"),
     "groups of another size": ("int4", changed(f"{Q}_scale", lambda t: t.repeat_interleave(2, 1)), "a scale for 16 of a row, and the config says 32"),
+    "groups of rows": ("int4, channels, float32", changed(f"{Q}_scale", lambda t: t.repeat(1, 3)), "a scale for 32 of a row, and the config says a whole one"),
     "scales of integers": ("int4", changed(f"{Q}_scale", lambda t: t.int()), "_scale` is of int32, and is to be of float32 or bfloat16"),
     "zero points": ("int4", lambda held: held | {f"{Q}_zero_point": torch.ones(3, 3).int()}, f"`{Q}_packed` has a zero point"),
     "an order of columns": ("int4", lambda held: held | {f"{Q}_g_idx": torch.ones(96).int()}, "in an order of its own"),
