@@ -26,8 +26,7 @@ from ..situations.situations import refuse_place
 from .find_files import find
 from .index import block_at
 from .newest_tag import choose_tag
-from .packed import ENDINGS
-from .scaled import SCALE_ENDINGS, decode_entries, may_be_coded
+from .quantization import PART_ENDINGS, may_be_coded
 from .side_files import beside
 
 if TYPE_CHECKING:
@@ -114,8 +113,10 @@ class Checkpoint:
 
     def for_names(self, names: Iterable[str]) -> Checkpoint:
         """The checkpoint for layouts that have these names: with codes and scales as they are stored, if some are names of scales."""
-        if not self.stored or not any(name.endswith((*SCALE_ENDINGS, *ENDINGS)) for name in names):
+        if not self.stored or not any(name.endswith(PART_ENDINGS) for name in names):
             return self
+        from .scaled import decode_entries
+
         said = decode_entries(self.stored, _settings(self)).notes
         return replace(self, entries=self.stored, undecoded=(), stored=(), notes=tuple(note for note in self.notes if note not in said))
 
@@ -282,6 +283,8 @@ def _unscaled(checkpoint: Checkpoint) -> Checkpoint:
     """The checkpoint, with what is stored as codes and scales as what it means."""
     if not may_be_coded(checkpoint.entries):
         return checkpoint
+    from .scaled import decode_entries
+
     found = decode_entries(checkpoint.entries, _settings(checkpoint))
     return replace(checkpoint, entries=found.entries, undecoded=found.problems, notes=(*checkpoint.notes, *found.notes), stored=checkpoint.entries)
 

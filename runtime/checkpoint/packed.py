@@ -19,7 +19,6 @@ Places: TypeAlias = Mapping[str, Sequence[Entry]]
 Spot: TypeAlias = tuple[str, str]  # a file, a name
 
 USUAL_DTYPE = "bfloat16"
-ENDINGS = ("_blocks", "_scales", "_packed", "_shape", "_global_scale", "_scale_2")
 _MORE = {"_zero_point": "has a zero point, and only scales are known", "_g_idx": "has its columns in an order of its own, which is not known"}
 
 

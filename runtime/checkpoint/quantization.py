@@ -1,13 +1,24 @@
-"""A config in; what it says of how weights are quantized, out."""
+"""A config in; what it says of how weights are quantized, out. And what tells that tensors may be codes, which is asked of every checkpoint."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
+
+from ..files.window import Entry
 
 QUANTIZATION = ("quantization_config", "compression_config")  # the keys that say so
 KNOWN = ("", "fp8", "fbgemm_fp8", "mxfp4", "compressed-tensors", "modelopt")  # methods whose codes and scales are known
 USUAL_BLOCK = (128, 128)
+CODES = ("float8_e4m3fn", "float8_e5m2")
+SCALE_ENDINGS = ("_scale_inv", "_scale")
+PART_ENDINGS = (*SCALE_ENDINGS, "_blocks", "_scales", "_packed", "_shape", "_global_scale", "_scale_2")
+_PACKED = ("uint8", "int32")
+
+
+def may_be_coded(entries: Iterable[Entry]) -> bool:
+    """Whether some of the tensors may be codes."""
+    return any(entry.dtype in CODES or (entry.dtype in _PACKED and entry.name.endswith(("_blocks", "_packed"))) or entry.name.endswith("_scale_2") for entry in entries)
 
 
 def quantization(settings: Mapping[str, Any]) -> Mapping[str, Any]:

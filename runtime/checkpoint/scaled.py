@@ -9,7 +9,7 @@ Tensors of packed codes are those of `packed`.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -18,11 +18,8 @@ from ..codes.values import SCALES
 from ..files.window import Coded, Entry, at_index, decoded, with_axes
 from ..words import count
 from .packed import USUAL_DTYPE, near, packed_pairs
-from .quantization import is_known, quantization, said_block
+from .quantization import CODES, SCALE_ENDINGS, is_known, may_be_coded, quantization, said_block
 
-SCALE_ENDINGS = ("_scale_inv", "_scale")
-CODES = ("float8_e4m3fn", "float8_e5m2")
-PACKED, PACKED_ENDINGS = ("uint8", "int32"), ("_blocks", "_packed")
 # What a server multiplies activations or its cache with: no part of a weight.
 _OF_ACTIVATIONS = re.compile(r"(.*\.)(?:input_(?:global_)?scale(?:_ub)?|activation_scale|[kv]_scale)")
 
@@ -40,11 +37,6 @@ class Unscaled:
         """What there is to say of what is left out."""
         shown = ", ".join(self.dropped[:3]) + (", ..." if len(self.dropped) > 3 else "")
         return (f"{count(len(self.dropped), 'scale')} of activations or of the cache, no part of a weight, left out: {shown}",) if self.dropped else ()
-
-
-def may_be_coded(entries: Iterable[Entry]) -> bool:
-    """Whether some of the tensors may be codes."""
-    return any(entry.dtype in CODES or (entry.dtype in PACKED and entry.name.endswith(PACKED_ENDINGS)) or entry.name.endswith("_scale_2") for entry in entries)
 
 
 def decode_entries(entries: Sequence[Entry], settings: Mapping[str, Any]) -> Unscaled:
