@@ -14,6 +14,9 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
+from ckptc.runtime.files.decode_window import decode_range, steps
+from ckptc.runtime.files.gather import SCRATCH_BYTES
+from ckptc.runtime.files.window import ITEM_BYTES, Coded, Window, decoded, row_major
 from ckptc.runtime.kernels import kernels
 
 ITEMS = 1 << 20  # of one buffer
@@ -63,6 +66,36 @@ def row(name: str, ends: list[Ends], own: Callable[..., object], torchs: Callabl
     return one
 
 
+def decoding() -> None:
+    """bfloat16 that is made of codes and scales, in GB/s of one thread, and beside it the copy of as many bytes."""
+    print("decoded to bfloat16, GB/s of what is made:")
+    shape, numbers = (2048, 7168), np.random.default_rng(0)
+    rows, columns = shape
+    kinds = (
+        ("FP8, 128 x 128", "float8_e4m3fn", ("uint8", 1), ("float32", (128, 128))), ("FP8, rows", "float8_e4m3fn", ("uint8", 1), ("float32", (1, columns))),
+        ("MXFP4", "float4_e2m1fn", ("uint8", 2), ("uint8", (1, 32))), ("NVFP4", "float4_e2m1fn", ("uint8", 2), ("float8_e4m3fn", (1, 16))),
+        ("int4, groups of 32", "int4", ("int32", 8), ("bfloat16", (1, 32))), ("int4, groups of 128", "int4", ("int32", 8), ("bfloat16", (1, 128))),
+    )  # fmt: skip
+    made = memoryview(bytearray(2 * rows * columns))
+    for name, kind, (of_codes, per), (of_scales, block) in kinds:
+        sizes = {"codes": (of_codes, (rows, columns // per)), "scales": (of_scales, (-(-rows // block[0]), columns // block[1])), "second": ("float32", (1, 1))}
+        held = {part: numbers.integers(1, 120, ITEM_BYTES[dtype] * a * b, np.uint8).tobytes() for part, (dtype, (a, b)) in sizes.items()}
+        codes, scales, second = (Window(part, 0, size, row_major(size), dtype) for part, (dtype, size) in sizes.items())
+        window = decoded(Coded(codes, scales, block, (0, 0), kind, shape, (0, 1), second if name == "NVFP4" else None), "bfloat16")
+
+        def fetch(window: Window, at: int, count: int, held: dict[str, bytes] = held) -> bytearray:
+            item = ITEM_BYTES[window.dtype]
+            return bytearray(held[window.path][at * item : (at + count) * item])
+
+        spent = []
+        for _ in range(TURNS):
+            began, tables = time.thread_time(), dict[tuple[int, ...], np.ndarray]()
+            for begin, end in steps(window, 0, rows * columns, SCRATCH_BYTES):
+                decode_range(window, begin, end, made[2 * begin : 2 * end], fetch, tables)
+            spent.append(time.thread_time() - began)
+        print(f"{name:26}{len(made) / statistics.median(spent) / 1e9:7.2f}", flush=True)
+
+
 def main() -> None:
     torch.set_num_threads(1)
     halves, words = made(np.uint16, np.uint16), made(np.uint32, np.uint32)
@@ -78,6 +111,7 @@ def main() -> None:
     for way, least in (("numpy", 0), ("numba", kernels.WORTH_BYTES)):
         kernels.prepare(least)
         again(way, halves, words, copied)
+    decoding()
 
 
 def again(way: str, halves: list[Ends], words: list[Ends], copied: float) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from .compiler.say.explain import describe
 from .meter import size
-from .runtime.checkpoint.scaled import Decoded, decoded_in
+from .runtime.checkpoint.decoded import Decoded, decoded_in
 
 if TYPE_CHECKING:
     from .runtime.binding.bind import Bound

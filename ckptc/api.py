@@ -45,7 +45,7 @@ from .planning.side_files import side_files, target_side
 from .planning.vocabulary import say_padding_stays
 from .runtime.binding.metadata import notes as metadata_notes
 from .runtime.checkpoint.checkpoint import Checkpoint
-from .runtime.checkpoint.scaled import decoded_in
+from .runtime.checkpoint.decoded import decoded_in
 from .runtime.fault import Fault
 from .runtime.files.decode_window import decoded_to
 from .runtime.formats.registry import format_named

@@ -27,7 +27,7 @@ from .library.families import to_choose_from
 from .meter import size
 from .runtime.checking.locate import locate
 from .runtime.checkpoint.checkpoint import Checkpoint
-from .runtime.checkpoint.scaled import decoded_in
+from .runtime.checkpoint.decoded import decoded_in
 from .runtime.fault import Fault
 from .runtime.files.window import ITEM_BYTES
 from .runtime.plan.expand import families

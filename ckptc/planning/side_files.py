@@ -16,7 +16,7 @@ from ..nemo.wanted import CONTEXT, HF_FOLDER, Wanted
 from ..nemo.wanted import LAYOUT as NEMO_2
 from ..runtime.binding.carry import as_in_archives, choose, named
 from ..runtime.checkpoint.checkpoint import Checkpoint
-from ..runtime.checkpoint.scaled import QUANTIZATION
+from ..runtime.checkpoint.quantization import QUANTIZATION
 from ..runtime.files.window import SideFile
 from ..runtime.formats.nemo.archive import CONFIG
 from ..runtime.formats.registry import format_named

@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from ..fault import Fault
 from ..files.read_window import read_descriptor
 from ..files.window import ITEM_BYTES, Window, row_major
-from .numbers import Array, bits_of, from_numbers, numbers
+from .decoded import decoded_bits
+from .numbers import Array, bits_of
 
 Offsets: TypeAlias = NDArray[np.int64]
 
@@ -82,7 +83,7 @@ def take(files: Files, window: Window, base: int, offsets: Sequence[Offsets]) ->
     if not prod(shape):
         return np.empty(shape, bits_of(window.dtype))
     if window.coded is not None:
-        return _decoded(files, window, base, offsets)
+        return decoded_bits(window, base, offsets, summed(base, offsets), lambda *what: take(files, *what))
     if window.tiles:
         return _from_tiles(files, window, summed(base, offsets).ravel()).reshape(shape)
     if window.strides == row_major(window.shape) or prod(window.shape) == 1:
@@ -93,22 +94,6 @@ def take(files: Files, window: Window, base: int, offsets: Sequence[Offsets]) ->
         return np.moveaxis(found, -1, run) if run is not None else found.reshape(shape)
     places = _strided(window, summed(base, offsets).ravel())
     return _runs(files, window, places, 1).reshape(shape)
-
-
-def _decoded(files: Files, window: Window, base: int, offsets: Sequence[Offsets]) -> Array:
-    """Codes, each times its scale, in float32: what a conversion defines (see `files.decode_window`), written down a second time."""
-    coded = window.coded
-    assert coded is not None
-    codes = take(files, coded.codes, base, offsets)
-    places = np.zeros(codes.shape, dtype=np.int64)
-    whole = summed(base, offsets)
-    axes = zip(window.shape, row_major(window.shape), coded.first, coded.block, row_major(coded.scales.shape), strict=True)
-    for extent, step, first, block, stride in axes:
-        places += (whole // step % extent + first) // block * stride
-    near, which = np.unique(places, return_inverse=True)
-    scales = numbers(take(files, coded.scales, 0, [near]), coded.scales.dtype).astype(np.float32)
-    with np.errstate(all="ignore"):
-        return from_numbers(numbers(codes, coded.codes.dtype).astype(np.float32) * scales[which].reshape(codes.shape), window.dtype)
 
 
 def _is_run(offsets: Offsets) -> bool:

@@ -15,7 +15,6 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from ..fault import Fault
-from ..files.decode_window import CODES
 from ..files.format import Found
 from ..files.read_window import read_at, read_window
 from ..files.stamps import Stamps, refuse_changed, stamps_of
@@ -28,7 +27,7 @@ from ..yaml_tree import load_yaml
 from .find_files import find
 from .index import block_at
 from .newest_tag import choose_tag
-from .scaled import SCALE_ENDINGS, decode_entries
+from .quantization import PART_ENDINGS, may_be_coded
 from .side_files import beside
 
 if TYPE_CHECKING:
@@ -115,8 +114,10 @@ class Checkpoint:
 
     def for_names(self, names: Iterable[str]) -> Checkpoint:
         """The checkpoint for layouts that have these names: with codes and scales as they are stored, if some are names of scales."""
-        if not self.stored or not any(name.endswith(SCALE_ENDINGS) for name in names):
+        if not self.stored or not any(name.endswith(PART_ENDINGS) for name in names):
             return self
+        from .scaled import decode_entries
+
         said = decode_entries(self.stored, _settings(self)).notes
         return replace(self, entries=self.stored, undecoded=(), stored=(), notes=tuple(note for note in self.notes if note not in said))
 
@@ -281,8 +282,10 @@ def _read(place: str, tag: str, found: Found) -> Checkpoint:
 
 def _unscaled(checkpoint: Checkpoint) -> Checkpoint:
     """The checkpoint, with what is stored as codes and scales as what it means."""
-    if not any(entry.dtype in CODES for entry in checkpoint.entries):
+    if not may_be_coded(checkpoint.entries):
         return checkpoint
+    from .scaled import decode_entries
+
     found = decode_entries(checkpoint.entries, _settings(checkpoint))
     return replace(checkpoint, entries=found.entries, undecoded=found.problems, notes=(*checkpoint.notes, *found.notes), stored=checkpoint.entries)
 

@@ -3,27 +3,25 @@
 Found from the files: `NAME` of an FP8 type and beside it `NAME_scale_inv` (DeepSeek-V3, transformers' `fp8`) or `NAME_scale`
 (FBGEMM, compressed-tensors, Model Optimizer), which both multiply. A scale is for a block of the last two axes, for a row, for
 a column or for the tensor. The block is the one that the config says, or 128 x 128. Whatever has no scale is left as it is.
+Tensors of packed codes are those of `packed`.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any
 
-from ..files.decode_window import CODES, SCALES
-from ..files.window import Coded, Entry, Window, at_index, decoded, with_axes
+from ..codes.values import SCALES
+from ..files.window import Coded, Entry, at_index, decoded, with_axes
 from ..words import count
+from .packed import USUAL_DTYPE, near, packed_pairs
+from .quantization import CODES, SCALE_ENDINGS, is_known, may_be_coded, quantization, said_block
 
-USUAL_DTYPE = "bfloat16"
-USUAL_BLOCK = (128, 128)
-KNOWN = ("", "fp8", "fbgemm_fp8", "compressed-tensors", "modelopt")  # methods whose scales are stored so
-QUANTIZATION = ("quantization_config", "compression_config")  # the keys that say so
-SCALE_ENDINGS = ("_scale_inv", "_scale")
 # What a server multiplies activations or its cache with: no part of a weight.
-_OF_ACTIVATIONS = re.compile(r"(.*\.)(?:input_scale(?:_ub)?|activation_scale|[kv]_scale)")
+_OF_ACTIVATIONS = re.compile(r"(.*\.)(?:input_(?:global_)?scale(?:_ub)?|activation_scale|[kv]_scale)")
 
 
 @dataclass(frozen=True)
@@ -41,70 +39,29 @@ class Unscaled:
         return (f"{count(len(self.dropped), 'scale')} of activations or of the cache, no part of a weight, left out: {shown}",) if self.dropped else ()
 
 
-@dataclass(frozen=True)
-class Decoded:
-    """Tensors that are decoded in one way. `block` has the elements of a scale along the last two axes, or "tensor" and the like."""
-
-    codes: str
-    scales: str
-    block: str
-    dtype: str
-    tensors: int
-    elements: int
-
-    def __str__(self) -> str:
-        return (
-            f"decoded, not copied: {count(self.tensors, 'tensor')}, {self.elements:,} elements: {self.codes} times {self.scales}, a scale for each {self.block}, "
-            f"multiplied in float32 and rounded once to {self.dtype}"
-        )
-
-
-def decoded_in(windows: Iterable[Window | None]) -> tuple[Decoded, ...]:
-    """What of the windows is decoded, and how."""
-    found: dict[tuple[str, str, str, str], tuple[int, int]] = {}
-    for window in windows:
-        if window is not None and (coded := window.coded) is not None:
-            key = (coded.codes.dtype, coded.scales.dtype, _block(window, coded), window.dtype)
-            tensors, elements = found.get(key, (0, 0))
-            found[key] = tensors + 1, elements + prod(window.shape)
-    return tuple(Decoded(*key, *numbers) for key, numbers in found.items())
-
-
-def _block(window: Window, coded: Coded) -> str:
-    if prod(coded.scales.shape) == 1:
-        return "tensor"
-    if coded.block[-1] >= window.shape[-1] and all(n == 1 for n in coded.block[:-1]):
-        return "row"
-    return " x ".join(map(str, coded.block[-2:])) + " block"
-
-
 def decode_entries(entries: Sequence[Entry], settings: Mapping[str, Any]) -> Unscaled:
-    """Each FP8 tensor with its scales as one tensor in bfloat16. `settings` are the config's."""
-    if not any(entry.dtype in CODES for entry in entries):
+    """Each tensor of codes with its scales as one tensor in bfloat16. `settings` are the config's."""
+    said = quantization(settings)
+    if not may_be_coded(entries) or not is_known(said):
         return Unscaled(tuple(entries))
-    said = _quantization(settings)
-    method = said.get("quant_method", "")
-    if not isinstance(method, str) or method.lower() not in KNOWN:
-        return Unscaled(tuple(entries))
-    block = said_block(said)
     places: dict[str, list[Entry]] = {}
     for entry in entries:
         places.setdefault(entry.name, []).append(entry)
-    if not any(scale_names(entry.name, places) for entry in entries if entry.dtype in CODES):
+    packed = packed_pairs(entries, places, said)
+    codes = [entry for entry in entries if entry.dtype in CODES and (entry.file, entry.name) not in packed.used]
+    if not packed.made and not packed.problems and not any(scale_names(entry.name, places) for entry in codes):
         return Unscaled(tuple(entries))
-    out: dict[tuple[str, str], Entry] = {(entry.file, entry.name): entry for entry in entries}
-    used: set[tuple[str, str]] = set()
-    problems: list[str] = []
-    for entry in entries:
-        if entry.dtype not in CODES:
-            continue
+    out: dict[tuple[str, str], Entry] = {(entry.file, entry.name): packed.made.get((entry.file, entry.name), entry) for entry in entries}
+    used, problems, block = packed.used - packed.made.keys(), list(packed.problems), said_block(said)
+    for entry in codes:
         found = scale_names(entry.name, places)
         used |= {(each.file, each.name) for name in found for each in places[name]}
         if len(found) != 1:
             there = " and ".join(f"`{name}`" for name in found)
             problems.append(f"`{entry.name}` has both {there}" if found else f"`{entry.name}` ({entry.dtype}) has no `{entry.name}_scale_inv` and no `{entry.name}_scale`")
             continue
-        scale = next((each for each in places[found[0]] if each.file == entry.file), places[found[0]][0])
+        scale = near(places, found[0], entry.file)
+        assert scale is not None
         made = _paired(entry, scale, block, places)
         if isinstance(made, str):
             problems.append(made)
@@ -126,33 +83,6 @@ def scale_names(name: str, places: Mapping[str, Any]) -> list[str]:
     return [name + ending for ending in SCALE_ENDINGS if name + ending in places]
 
 
-def said_block(said: Mapping[str, Any]) -> tuple[int, int]:
-    """The block of a `quantization_config`: `weight_block_size`, or that of compressed-tensors' first group."""
-    given = said.get("weight_block_size")
-    groups = said.get("config_groups")
-    for group in groups.values() if isinstance(groups, Mapping) else ():
-        weights = group.get("weights") if isinstance(group, Mapping) else None
-        if isinstance(weights, Mapping) and given is None:
-            structure, size = weights.get("block_structure"), weights.get("group_size")
-            given = structure.split("x") if isinstance(structure, str) else structure
-            given = [1, size] if given is None and weights.get("strategy") == "group" else given
-    try:
-        rows, columns = (int(n) for n in given or USUAL_BLOCK)
-    except (TypeError, ValueError):
-        return USUAL_BLOCK
-    return (rows, columns) if rows > 0 and columns > 0 else USUAL_BLOCK
-
-
-def _quantization(settings: Mapping[str, Any]) -> Mapping[str, Any]:
-    inner = settings.get("text_config")
-    for place in (settings, inner if isinstance(inner, Mapping) else {}):
-        for key in QUANTIZATION:
-            if isinstance(place.get(key), Mapping) and place[key]:
-                found: Mapping[str, Any] = place[key]
-                return found
-    return {}
-
-
 def _paired(entry: Entry, scale: Entry, block: tuple[int, int], places: Mapping[str, Any]) -> Entry | str:
     """The decoded tensor, or what is wrong."""
     if scale.dtype not in SCALES:
@@ -172,4 +102,5 @@ def _paired(entry: Entry, scale: Entry, block: tuple[int, int], places: Mapping[
         if len(given) != len(shape) or any(n not in (1, extent) for n, extent in zip(given, shape, strict=True)):
             return f"`{scale.name}` is {list(scale.shape)}; blocks of {' x '.join(map(str, block))} of `{entry.name}`, {list(shape)}, have scales {list(wanted)}"
         grid = tuple(1 if n == extent else max(1, extent) for n, extent in zip(given, shape, strict=True))
-    return Entry(entry.name, entry.file, decoded(entry.window, scales, grid, (0,) * len(shape), USUAL_DTYPE))
+    coded = Coded(entry.window, scales, grid, (0,) * len(shape), entry.dtype, shape, tuple(range(len(shape))))
+    return Entry(entry.name, entry.file, decoded(coded, USUAL_DTYPE))

@@ -108,8 +108,11 @@ class Filler:
         for slab in chunk.slabs:
             path, start = places[slab.slot]
             at, run = start + slab.at, slab.run
-            for turn in range(slab.turns):
-                read(path, self._window[turn * run : (turn + 1) * run], at + turn * slab.by)
+            if slab.turns > 1 and isinstance(path, Gather):
+                path.read_turns(read, self._window[: slab.turns * run], at, run, slab.by)
+            else:
+                for turn in range(slab.turns):
+                    read(path, self._window[turn * run : (turn + 1) * run], at + turn * slab.by)
             for one in slab.copies:
                 self._run(one, into, base)
         for one in chunk.fills:

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..binding.bind import Bound, bundles
 from ..fault import Fault
-from ..files.gather import SCRATCH_BYTES, Gather, place_of_range
+from ..files.gather import SCRATCH_BYTES, Gather, place_of, place_of_range
 from ..files.window import ITEM_BYTES, Window, row_major
 from ..kernels.boxes import BoxT, elements, onto_strides, source_span
 from ..kernels.kernels import scratch_bytes
@@ -152,7 +152,7 @@ class Recipes:
             assert window is not None
             item = ITEM_BYTES[window.dtype]
             slots[source] = len(places)
-            if window.composed:
+            if window.composed and window.strides == row_major(window.shape):
                 places.append(place_of_range(window, firsts[source], ends[source] - firsts[source], self.budget.gather))
                 forms.append((window.dtype, item))
             elif window.strides == row_major(window.shape):
@@ -160,7 +160,7 @@ class Recipes:
                 forms.append((window.dtype, item))
             else:
                 firsts[source] = 0
-                places.append((window.path, window.at))
+                places.append(place_of(window, self.budget.gather))
                 forms.append((window.dtype, item, window))
         kinds: dict[Any, list[int]] = {}
         for target, group in zip(targets, rows, strict=True):

@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from .decode_window import decode_range, steps
+from .decode_window import Fetch, decode_range, decode_turns, steps
 from .window import ITEM_BYTES, Tile, Window, row_major
 
 SCRATCH_BYTES = 1 << 20  # how much is gathered at once, and how much of a tile is read at once where its rows are short
@@ -23,7 +23,8 @@ Read: TypeAlias = Callable[[str, memoryview, int], None]  # a path, where to, fr
 
 @dataclass(frozen=True)
 class Gather:
-    """Stands where the path of a file would: `read` fills a buffer from an offset in the contiguous tensor's bytes.
+    """Stands where the path of a file would: `read` fills a buffer from an offset in the contiguous tensor's bytes, or in those
+    of a decoded one in the order in which it is stored.
 
     It works in `scratch` bytes, or a few more for tensors of wide elements.
     """
@@ -45,10 +46,18 @@ class Gather:
             for tile in self.window.tiles:
                 _copy_rows(tile, self.window.shape, item, begin, end, part, read, self.scratch)
 
-    def _decode(self, read: Read, into: memoryview, first: int, item: int) -> None:
-        def fetch(window: Window, at: int, count: int) -> bytearray:
-            return _elements(window, at, count, read, self.scratch)
+    def read_turns(self, read: Read, into: memoryview, at: int, run: int, by: int) -> None:
+        """Fills `into` with runs of `run` bytes, the first from `at`, each `by` bytes after the one before."""
+        item = ITEM_BYTES[self.window.dtype]
+        if self.window.coded is None or not decode_turns(self.window, at // item, run // item, by // item, into, self._fetch(read), {}, self.scratch):
+            for turn in range(len(into) // run):
+                self.read(read, into[turn * run : (turn + 1) * run], at + turn * by)
 
+    def _fetch(self, read: Read) -> Fetch:
+        return lambda window, at, count: elements_of(window, at, count, read, self.scratch)
+
+    def _decode(self, read: Read, into: memoryview, first: int, item: int) -> None:
+        fetch = self._fetch(read)
         made: dict[tuple[int, ...], NDArray[Any]] = {}
         for begin, end in steps(self.window, first, first + len(into) // item, self.scratch):
             decode_range(self.window, begin, end, into[(begin - first) * item : (end - first) * item], fetch, made)
@@ -69,7 +78,7 @@ def place_of_range(window: Window, first: int, count: int, scratch: int = SCRATC
     return Gather(window, scratch), first * item
 
 
-def _elements(window: Window, first: int, count: int, read: Read, scratch: int) -> bytearray:
+def elements_of(window: Window, first: int, count: int, read: Read, scratch: int) -> bytearray:
     """The bytes of `count` elements from `first`, in row-major order."""
     item = ITEM_BYTES[window.dtype]
     found = bytearray(count * item)

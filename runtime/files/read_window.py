@@ -7,7 +7,7 @@ from math import prod
 from typing import TYPE_CHECKING
 
 from ..fault import Fault
-from .gather import Gather
+from .gather import SCRATCH_BYTES, Gather, elements_of
 from .window import ITEM_BYTES, Window, row_major
 
 if TYPE_CHECKING:
@@ -60,7 +60,8 @@ def read_window(window: Window) -> torch.Tensor:
     if window.composed:
         data = bytearray(prod(window.shape) * ITEM_BYTES[window.dtype])
         Gather(window).read(_read_into, memoryview(data), 0)
-        return torch.frombuffer(data, dtype=torch.uint8).view(dtype).view(window.shape)
+        flat = torch.frombuffer(data, dtype=torch.uint8).view(dtype)
+        return flat.view(window.shape) if window.strides == row_major(window.shape) else flat.as_strided(window.shape, window.strides).contiguous()
     data = read_at(window.path, window.at, span(window.shape, window.strides) * ITEM_BYTES[window.dtype])
     flat = torch.frombuffer(data, dtype=torch.uint8).view(dtype)
     if window.strides == row_major(window.shape):
@@ -69,6 +70,13 @@ def read_window(window: Window) -> torch.Tensor:
         return flat.as_strided(window.shape, window.strides).contiguous()
     except RuntimeError:  # a stride of 0 makes much of a few bytes
         raise Fault("out-of-memory", f"a tensor of `{window.path}` has the shape {list(window.shape)}, more than fits into memory") from None
+
+
+def integers(window: Window) -> tuple[int, ...]:
+    """The elements of a small tensor of signed integers."""
+    data = elements_of(window, 0, prod(window.shape), _read_into, SCRATCH_BYTES)
+    item = ITEM_BYTES[window.dtype]
+    return tuple(int.from_bytes(data[at : at + item], "little", signed=True) for at in range(0, len(data), item))
 
 
 def _read_into(path: str, into: memoryview, at: int) -> None:

@@ -14,8 +14,8 @@ ITEM_BYTES = {
     "int64": 8, "int32": 4, "int16": 2, "int8": 1, "uint64": 8, "uint32": 4, "uint16": 2, "uint8": 1,
     "bool": 1, "complex64": 8, "complex128": 16,
 }  # fmt: skip
-
-
+# What codes are, and how many bits each has. Those of a byte are of the dtype that is called so; others share a byte or a word.
+CODE_BITS = {"float8_e4m3fn": 8, "float8_e5m2": 8, "float4_e2m1fn": 4, "int4": 4, "int8": 8}
 MOST_AXES = 64  # as torch and numpy have it
 
 
@@ -24,8 +24,8 @@ class Window:
     """`at` is the byte offset of element [0, ..., 0] in the file at `path`; `strides` are in elements.
 
     A tensor that lies in several places has `tiles`: they cover it, each element once. One that is stored as codes and
-    scales has `coded`, and `dtype` is what it is decoded to. The `strides` of both are those of a contiguous tensor, `path`
-    and `at` those of the first tile, or of the codes.
+    scales has `coded`, and `dtype` is what it is decoded to. The `strides` of both are those of a contiguous tensor, but that
+    a decoded one may be stored with its axes in another order; `path` and `at` are those of the first tile, or of the codes.
     """
 
     path: str
@@ -54,13 +54,31 @@ class Tile:
 class Coded:
     """What a tensor is calculated from: element i is code i times the scale at (i + first) // block, axis by axis.
 
-    `codes` has the tensor's shape, `scales` as many axes. See `decode_window` for how it is rounded.
+    `shape` is that of the elements as they are stored, with one element along each axis that the tensor no longer has; `axes`
+    says which of them each axis of the tensor is. `kind` is what the codes are (`CODE_BITS`). Where `codes` are bytes or words
+    that hold several, these are neighbours along the last axis, the lowest bits first. `scales` has as many axes as `shape`.
+    All scales are first multiplied by the one number of `second`, or divided by it. See `decode_window` for how it is rounded.
     """
 
     codes: Window
     scales: Window
     block: tuple[int, ...]
     first: tuple[int, ...]
+    kind: str
+    shape: tuple[int, ...]
+    axes: tuple[int, ...]
+    second: Window | None = None
+    divided: bool = False
+
+    @property
+    def per(self) -> int:
+        """How many codes an item of `codes` holds."""
+        return 8 * ITEM_BYTES[self.codes.dtype] // CODE_BITS[self.kind]
+
+    @property
+    def odd(self) -> int:
+        """How many codes of the first item of a row stand before the first element."""
+        return self.first[-1] % self.per if self.first else 0
 
 
 @dataclass(frozen=True)
@@ -114,14 +132,15 @@ def row_major(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 def parts_of(window: Window) -> tuple[Window, ...]:
     """The windows of its tiles, of its codes and scales, or itself."""
-    if window.coded is not None:
-        return (*parts_of(window.coded.codes), *parts_of(window.coded.scales))
+    if (coded := window.coded) is not None:
+        return tuple(part for each in (coded.codes, coded.scales, coded.second) if each is not None for part in parts_of(each))
     return tuple(tile.window for tile in window.tiles) or (window,)
 
 
-def decoded(codes: Window, scales: Window, block: tuple[int, ...], first: tuple[int, ...], dtype: str) -> Window:
+def decoded(coded: Coded, dtype: str) -> Window:
     """The window of a tensor that is stored as codes and scales."""
-    return Window(codes.path, codes.at, codes.shape, row_major(codes.shape), dtype, coded=Coded(codes, scales, block, first))
+    steps, codes = row_major(coded.shape), coded.codes
+    return Window(codes.path, codes.at, tuple(coded.shape[k] for k in coded.axes), tuple(steps[k] for k in coded.axes), dtype, coded=coded)
 
 
 def paths_of(window: Window) -> tuple[str, ...]:
@@ -149,8 +168,10 @@ def at_index(window: Window, index: tuple[int, ...]) -> Window:
     n = len(index)
     shape = window.shape[n:]
     if (coded := window.coded) is not None:
-        of_scales = tuple((i + first) // block for i, first, block in zip(index, coded.first, coded.block, strict=False))
-        return decoded(at_index(coded.codes, index), at_index(coded.scales, of_scales), coded.block[n:], coded.first[n:], window.dtype)
+        gone = dict(zip(coded.axes, index, strict=False))
+        first = tuple(gone.get(k, 0) for k in range(len(coded.shape)))
+        left = tuple(1 if k in gone else extent for k, extent in enumerate(coded.shape))
+        return decoded(_narrowed(coded, first, left, coded.axes[n:]), window.dtype)
     if not window.tiles:
         at = window.at + sum(i * stride for i, stride in zip(index, window.strides, strict=False)) * ITEM_BYTES[window.dtype]
         return Window(window.path, at, shape, window.strides[n:], window.dtype)
@@ -165,7 +186,9 @@ def at_index(window: Window, index: tuple[int, ...]) -> Window:
 def block_of(window: Window, first: tuple[int, ...], shape: tuple[int, ...]) -> Window:
     """The block of `shape` elements of `window` that begins at `first`, within it."""
     if (coded := window.coded) is not None:
-        return decoded(block_of(coded.codes, first, shape), coded.scales, coded.block, tuple(i + j for i, j in zip(first, coded.first, strict=True)), window.dtype)
+        begins = dict(zip(coded.axes, zip(first, shape, strict=True), strict=True))
+        begin, extents = zip(*(begins.get(k, (0, 1)) for k in range(len(coded.shape))), strict=True) if coded.shape else ((), ())
+        return decoded(_narrowed(coded, begin, extents, coded.axes), window.dtype)
     if not window.tiles or 0 in shape:
         at = window.at + sum(i * stride for i, stride in zip(first, window.strides, strict=True)) * ITEM_BYTES[window.dtype]
         return Window(window.path, at, shape, window.strides, window.dtype)
@@ -177,6 +200,16 @@ def block_of(window: Window, first: tuple[int, ...], shape: tuple[int, ...]) -> 
             inner = block_of(tile.window, tuple(i - j for i, j in zip(begin, tile.first, strict=True)), tuple(j - i for i, j in zip(begin, end, strict=True)))
             parts.append(Tile(tuple(i - j for i, j in zip(begin, first, strict=True)), inner))
     return tiled(shape, window.dtype, parts)
+
+
+def _narrowed(coded: Coded, first: tuple[int, ...], shape: tuple[int, ...], axes: tuple[int, ...]) -> Coded:
+    """The block of `shape` elements that begins at `first`, both as they are stored."""
+    begins, items = first, shape
+    if first:
+        begin = (coded.odd + first[-1]) // coded.per
+        begins, items = (*first[:-1], begin), (*shape[:-1], -(-(coded.odd + first[-1] + shape[-1]) // coded.per) - begin)
+    whole = tuple(i + j for i, j in zip(first, coded.first, strict=True))
+    return replace(coded, codes=block_of(coded.codes, begins, items), first=whole, shape=shape, axes=axes)
 
 
 def along(window: Window, axes: int) -> dict[tuple[int, ...], Window]:

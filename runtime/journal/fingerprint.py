@@ -63,7 +63,9 @@ def plan_fingerprint(bound: Bound) -> str:
 def _said(window: Window, names: Mapping[str, str]) -> tuple[object, ...]:
     """All that decides which elements a window has: its place, or those of its tiles, or codes and scales and how they are paired."""
     if (coded := window.coded) is not None:
-        return "coded", window.dtype, coded.block, coded.first, _said(coded.codes, names), _said(coded.scales, names)
+        second = (coded.divided, _said(coded.second, names)) if coded.second is not None else ()
+        paired = (coded.kind, coded.shape, coded.axes, coded.block, coded.first, *second)
+        return "coded", window.dtype, *paired, _said(coded.codes, names), _said(coded.scales, names)
     if window.tiles:
         return "tiles", window.shape, *((tile.first, _said(tile.window, names)) for tile in window.tiles)
     return names[window.path], window.at, window.shape, window.strides, window.dtype

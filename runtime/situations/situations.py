@@ -107,8 +107,8 @@ def refuse_undecoded(path: str, problems: Sequence[str]) -> None:
     """Raises `Fault` where tensors are stored as codes and scales that do not fit each other."""
     if problems:
         raise Fault(
-            "bad-scales", f"`{path}` holds FP8 weights whose scales do not fit them", notes=few(problems),
-            help="download or save the checkpoint again; the blocks are those of `weight_block_size` in its config.json, or 128 x 128",
+            "bad-scales", f"`{path}` holds quantized weights whose scales do not fit them", notes=few(problems),
+            help="download or save the checkpoint again; the blocks of FP8 are those of `weight_block_size` in its config.json, or 128 x 128",
         )  # fmt: skip
 
 
@@ -118,7 +118,7 @@ def refuse_quantized_config(path: str, settings: Mapping[str, Any]) -> None:
     if said:
         raise Fault(
             "quantized-checkpoint", f"`{path}` says in its `quantization_config` that the weights are quantized: {said}",
-            notes=("ckptc does not decode such weights; of FP8 with scales, it found none among the tensors",),
+            notes=("ckptc does not decode such weights; of those that it does, with their scales, it found none among the tensors",),
             help="take the model's repository without quantization; if the weights are plain already, remove `quantization_config` from the config",
         )  # fmt: skip
 

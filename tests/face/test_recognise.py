@@ -73,7 +73,7 @@ SCHEMES: dict[str, tuple[dict[str, torch.Tensor], dict[str, Any], tuple[str, ...
     "FP8": ({f"{Q}weight": torch.zeros(6, 4).to(torch.float8_e4m3fn), f"{Q}weight_scale": torch.ones(1)}, {"quant_method": "quanto"}, ("FP8", "Quanto")),
     "FP8 alone": ({f"{Q}weight": torch.zeros(6, 4).to(torch.float8_e5m2)}, {}, ("FP8",)),
     "integers alone": ({f"{Q}weight": torch.zeros(6, 4, dtype=torch.int8)}, {}, ("8-bit integers",)),
-    "MXFP4": ({"model.layers.0.mlp.experts.down_proj_blocks": bytes_of(2, 3, 5, 16), "model.layers.0.mlp.experts.down_proj_scales": bytes_of(2, 3, 5)}, {"quant_method": "mxfp4"}, ("MXFP4", "gpt-oss")),
+    "MXFP4": ({"model.layers.0.mlp.experts.down_proj_blocks": bytes_of(2, 3, 5, 16)}, {"quant_method": "mxfp4"}, ("MXFP4", "gpt-oss")),
     "compressed-tensors": ({f"{Q}weight_packed": torch.zeros(6, 4, dtype=torch.int32), f"{Q}weight_shape": torch.zeros(2, dtype=torch.int64)}, {"quant_method": "compressed-tensors", "format": "pack-quantized"}, ("compressed-tensors", "pack-quantized")),
     "NVFP4": ({f"{Q}weight": bytes_of(6, 4), f"{Q}weight_scale_2": torch.ones(1)}, {}, ("NVFP4",)),
     "an unknown method": ({f"{Q}weight_scale": torch.ones(3)}, {"quant_method": "newest"}, ("newest",)),

@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from ckptc.runtime.checking.elements import Files, take
-from ckptc.runtime.files.decode_window import values_of
+from ckptc.runtime.codes.values import values_of
 from ckptc.runtime.files.gather import Gather
 from ckptc.runtime.files.read_window import read_at, read_window
-from ckptc.runtime.files.window import Window, at_index, block_of, decoded, parts_of, row_major
+from ckptc.runtime.files.window import Coded, Window, at_index, block_of, decoded, parts_of, row_major
 
 from ..scaled_weights import grid, spread
 
@@ -30,6 +30,10 @@ def written(path: Path, tensor: torch.Tensor) -> Window:
     path.write_bytes(b"xyz" + tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
     shape = tuple(tensor.shape)
     return Window(str(path), 3, shape, row_major(shape), name_of(tensor.dtype))
+
+
+def of_fp8(codes: Window, scales: Window, block: tuple[int, ...], first: tuple[int, ...], dtype: str) -> Window:
+    return decoded(Coded(codes, scales, block, first, codes.dtype, codes.shape, tuple(range(len(codes.shape)))), dtype)
 
 
 def equal(found: torch.Tensor, wanted: torch.Tensor) -> bool:
@@ -74,7 +78,7 @@ def test_any_part_is_what_torch_makes_of_it(shape: tuple[int, ...], block: tuple
         scales = torch.randint(0, 256, scales.shape, generator=generator).to(torch.uint8).view(scale_dtype)  # from 2 ** -127 to 2 ** 127, and NaN
     scales = scales.to(scale_dtype)
     wanted = (codes.float() * spread(scales.float(), torch.Size(shape), block)).to(dtype)
-    window = decoded(written(tmp_path / "codes", codes), written(tmp_path / "scales", scales), block, (0,) * len(shape), name_of(dtype))
+    window = of_fp8(written(tmp_path / "codes", codes), written(tmp_path / "scales", scales), block, (0,) * len(shape), name_of(dtype))
     assert [part.path for part in parts_of(window)] == [str(tmp_path / "codes"), str(tmp_path / "scales")]
     assert equal(read_window(window), wanted)
     rng, flat, item = random.Random(5), wanted.reshape(-1), wanted.element_size()
@@ -98,10 +102,10 @@ def test_any_part_is_what_torch_makes_of_it(shape: tuple[int, ...], block: tuple
 
 def test_what_is_too_large_becomes_infinite_and_halves_go_to_even(tmp_path: Path) -> None:
     codes = torch.tensor([[448.0, -448.0, 1.0, 1.125]]).to(torch.float8_e4m3fn)
-    window = decoded(written(tmp_path / "codes", codes), written(tmp_path / "scales", torch.tensor([[1e36]])), (1, 4), (0, 0), "bfloat16")
+    window = of_fp8(written(tmp_path / "codes", codes), written(tmp_path / "scales", torch.tensor([[1e36]])), (1, 4), (0, 0), "bfloat16")
     assert read_window(window).float().tolist()[0][:2] == [float("inf"), float("-inf")]
     tie = torch.tensor([[1 + 2**-8]])  # halfway between 1 and 1 + 2 ** -7, of which 1 is even
-    window = decoded(written(tmp_path / "codes", codes), written(tmp_path / "scales", tie), (1, 4), (0, 0), "bfloat16")
+    window = of_fp8(written(tmp_path / "codes", codes), written(tmp_path / "scales", tie), (1, 4), (0, 0), "bfloat16")
     assert read_window(window)[0, 2] == 1.0
 
 
@@ -111,7 +115,7 @@ def test_codes_of_any_strides_are_decoded(tmp_path: Path) -> None:
     scales = torch.randn(4, 3, generator=generator)
     turned = Window(str(tmp_path / "codes"), 3, (9, 13), (1, 9), "float8_e4m3fn")
     written(tmp_path / "codes", codes)
-    window = decoded(turned, written(tmp_path / "scales", scales.T.contiguous()), (4, 4), (0, 0), "bfloat16")
+    window = of_fp8(turned, written(tmp_path / "scales", scales.T.contiguous()), (4, 4), (0, 0), "bfloat16")
     wanted = (codes.T.float() * spread(scales.T, torch.Size((9, 13)), (4, 4))).to(torch.bfloat16)
     assert equal(read_window(window), wanted)
 
@@ -120,7 +124,7 @@ def test_codes_of_any_strides_are_decoded(tmp_path: Path) -> None:
 def test_decoding_takes_no_more_memory_for_a_larger_tensor(shape: tuple[int, int], block: tuple[int, int], tmp_path: Path) -> None:
     """It works in `scratch` bytes, and a table of 256 products for each scale along a row."""
     codes = torch.randint(0, 120, shape, dtype=torch.uint8).view(torch.float8_e4m3fn)
-    window = decoded(written(tmp_path / "codes", codes), written(tmp_path / "scales", torch.rand(grid(torch.Size(shape), block))), block, (0, 0), "bfloat16")
+    window = of_fp8(written(tmp_path / "codes", codes), written(tmp_path / "scales", torch.rand(grid(torch.Size(shape), block))), block, (0, 0), "bfloat16")
     into = memoryview(bytearray(codes.numel() * 2))
     scratch = 256 << 10
     Gather(window, scratch).read(read, into[:4096], 0)
