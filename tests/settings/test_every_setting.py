@@ -28,6 +28,7 @@ FAMILIES = {family.name: family for family in library.families(None)}
 SIZES = {"vocab_size": 50, "num_hidden_layers": 4, "hidden_size": 24, "intermediate_size": 40, "num_attention_heads": 6}
 COMMON = {**SIZES, "num_key_value_heads": 2, "head_dim": 4, "rms_norm_eps": 1e-5, "rope_theta": 1e4, "max_position_embeddings": 64,
           "tie_word_embeddings": False, "hidden_act": "silu"}  # fmt: skip
+NORMED = {**{k: v for k, v in COMMON.items() if k != "hidden_act"}, "hidden_activation": "gelu_pytorch_tanh"}
 EXPERTS = {"num_experts": 4, "moe_intermediate_size": 8, "num_experts_per_tok": 2}
 LATENT = {
     **SIZES, "moe_intermediate_size": 8, "num_key_value_heads": 6, "n_routed_experts": 4, "n_shared_experts": 1, "num_experts_per_tok": 2,
@@ -101,6 +102,10 @@ def kinds() -> list[Kind]:
         hf("Phi3Config", "phi3", **COMMON, sliding_window=None), hf("HeliumConfig", "helium", **COMMON), hf("Ernie4_5Config", "ernie4_5", **COMMON, use_bias=False),
         hf("Starcoder2Config", "starcoder2", **{**COMMON, "hidden_act": "gelu_pytorch_tanh", "norm_epsilon": 1e-5}, use_bias=True, sliding_window=None),
         hf("StableLmConfig", "stablelm", **COMMON, layer_norm_eps=1e-5, partial_rotary_factor=0.25), hf("InternLM2Config", "internlm2", **COMMON, bias=False), hf("GemmaConfig", "gemma", **{**COMMON, "hidden_act": "gelu_pytorch_tanh"}),
+        hf("Gemma2Config", "gemma2", **NORMED, sliding_window=5, query_pre_attn_scalar=8), hf("Olmo2Config", "olmo2", **COMMON), hf("Olmo3Config", "olmo3", **{**COMMON, "rope_theta": 5e5}, sliding_window=5),
+        Kind("Gemma3TextConfig", "gemma3", "hf", {"model_type": "gemma3_text", **NORMED, "sliding_window": 5, "sliding_window_pattern": 4, "query_pre_attn_scalar": 8}),
+        hf("OlmoeConfig", "olmoe", **COMMON, num_experts=4, num_experts_per_tok=2), hf("Glm4Config", "glm4", **COMMON, partial_rotary_factor=1.0),
+        hf("Exaone4Config", "exaone4", **COMMON, sliding_window=5, sliding_window_pattern=4), hf("MiniMaxM2Config", "minimax_m2", **COMMON, num_local_experts=4, num_experts_per_tok=2),
         Kind("DeepseekV3Config", "deepseek", "hf", {**LATENT, "model_type": "deepseek_v3", "norm_topk_prob": True}),
         Kind("DeepseekV2Config", "deepseek", "hf", {**LATENT, "model_type": "deepseek_v2", "topk_method": "group_limited_greedy", "norm_topk_prob": False}),
         Kind("megatron-args", "llama", "megatron", ARGS),
