@@ -1,4 +1,4 @@
-"""Families with norms after attention and feed-forward network, norms over all heads, and windows in some layers.
+"""Families with norms after attention and feed-forward network, norms over all heads, windows in some layers, or one norm.
 
 Names, shapes and keys are those of transformers (models/*/modeling_*.py and configuration_*.py, 5.24). Sizes are pairwise
 distinct. Where a framework's modules hold a family, what they must hold is said by a plain torch account of a layer.
@@ -87,17 +87,20 @@ class Case:
         return {"model_type": self.model_type or self.family, **KEYS, **self.keys}
 
     def shapes(self) -> Shapes:
-        ends = {"model.embed_tokens.weight": (VOCAB, HIDDEN)} | norm("model.norm")
-        tied = {} if self.config["tie_word_embeddings"] else {"lm_head.weight": (VOCAB, HIDDEN)}
+        hidden = self.config["hidden_size"]
+        ends = {"model.embed_tokens.weight": (VOCAB, hidden)} | norm("model.norm", hidden=hidden)
+        tied = {} if self.config["tie_word_embeddings"] else {"lm_head.weight": (VOCAB, hidden)}
         return ends | tied | {f"{AT}{i}.{name}": shape for i in range(LAYERS) for name, shape in self.layer.items()}
 
 
 OLMO_2 = POST | WIDE_NORMS | attention() | gated()
 EXAONE = POST | HEAD_NORMS | attention() | gated()
 GLM = BEFORE | norm("post_self_attn_layernorm") | norm("post_mlp_layernorm") | attention(qkv=True) | linear("mlp.gate_up_proj", 2 * FFN, HIDDEN) | linear("mlp.down_proj", HIDDEN, FFN)
+ONE_NORM = norm("input_layernorm") | attention() | gated()
+COHERE = {"layer_norm_eps": 3e-6, "logit_scale": 0.125, "tie_word_embeddings": True, "attention_bias": False}
 MOE = {"num_experts_per_tok": 3, "intermediate_size": EXPERT_FFN}
 CASES = [
-    Case("gemma2", SANDWICH | attention() | gated(), GEMMA_2, "full_list is"),
+    Case("gemma2", SANDWICH | attention() | gated(), GEMMA_2, "score_cap is"),
     Case("gemma2", SANDWICH | attention() | gated(), {**GEMMA_2, "attn_logit_softcapping": None, "final_logit_softcapping": None, "query_pre_attn_scalar": DIM, "layer_types": [FULL] * 4, "sliding_window": 4096},
          "activation is", name="gemma2-full"),
     Case("gemma3", SANDWICH | HEAD_NORMS | attention() | gated(), GEMMA_3, "window_rope_base is", "gemma3_text"),
@@ -110,6 +113,10 @@ CASES = [
     Case("glm4", GLM, RMS | HEAD | {"attention_bias": True, "partial_rotary_factor": 0.5}, "no place for its `post_attn_norm`"),
     Case("exaone4", EXAONE, RMS | HEAD | {"sliding_window": 17, "layer_types": [SLIDING, FULL, SLIDING, FULL]}, "no place for its `post_attn_norm`"),
     Case("exaone4", EXAONE, RMS | HEAD | {"sliding_window": None, "layer_types": [FULL] * 4, "tie_word_embeddings": True}, "no place for its `post_attn_norm`", name="exaone4-full"),
+    Case("cohere", ONE_NORM, HEAD | COHERE, "adds both at once"),
+    Case("cohere", ONE_NORM | {"self_attn.q_norm.weight": (HEADS, DIM), "self_attn.k_norm.weight": (GROUPS, DIM)}, HEAD | COHERE | {"use_qk_norm": True}, "adds both at once", name="cohere-norms"),
+    Case("cohere2", norm("input_layernorm", hidden=HEADS * DIM) | attention(hidden=HEADS * DIM) | gated(hidden=HEADS * DIM),
+         {**COHERE, "hidden_size": HEADS * DIM, "sliding_window": 17, "layer_types": [SLIDING, FULL, SLIDING, SLIDING]}, "adds both at once"),
     Case("minimax_m2", BEFORE | WIDE_NORMS | attention() | experts("block_sparse_moe.", "w1", "w3", "w2") | {"block_sparse_moe.e_score_correction_bias": (EXPERTS,)},
          RMS | HEAD | MOE | {"num_local_experts": EXPERTS, "rotary_dim": 4, "partial_rotary_factor": 0.5}, "wide_q_norm"),
 ]  # fmt: skip
@@ -170,7 +177,7 @@ def test_a_target_that_cannot_say_or_hold_a_family_refuses_it_by_name(case: Case
         with pytest.raises(ckptc.MappingError, match=case.refused):
             ckptc.plan(source, to=to)
     for to in ("nxdt", "nxdt-megatron", "nemo", "nemo-legacy", "megatron-lm"):
-        with pytest.raises(ckptc.MappingError, match=r"cannot hold|has no place for"):
+        with pytest.raises(ckptc.MappingError, match=r"cannot hold|has no place for|at once"):
             ckptc.plan(source, to=to)
 
 
@@ -279,6 +286,7 @@ PUBLISHED = [  # keys as published configs have them, and what they mean
         FULL: {"rope_type": "linear", "factor": 4.0, "rope_theta": 50000.0}, SLIDING: {"rope_type": "default", "rope_theta": 7000.0}}},
      {"rope_base": 50000.0, "window_rope_base": 7000.0, "rope_kind": "linear", "window_rope_kind": "default", "rope_factor": 4.0}),
     ("olmo3", {"rope_parameters": "left out", "layer_types": "left out"}, {"rope_kind": "yarn", "window_rope_kind": "default", "rope_gain": 1.2079441541679836, "full_list": [3]}),
+    ("cohere2", {"layer_types": "left out", "sliding_window_pattern": 3, "position_embedding_type": "rope_gptj", "rotary_pct": 1.0}, {"full_list": [2], "unturned_list": [2]}),
     ("exaone4", {"layer_types": "left out", "sliding_window_pattern": 4}, {"full_list": [3], "unturned_list": [3]}),
     ("minimax_m2", {"partial_rotary_factor": "left out", "scoring_func": "sigmoid", "use_qk_norm": True, "attn_type_list": [1, 1, 1, 1]}, {"rope_part": 0.5, "router_score": "sigmoid"}),
 ]  # fmt: skip
@@ -299,6 +307,7 @@ REFUSED = [
     ("gemma3", {"rope_parameters": {SLIDING: {"rope_type": "linear", "factor": 2.0}}}, "layers with a window"),
     ("gemma3", {"rope_parameters": {FULL: {"rope_theta": 3.0}}}, "which of two bases"),
     ("olmo3", {"rope_theta": 10000.0, "rope_parameters": "left out"}, "releases of transformers"), ("minimax_m2", {"attn_type_list": [1, 0, 1, 1]}, "the kind of some layers' attention"),
+    ("cohere2", {"layer_types": [FULL] * 4}, "no positions at all"), ("cohere2", {"use_parallel_block": False}, "one after the other"),
     ("minimax_m2", {"scoring_func": "softmax"}, "how experts are chosen"), ("exaone4", {"hidden_act": "tanh"}, "tanh"),
 ]  # fmt: skip
 
