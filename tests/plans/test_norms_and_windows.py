@@ -44,6 +44,7 @@ from tests.plans.test_more_families import (
     read,
     same,
 )  # fmt: skip
+from tests.scaled_weights import scaled
 
 EXPERTS, EXPERT_FFN = 5, 14
 POST = norm("post_attention_layernorm") | norm("post_feedforward_layernorm")
@@ -331,3 +332,15 @@ def test_experts_of_a_layer_become_one_tensor_and_come_apart(family: str, tmp_pa
     assert torch.equal(v5[f"{AT}1.mlp.experts.gate_up_proj"][2], torch.cat([hf[f"{at}experts.2.{x}.weight"] for x in (gate, up)]))
     ckptc.convert(tmp_path / "v5", tmp_path / "back", to="hf", settings={"dialect": "v4"})
     assert same(load_file(tmp_path / "back/model.safetensors"), hf)
+
+
+@pytest.mark.parametrize("family", ["minimax_m2", "gemma3", "olmo3"])
+def test_weights_in_fp8_are_read_as_what_they_mean(family: str, tmp_path: Path) -> None:
+    case = next(case for case in CASES if case.family == family)
+    plain, hf = saved(tmp_path / "plain", case)
+    save_file({name: x.to(torch.bfloat16) for name, x in hf.items()}, plain / "model.safetensors")
+    meant = scaled(plain, tmp_path / "fp8")
+    ckptc.convert(tmp_path / "fp8", tmp_path / "out", to="hf", verify=True)
+    found = {name: x for file in (tmp_path / "out").glob("*.safetensors") for name, x in load_file(file).items()}
+    wanted = load_file(meant / "model.safetensors")
+    assert same(found, {name: x.float() if name.endswith("correction_bias") else x for name, x in wanted.items()})
