@@ -19,6 +19,7 @@ from .walk_expr import keys, refs
 Known = bool | int | float | str | None
 WRITTEN = "written"  # the name by which requirements and notes of a layout ask whether they are of a conversion's target
 DEEPEST = 32  # names that are defined by names
+MOST_ITEMS = 100_000  # of a list that an expression makes
 LARGEST = 2**62  # what a size, an offset or a number of elements may be
 
 FUNCTIONS: Mapping[str, Callable[..., Any]] = {
@@ -30,6 +31,8 @@ FUNCTIONS: Mapping[str, Callable[..., Any]] = {
     "has": bool,  # of a key: `_has`
     "count": len,  # of a list, as is the next: `_of_list`
     "places": len,
+    "every": len,  # a list, as is the next: `_numbers`
+    "marked": len,
 }
 
 
@@ -251,6 +254,29 @@ def _of_list(expr: Call, scope: Scope) -> Any:
     return len(places) if expr.function == "count" else places
 
 
+def _made_list(expr: Call, scope: Scope) -> list[Any]:
+    """`every(step, first, below)`: the numbers first, first + step, ... that are less than `below`.
+    `marked(n, list, value, other)`: n items, `value` at the numbers that the list has and `other` elsewhere."""
+    wanted = 3 if expr.function == "every" else 4
+    if len(expr.args) != wanted:
+        form = "every(step, first, below)" if expr.function == "every" else "marked(n, list, value, other)"
+        raise fault("bad-call", f"`{expr.function}` cannot be called with {len(expr.args)} values", expr.span, help=f"write {form}")
+    if expr.function == "every":
+        step, first, below = (whole_number(arg, scope, "what `every` counts by", least) for arg, least in zip(expr.args, (1, 0, 0), strict=True))
+        return list(range(first, _few(below, expr), step))
+    count = _few(whole_number(expr.args[0], scope, "the number of items", 0), expr)
+    at = items_of(evaluate(expr.args[1], scope), expr.args[1], scope)
+    value, other = (evaluate(arg, scope) for arg in expr.args[2:])
+    return [value if number in at else other for number in range(count)]
+
+
+def _few(count: int, expr: Call) -> int:
+    """The length of a list that is made here, if it is one that a config can have."""
+    if count > MOST_ITEMS:
+        raise fault("long-list", f"`{expr.function}` would make a list of {count} items", expr.span, help=f"lists go up to {MOST_ITEMS} items")
+    return count
+
+
 def _has(expr: Call, scope: Scope) -> bool:
     """`has(.key)`: whether the config has the key, be it null."""
     if len(expr.args) != 1 or not isinstance(expr.args[0], Key):
@@ -285,6 +311,8 @@ def _call(expr: Call, scope: Scope) -> Any:
     name, args = expr.function, expr.args
     if name in ("count", "places"):
         return _of_list(expr, scope)
+    if name in ("every", "marked"):
+        return _made_list(expr, scope)
     if name == "has":
         return _has(expr, scope)
     if name in scope.functions:

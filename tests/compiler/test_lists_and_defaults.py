@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -101,3 +102,32 @@ def test_each_form_of_a_source_is_found_whichever_is_the_default(few: Any, form:
     apart = [Found("", f"{i}.{name}", "f32", (size,)) for i in range(5) for name, size in (("w", 4), ("y", 8))]
     found = joined if form == "joined" else apart
     assert fit_source(family, family.layout("whole"), sizes, found, {}).params["form"] == form
+
+
+LISTS = """
+model m { axes { layer a }  settings { full = null }  w [layer, a] }
+layout hf of m {
+  config "config.json" {
+    layer = .layers
+    a     = .width
+    full <- if .kinds == null then every(.every, .every - 1, layer) else places(.kinds, "full")
+    .kinds = marked(layer, full, "full", "part")
+  }
+  "{layer}.w" = w [a]
+}
+"""
+
+
+@pytest.mark.parametrize(("keys", "full", "kinds"), [
+    ({"every": 2}, [1, 3], ["part", "full", "part", "full", "part"]), ({"every": 6}, [], ["part"] * 5), ({"every": 1}, [0, 1, 2, 3, 4], ["full"] * 5),
+    ({"kinds": ["full", "part", "part", "part", "full"]}, [0, 4], ["full", "part", "part", "part", "full"]), ({"kinds": ["part"] * 5}, [], ["part"] * 5),
+], ids=str)  # fmt: skip
+def test_numbers_become_a_list_of_kinds_and_come_back(keys: dict[str, Any], full: list[int], kinds: list[str]) -> None:
+    (family,) = link([parse(LISTS)])
+    sizes = bind_sizes(family, family.layout("hf"), {"layers": 5, "width": 3, **keys}, {}, lambda _: True)
+    assert sizes.values["full"] == full
+    config = family.layout("hf").config
+    assert config is not None
+    written = json.loads(config_text(config, resolve(family, "hf", sizes, {}), None))
+    assert written == {"layers": 5, "width": 3, "kinds": kinds}
+    assert bind_sizes(family, family.layout("hf"), written, {}, lambda _: True).values["full"] == full

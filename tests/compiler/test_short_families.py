@@ -18,6 +18,7 @@ from ckptc.library.mapping_files import SHIPPED, read_mapping
 MOST = {
     "llama": 10, "mistral": 10, "qwen2": 10, "qwen3": 13, "qwen3_moe": 11, "qwen2_moe": 18, "mixtral": 30, "nemotron": 30, "gpt_neox": 42,
     "gpt2": 52, "dbrx": 68, "deepseek": 116, "neva": 118,
+    "gemma2": 42, "gemma3": 45, "olmo2": 12, "olmo3": 17, "olmoe": 19, "glm4": 19, "exaone4": 21, "minimax_m2": 34, "gpt_oss": 58, "cohere": 23, "cohere2": 20,
 }  # fmt: skip
 
 

@@ -68,21 +68,16 @@ CASES = {
     "internlm": Case((*LLAMA, *QKV_BIAS, f"{L}self_attn.o_proj.bias"), "llama"),
     "glm": Case((*without(LLAMA, "gate_proj.weight", "up_proj.weight"), *QKV_BIAS, FUSED[1]), "arcee", (FUSED[1],), (f"{L}mlp.up_proj.weight",)),
     "qwen2_vl_text": Case((*LLAMA, *QKV_BIAS, "visual.merger.ln_q.weight"), "llama", ("visual.merger.ln_q.weight",)),
-    "mellum": Case((*NO_GATED, *HEAD_NORMS, *EXPERTS), "qwen3_moe"), "solar_open": Case((*NO_GATED, *HEAD_NORMS, *EXPERTS), "qwen3_moe"),
+    "mellum": Case((*NO_GATED, *HEAD_NORMS, *EXPERTS), "olmoe"), "solar_open": Case((*NO_GATED, *HEAD_NORMS, *EXPERTS), "olmoe"),
     "kimi_k2": Case((*without(NO_GATED, *NO_QKV), *LATENT, *EXPERTS, *SHARED), "deepseek"),
     "glm4_moe_lite": Case((*without(NO_GATED, *NO_QKV), *LATENT, *EXPERTS, *SHARED), "deepseek"),
     # A few tensors more, or less.
-    "gemma2": Case((*without(LLAMA, "lm_head.weight"), *POST_NORMS), "llama", POST_NORMS),
-    "gemma3_text": Case((*without(LLAMA, "lm_head.weight"), *POST_NORMS, *HEAD_NORMS), "qwen3", POST_NORMS),
-    "olmo2": Case(OLMO2, "qwen3", (f"{L}post_feedforward_layernorm.weight",), (f"{L}input_layernorm.weight",)),
-    "olmo3": Case(OLMO2, "qwen3", (f"{L}post_feedforward_layernorm.weight",), (f"{L}input_layernorm.weight",)),
-    "exaone4": Case(OLMO2, "qwen3", (f"{L}post_feedforward_layernorm.weight",)),
-    "olmo": Case(without(LLAMA, "norm.weight"), "llama", (), NORMS),
-    "cohere": Case(without(LLAMA, "post_attention_layernorm.weight", "lm_head.weight"), "llama", (), (f"{L}post_attention_layernorm.weight",)),
-    "glm4": Case((*LLAMA, f"{L}post_self_attn_layernorm.weight", f"{L}post_mlp_layernorm.weight"), "llama", (f"{L}post_self_attn_layernorm.weight",)),
+    "vaultgemma": Case((*without(LLAMA, "lm_head.weight", "post_attention_layernorm.weight"), POST_NORMS[0]), "cohere", (POST_NORMS[0],)),
+    "gemma4_text": Case((*without(LLAMA, "lm_head.weight"), *POST_NORMS, *HEAD_NORMS, f"{L}layer_scalar"), "gemma3", (f"{L}layer_scalar",)),
+    "flex_olmo": Case((*without(NO_GATED, "input_layernorm.weight"), *HEAD_NORMS, *EXPERTS, f"{L}post_feedforward_layernorm.weight"), "olmoe", (f"{L}post_feedforward_layernorm.weight",)),
+    "olmo": Case(without(LLAMA, "norm.weight"), "cohere", (), (NORMS[0], NORMS[2])),
     "bitnet": Case((*LLAMA, f"{L}self_attn.attn_sub_norm.weight", f"{L}mlp.ffn_sub_norm.weight"), "llama", (f"{L}self_attn.attn_sub_norm.weight",)),
-    "gpt_oss": Case((*NO_GATED, *QKV_BIAS, f"{L}self_attn.sinks", f"{L}mlp.router.weight", f"{L}mlp.experts.gate_up_proj"), "mixtral", (f"{L}self_attn.sinks",), (f"{L}block_sparse_moe.gate.weight",)),
-    "apertus": Case((*without(UNGATED, "layernorm.weight"), *HEAD_NORMS, f"{L}attention_layernorm.weight", f"{L}feedforward_layernorm.weight"), "qwen3", (f"{L}attention_layernorm.weight",)),
+    "apertus": Case((*without(UNGATED, "layernorm.weight"), *HEAD_NORMS, f"{L}attention_layernorm.weight", f"{L}feedforward_layernorm.weight"), "cohere", (f"{L}attention_layernorm.weight",)),
     "phimoe": Case((*NO_GATED, f"{L}block_sparse_moe.gate.weight", *(f"{L}block_sparse_moe.experts.0.w{i}.weight" for i in (1, 2, 3)), "lm_head.bias"), "mixtral", ("lm_head.bias",)),
     "gpt_bigcode": Case(GPT2, "gpt2"), "imagegpt": Case(without(GPT2, "ln_f.bias"), "gpt2", (), ("transformer.ln_f.bias",)),
     "bloom": Case(tuple(f"transformer.h.0.self_attention.{x}.weight" for x in ("query_key_value", "dense")), None),
@@ -113,7 +108,7 @@ def test_what_a_model_is_and_what_it_is_like_is_said(model_type: str) -> None:
     assert all(f"`{name}`" in lacking for name in case.lacking)
     assert ("whether it computes the same" in like) == bool(case.near and not case.beside and not case.lacking)
     assert not any("--family" in each for each in (*fault.notes, fault.help))  # it would not help
-    assert any(note.startswith("there are arcee, dbrx, deepseek, ") for note in fault.notes)
+    assert any(note.startswith("there are arcee, cohere, cohere2, dbrx, ") for note in fault.notes)
 
 
 @pytest.mark.parametrize(("keys", "families"), [
@@ -122,12 +117,12 @@ def test_what_a_model_is_and_what_it_is_like_is_said(model_type: str) -> None:
     # Without a model_type the class tells; beside one it does not.
     ({"architectures": ["MistralForCausalLM"]}, {"mistral"}), ({"architectures": ["Qwen2MoeForCausalLM"]}, {"qwen2_moe"}), ({"architectures": ["GPT2LMHeadModel"]}, {"gpt2"}),
     ({"architectures": ["GPTNeoXForCausalLM"]}, {"gpt_neox"}), ({"architectures": ["DeepseekV3ForCausalLM"]}, {"deepseek"}), ({"architectures": ["LlamaModel"]}, {"llama"}),
-    ({"architectures": ["LlavaForConditionalGeneration"]}, {"neva"}), ({"architectures": ["ViTForImageClassification"]}, {"vit"}), ({"architectures": ["Gemma2ForCausalLM"]}, set()),
+    ({"architectures": ["LlavaForConditionalGeneration"]}, {"neva"}), ({"architectures": ["ViTForImageClassification"]}, {"vit"}), ({"architectures": ["BitNetForCausalLM"]}, set()), ({"architectures": ["Olmo2ForCausalLM"]}, {"olmo2"}), ({"_target_": "nemo.collections.llm.gpt.model.gemma2.Gemma2Model"}, {"gemma2"}),
     ({"model_type": "mistral", "architectures": ["LlamaForCausalLM"]}, {"mistral"}),
     # NeMo 2's classes (nemo/collections/llm/gpt/model).
     ({"_target_": "nemo.collections.llm.gpt.model.llama.LlamaModel"}, {"llama"}), ({"_target_": "nemo.collections.llm.gpt.model.qwen2.Qwen2Model"}, {"qwen2"}),
     ({"_target_": "nemo.collections.llm.gpt.model.qwen3.Qwen3Model"}, {"qwen3", "qwen3_moe"}), ({"_target_": "nemo.collections.llm.gpt.model.deepseek.DeepSeekModel"}, {"deepseek"}),
-    ({"_target_": "nemo.collections.llm.gpt.model.gemma2.Gemma2Model"}, set()), ({"_target_": "nemo.collections.llm.gpt.model.baichuan.BaichuanModel"}, set()),
+    ({"_target_": "nemo.collections.llm.gpt.model.baichuan.Baichuan2Model"}, set()), ({"_target_": "nemo.collections.llm.gpt.model.baichuan.BaichuanModel"}, set()),
     ({"_target_": "nemo.collections.llm.gpt.model.llama4.Llama4Model"}, set()), ({"_target_": "nemo.collections.llm.gpt.model.ssm.SSMModel"}, set()),
 ])  # fmt: skip
 def test_the_families_of_what_a_config_says(keys: dict[str, Any], families: set[str]) -> None:
@@ -172,21 +167,22 @@ def model(folder: Path, names: tuple[str, ...] = LLAMA, **keys: Any) -> Path:
     return folder
 
 
-TITLE = 'ckptc has no mapping for model_type "gemma2" (Gemma2ForCausalLM) yet'
+TITLE = 'ckptc has no mapping for model_type "bitnet" (BitNetForCausalLM) yet'
+SUB_NORMS = (f"{L}self_attn.attn_sub_norm.weight", f"{L}mlp.ffn_sub_norm.weight")
 
 
 @pytest.mark.parametrize("words", [
-    ("convert", "GEMMA", "out", "--to", "megatron"), ("convert", "GEMMA", "out", "--to", "hf"), ("convert", "GEMMA", "out", "--to", "nemo", "--dry-run"),
-    ("compat", "checkpoint_converter", "--model_style=hf", "--input_dir=GEMMA", "--output_dir=out", "--convert_from_full_state", "--config=GEMMA/config.json", "--tp_size=2", "--qkv_linear=1", "--hw_backend=trn1"),
-    ("compat", "convert_llama_hf_to_nemo", "--input_name_or_path=GEMMA", "--output_path=out.nemo"), ("inspect", "GEMMA"),
+    ("convert", "BITNET", "out", "--to", "megatron"), ("convert", "BITNET", "out", "--to", "hf"), ("convert", "BITNET", "out", "--to", "nemo", "--dry-run"),
+    ("compat", "checkpoint_converter", "--model_style=hf", "--input_dir=BITNET", "--output_dir=out", "--convert_from_full_state", "--config=BITNET/config.json", "--tp_size=2", "--qkv_linear=1", "--hw_backend=trn1"),
+    ("compat", "convert_llama_hf_to_nemo", "--input_name_or_path=BITNET", "--output_path=out.nemo"), ("inspect", "BITNET"),
 ])  # fmt: skip
 def test_it_is_said_by_every_command(words: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ckptc: Any) -> None:
     monkeypatch.chdir(tmp_path)
-    model(tmp_path / "GEMMA", (*LLAMA, *POST_NORMS), model_type="gemma2", architectures=["Gemma2ForCausalLM"])
+    model(tmp_path / "BITNET", (*LLAMA, *SUB_NORMS), model_type="bitnet", architectures=["BitNetForCausalLM"])
     done = ckptc(*words)
     said = " ".join((done.out + done.err).split())
     assert TITLE in said
-    assert "post_feedforward_layernorm.weight" in said
+    assert "ffn_sub_norm.weight" in said
     assert "another family" not in said
     assert done.code == (0 if words[0] == "inspect" else 1)
     assert not list(tmp_path.glob("out*"))
@@ -222,7 +218,7 @@ def test_a_family_that_is_not_the_models_is_refused_with_what_helps(tmp_path: Pa
         ckptc.plan(model(tmp_path / "y", model_type="mistral"), to="megatron", family="llama")
     assert (error.value.code, error.value.help) == ("other-family", "--family mistral, or leave --family out")
     with pytest.raises(Fault) as error:
-        ckptc.plan(model(tmp_path / "z", (*LLAMA, *POST_NORMS), model_type="gemma2"), to="megatron", family="llama")
+        ckptc.plan(model(tmp_path / "z", (*LLAMA, *SUB_NORMS), model_type="bitnet"), to="megatron", family="llama")
     assert "a copy of the config" not in error.value.help
 
 
@@ -245,12 +241,12 @@ def test_a_plan_without_a_checkpoint_asks_its_config_as_well(tmp_path: Path) -> 
 
 
 def test_a_class_of_nemo_2_that_no_family_is(tmp_path: Path) -> None:
-    """Its tensors have the names of all decoders, so that its class alone tells (nemo/collections/llm/gpt/model/gemma2.py)."""
+    """Its tensors have the names of all decoders, so that its class alone tells (nemo/collections/llm/gpt/model/baichuan.py)."""
     ckptc.convert(model(tmp_path / "x", model_type="llama"), tmp_path / "nemo2", to="nemo2")
     place = tmp_path / "nemo2/context/model.yaml"
     config = yaml.safe_load(place.read_text())
-    place.write_text(yaml.safe_dump({**config, "_target_": "nemo.collections.llm.gpt.model.gemma2.Gemma2Model"}))
-    with pytest.raises(Fault, match=r"no mapping for `nemo\.collections\.llm\.gpt\.model\.gemma2\.Gemma2Model` yet"):
+    place.write_text(yaml.safe_dump({**config, "_target_": "nemo.collections.llm.gpt.model.baichuan.Baichuan2Model"}))
+    with pytest.raises(Fault, match=r"no mapping for `nemo\.collections\.llm\.gpt\.model\.baichuan\.Baichuan2Model` yet"):
         ckptc.plan(tmp_path / "nemo2", to="hf")
 
 

@@ -143,7 +143,7 @@ CASES = {
     "no head_dim": Case("wrong-shape", ("self_attn.q_proj", "[48, 48]"), config(head_dim=...)),
     "attention biases that are not there": Case("missing-tensor", ("q_proj.bias",), config(attention_bias=True)),
     "mlp biases that are not there": Case("missing-tensor", ("gate_proj.bias",), config(mlp_bias=True)),
-    "another model": Case("unknown-family", ("cohere", "llama"), config(model_type="cohere")),
+    "another model": Case("unknown-family", ("bitnet", "llama"), config(model_type="bitnet")),
     "no config": Case("no-config", ("config.json",), remove("config.json")),
     "broken config": Case("bad-config", ("config.json",), lambda f: (f / "config.json").write_text("{")),
     "config that is a list": Case("bad-config", ("config.json",), lambda f: (f / "config.json").write_text("[]")),

@@ -28,6 +28,8 @@ FAMILIES = {family.name: family for family in library.families(None)}
 SIZES = {"vocab_size": 50, "num_hidden_layers": 4, "hidden_size": 24, "intermediate_size": 40, "num_attention_heads": 6}
 COMMON = {**SIZES, "num_key_value_heads": 2, "head_dim": 4, "rms_norm_eps": 1e-5, "rope_theta": 1e4, "max_position_embeddings": 64,
           "tie_word_embeddings": False, "hidden_act": "silu"}  # fmt: skip
+BY_ONE = {**{k: v for k, v in COMMON.items() if k != "rms_norm_eps"}, "layer_norm_eps": 1e-5}
+NORMED = {**{k: v for k, v in COMMON.items() if k != "hidden_act"}, "hidden_activation": "gelu_pytorch_tanh"}
 EXPERTS = {"num_experts": 4, "moe_intermediate_size": 8, "num_experts_per_tok": 2}
 LATENT = {
     **SIZES, "moe_intermediate_size": 8, "num_key_value_heads": 6, "n_routed_experts": 4, "n_shared_experts": 1, "num_experts_per_tok": 2,
@@ -101,6 +103,12 @@ def kinds() -> list[Kind]:
         hf("Phi3Config", "phi3", **COMMON, sliding_window=None), hf("HeliumConfig", "helium", **COMMON), hf("Ernie4_5Config", "ernie4_5", **COMMON, use_bias=False),
         hf("Starcoder2Config", "starcoder2", **{**COMMON, "hidden_act": "gelu_pytorch_tanh", "norm_epsilon": 1e-5}, use_bias=True, sliding_window=None),
         hf("StableLmConfig", "stablelm", **COMMON, layer_norm_eps=1e-5, partial_rotary_factor=0.25), hf("InternLM2Config", "internlm2", **COMMON, bias=False), hf("GemmaConfig", "gemma", **{**COMMON, "hidden_act": "gelu_pytorch_tanh"}),
+        hf("Gemma2Config", "gemma2", **NORMED, sliding_window=5, query_pre_attn_scalar=8), hf("Olmo2Config", "olmo2", **COMMON), hf("Olmo3Config", "olmo3", **{**COMMON, "rope_theta": 5e5}, sliding_window=5),
+        Kind("Gemma3TextConfig", "gemma3", "hf", {"model_type": "gemma3_text", **NORMED, "sliding_window": 5, "sliding_window_pattern": 4, "query_pre_attn_scalar": 8}),
+        hf("OlmoeConfig", "olmoe", **COMMON, num_experts=4, num_experts_per_tok=2), hf("Glm4Config", "glm4", **COMMON, partial_rotary_factor=1.0),
+        hf("Exaone4Config", "exaone4", **COMMON, sliding_window=5, sliding_window_pattern=4), hf("MiniMaxM2Config", "minimax_m2", **COMMON, num_local_experts=4, num_experts_per_tok=2),
+        hf("GptOssConfig", "gpt_oss", **COMMON, attention_bias=True, num_local_experts=4, num_experts_per_tok=2, sliding_window=5, rope_scaling={"rope_type": "default"}),
+        hf("CohereConfig", "cohere", **BY_ONE, logit_scale=1.0), hf("Cohere2Config", "cohere2", **BY_ONE, logit_scale=1.0, sliding_window=5, sliding_window_pattern=4),
         Kind("DeepseekV3Config", "deepseek", "hf", {**LATENT, "model_type": "deepseek_v3", "norm_topk_prob": True}),
         Kind("DeepseekV2Config", "deepseek", "hf", {**LATENT, "model_type": "deepseek_v2", "topk_method": "group_limited_greedy", "norm_topk_prob": False}),
         Kind("megatron-args", "llama", "megatron", ARGS),
@@ -108,6 +116,7 @@ def kinds() -> list[Kind]:
         Kind("megatron-args", "gpt2", "megatron", {**ARGS, "swiglu": False, "add_bias_linear": True, "position_embedding_type": "learned_absolute", "normalization": "LayerNorm",
                                                    "group_query_attention": False}),
         Kind("megatron-args", "llama", "megatron", {**ARGS, "use_rope_scaling": True}, only="rope_scaling_factor"),
+        Kind("megatron-args", "llama", "megatron", {**ARGS, "window_size": [7, 0]}, only="window_attn_skip_freq"),
         Kind("nemo1-gpt", "llama", "nemo", NEMO), Kind("nemo1-gpt", "llama", "nemo-legacy", {**NEMO, "mcore_gpt": False}),
         Kind("nemo1-gpt", "mixtral", "nemo", {**NEMO, "num_moe_experts": 4, "moe_router_topk": 2}),
         Kind("nemo1-gpt", "gpt2", "nemo", {**NEMO, "activation": "gelu", "bias": True, "num_query_groups": 6, "normalization": "layernorm"}, only="bias_activation"),
@@ -131,7 +140,7 @@ WITHIN = {
     "openai_gelu": "Megatron-core's gelu alone", "bias_gelu_fusion": "gelu alone", "add_position_embedding": "position_embedding_type says it",
     "squared_relu": "an error of Megatron's beside swiglu", "disable_bias_linear": "add_bias_linear, its later name, is there as well",
     "relative_attention_num_buckets": "position_embedding_type", "relative_attention_max_distance": "position_embedding_type",
-    "rope_scaling_factor": "use_rope_scaling", "mup_attn_scale_power": "use_mup", "yarn_original_max_position_embeddings": "position_embedding_type",
+    "window_attn_skip_freq": "window_size", "rope_scaling_factor": "use_rope_scaling", "mup_attn_scale_power": "use_mup", "yarn_original_max_position_embeddings": "position_embedding_type",
     "yarn_beta_fast": "position_embedding_type", "yarn_beta_slow": "position_embedding_type", "yarn_correction_range_round_to_int": "position_embedding_type",
     "mhc_num_residual_streams": "enable_mhc_connections", "mhc_sinkhorn_iterations": "enable_mhc_connections",
     "bias_activation_fusion": "gelu alone", "scale_factor": "scale_positional_embedding", "low_freq_factor": "the same", "high_freq_factor": "the same",
