@@ -19,11 +19,14 @@ SIZES = {
 HEAD = {"head_dim": DIM}
 SQUARE = {"head_dim": HIDDEN // HEADS}
 OF_EXPERTS = {"num_experts": EXPERTS, "num_experts_per_tok": CHOSEN, "moe_intermediate_size": EXPERT_FFN}
-LATENT = {
-    "moe_intermediate_size": EXPERT_FFN, "n_routed_experts": 6, "n_shared_experts": 2, "num_experts_per_tok": 4, "first_k_dense_replace": 1,
-    "num_key_value_heads": HEADS, "q_lora_rank": 20, "kv_lora_rank": 14, "qk_nope_head_dim": 10, "qk_rope_head_dim": 6, "v_head_dim": 16,
-    "n_group": 3, "topk_group": 2, "routed_scaling_factor": 2.5, "head_dim": 6,
+CHOSEN_IN_GROUPS = {
+    "n_routed_experts": 6, "n_shared_experts": 2, "num_experts_per_tok": 4, "moe_intermediate_size": EXPERT_FFN, "n_group": 3, "topk_group": 2,
+    "routed_scaling_factor": 2.5, "norm_topk_prob": True,
 }  # fmt: skip
+LATENT_ATTENTION = {
+    "num_key_value_heads": HEADS, "q_lora_rank": 20, "kv_lora_rank": 14, "qk_nope_head_dim": 10, "qk_rope_head_dim": 6, "v_head_dim": 16, "head_dim": 6,
+}  # fmt: skip
+LATENT = LATENT_ATTENTION | CHOSEN_IN_GROUPS | {"first_k_dense_replace": 1}
 GPT_2 = {"n_layer": LAYERS, "n_embd": HIDDEN, "n_head": HEADS, "n_positions": PLACES, "n_inner": FFN, "vocab_size": VOCAB}
 DBRX = {
     "n_layers": LAYERS, "d_model": HIDDEN, "n_heads": HEADS, "max_seq_len": PLACES, "vocab_size": VOCAB,
@@ -52,9 +55,11 @@ class Model:
     held: tuple[str, ...] = ALL
     core: dict[str, Any] | str = field(default_factory=dict)  # what Megatron-core's config has otherwise, or why none is run
     accept: tuple[str, ...] = ()  # what Megatron-LM's arguments have no word for
+    tp: int = 2
+    called: str = ""  # the model_type of the published config, where transformers has the class under another
 
     def config(self) -> dict[str, Any]:
-        return self.keys if self.kind in ("GPT2", "Dbrx") else SIZES | self.keys
+        return self.keys if self.kind in ("GPT2", "GPTBigCode", "Dbrx") else SIZES | self.keys
 
 
 def relu2(x: Tensor) -> Tensor:
@@ -71,11 +76,16 @@ QKV_BIAS = {"add_qkv_bias": True}
 QK_NORM = {"qk_layernorm": True}
 LAYER_NORM = {"normalization": "LayerNorm"}
 MOE = {"num_moe_experts": EXPERTS, "moe_ffn_hidden_size": EXPERT_FFN, "moe_router_topk": CHOSEN}
-CORE_LATENT = {
-    "q_lora_rank": 20, "kv_lora_rank": 14, "qk_head_dim": 10, "qk_pos_emb_head_dim": 6, "v_head_dim": 16, "rope_type": "rope", "qk_layernorm": True,
-    "num_query_groups": HEADS, "num_moe_experts": 6, "moe_ffn_hidden_size": EXPERT_FFN, "moe_shared_expert_intermediate_size": 2 * EXPERT_FFN,
-    "moe_router_topk": 4, "moe_layer_freq": [0, 1, 1, 1], "moe_router_num_groups": 3, "moe_router_group_topk": 2, "moe_router_topk_scaling_factor": 2.5,
+CORE_GROUPS = {
+    "num_moe_experts": 6, "moe_ffn_hidden_size": EXPERT_FFN, "moe_shared_expert_intermediate_size": 2 * EXPERT_FFN, "moe_router_topk": 4,
+    "moe_router_num_groups": 3, "moe_router_group_topk": 2, "moe_router_topk_scaling_factor": 2.5,
 }  # fmt: skip
+ONE_DENSE = {"moe_layer_freq": [0, 1, 1, 1]}
+CORE_ATTENTION = {
+    "q_lora_rank": 20, "kv_lora_rank": 14, "qk_head_dim": 10, "qk_pos_emb_head_dim": 6, "v_head_dim": 16, "rope_type": "rope", "qk_layernorm": True,
+    "num_query_groups": HEADS,
+}  # fmt: skip
+CORE_LATENT = CORE_ATTENTION | CORE_GROUPS | ONE_DENSE
 SIGMOID = {"moe_router_score_function": "sigmoid", "moe_router_enable_expert_bias": True}
 
 NOT_MADE = {
@@ -110,6 +120,18 @@ MODELS = [
     Model("gpt_neox", "gpt_neox", "GPTNeoX", {"use_parallel_residual": False, "rotary_pct": 0.25}, OLDER,
           LAYER_NORM | BIASES | UNGATED | {"activation_func": gelu, "num_query_groups": HEADS}),
     Model("gpt_neox-parallel", "gpt_neox", "GPTNeoX", {"use_parallel_residual": True}, (), "Megatron's layers add attention and feed-forward network one after the other"),
+    Model("ministral", "ministral", "Ministral", HEAD | {"sliding_window": PLACES}, but("nemo-legacy", ALL)),
+    Model("ministral-mixed", "ministral", "Ministral", HEAD | {"sliding_window": 8, "layer_types": ["full_attention", *["sliding_attention"] * 3]}, (), "some of its layers have windows"),
+    Model("exaone", "exaone", "Exaone", HEAD),
+    Model("exaone-biases", "exaone", "Exaone", HEAD | {"attention_bias": True, "mlp_bias": True, "tie_word_embeddings": True}, core=BIASES),
+    Model("internlm3", "internlm3", "InternLM3", HEAD),
+    Model("internlm3-biases", "internlm3", "InternLM3", HEAD | {"attention_bias": True, "mlp_bias": True}, core=BIASES),
+    Model("jais2", "jais2", "Jais2", HEAD, OLDER, LAYER_NORM | BIASES | UNGATED | {"activation_func": relu2}),
+    Model("granite", "granite", "Granite", {"embedding_multiplier": 12.0, "attention_multiplier": 0.0625, "residual_multiplier": 0.5, "logits_scaling": 8.0},
+          ("megatron", "megatron-legacy", "megatron-lm"), "Megatron has no such factors", ("embed_scale", "attention_scale", "residual_scale", "logit_scale")),
+    Model("gpt_bigcode", "gpt_bigcode", "GPTBigCode", GPT_2, OLDER, LAYER_NORM | BIASES | UNGATED | {"activation_func": gelu_tanh, "num_query_groups": 1}, tp=1),
+    Model("gpt_bigcode-mha", "gpt_bigcode", "GPTBigCode", GPT_2 | {"multi_query": False, "tie_word_embeddings": False}, OLDER,
+          LAYER_NORM | BIASES | UNGATED | {"activation_func": gelu_tanh, "num_query_groups": HEADS}),
     Model("mixtral", "mixtral", "Mixtral", {"num_local_experts": EXPERTS, "num_experts_per_tok": CHOSEN, "intermediate_size": EXPERT_FFN, "sliding_window": None}, MCORE + NXD, MOE),
     Model("qwen3_moe", "qwen3_moe", "Qwen3Moe", HEAD | OF_EXPERTS | {"norm_topk_prob": True}, MCORE, MOE | QK_NORM),
     Model("qwen3_moe-mixed", "qwen3_moe", "Qwen3Moe", HEAD | OF_EXPERTS | {"decoder_sparse_step": 2}, NUMBERED, MOE | QK_NORM | {"moe_router_pre_softmax": True, "moe_layer_freq": [0, 1, 0, 1]}),
@@ -118,5 +140,13 @@ MODELS = [
     Model("deepseek_v3", "deepseek", "DeepseekV3", LATENT, NUMBERED, CORE_LATENT | SIGMOID),
     Model("deepseek_v2", "deepseek", "DeepseekV2", LATENT | {"num_experts_per_tok": CHOSEN, "q_lora_rank": None, "topk_method": "group_limited_greedy", "norm_topk_prob": False}, NUMBERED,
           CORE_LATENT | {"moe_router_topk": CHOSEN, "q_lora_rank": None, "moe_router_pre_softmax": True}),
+    Model("kimi_k2", "kimi_k2", "DeepseekV3", LATENT, NUMBERED, CORE_LATENT | SIGMOID, called="kimi_k2"),
+    Model("glm4_moe_lite", "glm4_moe_lite", "Glm4MoeLite", LATENT, NUMBERED, CORE_LATENT | SIGMOID),
+    Model("youtu", "youtu", "Youtu", LATENT_ATTENTION | {"tie_word_embeddings": True}, NUMBERED, CORE_ATTENTION),
+    Model("glm4_moe", "glm4_moe", "Glm4Moe", HEAD | CHOSEN_IN_GROUPS | {"first_k_dense_replace": 1}, NUMBERED, CORE_GROUPS | SIGMOID | ONE_DENSE),
+    Model("glm4_moe-norms", "glm4_moe", "Glm4Moe", HEAD | CHOSEN_IN_GROUPS | {"first_k_dense_replace": 0, "use_qk_norm": True, "attention_bias": True}, NUMBERED,
+          CORE_GROUPS | SIGMOID | QK_NORM | QKV_BIAS),
+    Model("dots1", "dots1", "Dots1", HEAD | CHOSEN_IN_GROUPS | {"first_k_dense_replace": 1, "sliding_window": None}, NUMBERED, CORE_GROUPS | SIGMOID | QK_NORM | ONE_DENSE),
+    Model("solar_open", "solar_open", "SolarOpen", HEAD | CHOSEN_IN_GROUPS, NUMBERED, CORE_GROUPS | SIGMOID),
     Model("dbrx", "dbrx", "Dbrx", DBRX, ("nxdt",), "Megatron's layer norms have a bias, and DBRX's have none"),
 ]  # fmt: skip

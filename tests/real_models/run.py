@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 from pathlib import Path
 from typing import Any
 
@@ -35,14 +36,23 @@ def make(model: Model, folder: Path) -> Any:
         for tensor in made.state_dict().values():
             tensor.copy_((torch.randn(tensor.shape, generator=generator) * 300).round() / 1024)
     made.save_pretrained(folder)
+    call(folder, model.called or config.model_type)
     return made
 
 
-def load(folder: Path) -> Any:
+def call(folder: Path, model_type: str) -> None:
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"model_type": model_type}))
+
+
+def load(folder: Path, model: Model) -> Any:
     """The model in `folder`, as transformers finds it there; a tensor too many or too few is an error. Token ids are no weights."""
-    model, found = transformers().AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager", output_loading_info=True, pad_token_id=None)
+    if model.called:
+        assert json.loads((folder / "config.json").read_text())["model_type"] == model.called
+        call(folder, getattr(transformers(), f"{model.kind}Config").model_type)
+    made, found = transformers().AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager", output_loading_info=True, pad_token_id=None)
     assert not any(found.values()), found
-    return model.eval()
+    return made.eval()
 
 
 @torch.no_grad()
