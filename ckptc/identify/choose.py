@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -58,7 +58,7 @@ class Chosen:
     given: Mapping[str, Scalar] = field(default_factory=dict)
 
 
-_Rated: TypeAlias = tuple[tuple[bool, int, int], Chosen, Sizes]
+_Rated: TypeAlias = tuple[tuple[bool, bool, int, int], Chosen, Sizes]
 
 
 def with_indices(checkpoint: Checkpoint, mapping: str | Path | None) -> Checkpoint:
@@ -144,8 +144,10 @@ def choose(
             path = config_path(checkpoint, keys_layout, config)
             of_it = of_model(given, fit.family)
             sizes = sizes_of(fit.family, keys_layout, path, of_it, found, fit.layout, accepted)
-            exists = stored_tensors(fit.layout, found) <= sizes.tensors.keys() | sizes.tied.keys()
-            rank = exists and has_place(target, sizes) and has_place(fit.layout, sizes), -disagreement(fit.family, sizes), len(fit.family.layouts)
+            present = stored_tensors(fit.layout, found)
+            exists = present <= sizes.tensors.keys() | sizes.tied.keys()
+            placed = exists and has_place(target, sizes) and has_place(fit.layout, sizes)
+            rank = placed, not lacking(fit.family, sizes, present), -disagreement(fit.family, sizes), len(fit.family.layouts)
             good.append((rank, Chosen(fit.family, fit.layout, keys_layout, path, sizes, of_it), sizes))
         except (MappingError, Fault) as e:
             error = error or e
@@ -201,6 +203,11 @@ def has_place(layout: FlatLayout, sizes: Sizes) -> bool:
     stored = {name for flat in layout.rules for name in tensors_of(flat.rule, layout)}
     left_out = {name for item in layout.omits for name in item.tensors}
     return set(sizes.tensors) <= stored | left_out
+
+
+def lacking(family: Family, sizes: Sizes, present: Collection[str]) -> set[str]:
+    """The model's tensors that the files have none of: of several families, the one that has no such tensors is it."""
+    return {each.name for each in family.model.tensors if not each.optional and each.name in sizes.tensors} - set(present)
 
 
 def disagreement(family: Family, sizes: Sizes) -> int:

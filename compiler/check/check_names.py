@@ -114,7 +114,7 @@ def check_expr(expr: Expr, names: Names) -> Iterator[Diagnostic]:
             yield Diagnostic("misplaced-key", title, (Label(node.span),), help="bind it to a setting in a `config` block, and name that")
         if isinstance(node, Ref) and node.name not in names.values:
             known = "names are axes, settings and the layout's own parameters"
-            yield unknown("unknown-name", f"nothing here is called `{node.name}`", node.name, names.values, node.span, known)
+            yield unknown("unknown-name", f"nothing here is called `{node.name}`", node.name, names.values | names.selects.keys(), node.span, known)
         elif isinstance(node, Call) and node.function not in names.functions:
             functions = f"the functions here are {', '.join(sorted(names.functions))}"
             yield unknown("unknown-function", f"there is no function `{node.function}`", node.function, names.functions, node.span, functions)

@@ -63,14 +63,13 @@ UNGATED = without(LLAMA, "gate_proj.weight")
 OLMO2 = (*without(LLAMA, "input_layernorm.weight"), *HEAD_NORMS, f"{L}post_feedforward_layernorm.weight")
 CASES = {
     # The names of a family that there is.
-    "cwm": Case(LLAMA, "llama"), "ministral": Case(LLAMA, "llama"), "smollm3": Case(without(LLAMA, "lm_head.weight"), "llama"),
-    "granite": Case(LLAMA, "llama"), "diffllama_plain": Case(LLAMA, "llama"),
+    "cwm": Case(LLAMA, "llama"), "smollm3": Case(without(LLAMA, "lm_head.weight"), "llama"),
+    "granite_swa": Case(LLAMA, "llama"), "diffllama_plain": Case(LLAMA, "llama"),
     "internlm": Case((*LLAMA, *QKV_BIAS, f"{L}self_attn.o_proj.bias"), "llama"),
     "glm": Case((*without(LLAMA, "gate_proj.weight", "up_proj.weight"), *QKV_BIAS, FUSED[1]), "arcee", (FUSED[1],), (f"{L}mlp.up_proj.weight",)),
     "qwen2_vl_text": Case((*LLAMA, *QKV_BIAS, "visual.merger.ln_q.weight"), "llama", ("visual.merger.ln_q.weight",)),
-    "mellum": Case((*NO_GATED, *HEAD_NORMS, *EXPERTS), "olmoe"), "solar_open": Case((*NO_GATED, *HEAD_NORMS, *EXPERTS), "olmoe"),
-    "kimi_k2": Case((*without(NO_GATED, *NO_QKV), *LATENT, *EXPERTS, *SHARED), "deepseek"),
-    "glm4_moe_lite": Case((*without(NO_GATED, *NO_QKV), *LATENT, *EXPERTS, *SHARED), "deepseek"),
+    "mellum": Case((*NO_GATED, *HEAD_NORMS, *EXPERTS), "olmoe"),
+    "sarvam_mla": Case((*without(NO_GATED, *NO_QKV), *LATENT, *EXPERTS, *SHARED), "deepseek"),
     # A few tensors more, or less.
     "vaultgemma": Case((*without(LLAMA, "lm_head.weight", "post_attention_layernorm.weight"), POST_NORMS[0]), "cohere", (POST_NORMS[0],)),
     "gemma4_text": Case((*without(LLAMA, "lm_head.weight"), *POST_NORMS, *HEAD_NORMS, f"{L}layer_scalar"), "gemma3", (f"{L}layer_scalar",)),
@@ -79,7 +78,7 @@ CASES = {
     "bitnet": Case((*LLAMA, f"{L}self_attn.attn_sub_norm.weight", f"{L}mlp.ffn_sub_norm.weight"), "llama", (f"{L}self_attn.attn_sub_norm.weight",)),
     "apertus": Case((*without(UNGATED, "layernorm.weight"), *HEAD_NORMS, f"{L}attention_layernorm.weight", f"{L}feedforward_layernorm.weight"), "cohere", (f"{L}attention_layernorm.weight",)),
     "phimoe": Case((*NO_GATED, f"{L}block_sparse_moe.gate.weight", *(f"{L}block_sparse_moe.experts.0.w{i}.weight" for i in (1, 2, 3)), "lm_head.bias"), "mixtral", ("lm_head.bias",)),
-    "gpt_bigcode": Case(GPT2, "gpt2"), "imagegpt": Case(without(GPT2, "ln_f.bias"), "gpt2", (), ("transformer.ln_f.bias",)),
+    "imagegpt": Case(without(GPT2, "ln_f.bias"), "gpt2", (), ("transformer.ln_f.bias",)),
     "bloom": Case(tuple(f"transformer.h.0.self_attention.{x}.weight" for x in ("query_key_value", "dense")), None),
     # Other layers, and what is no decoder.
     "mamba2": Case(("backbone.embeddings.weight", "backbone.layers.0.mixer.A_log", "backbone.layers.0.mixer.D", "backbone.norm_f.weight"), None),

@@ -212,7 +212,7 @@ def test_other_frameworks_are_refused(tmp_path: Path, to: str) -> None:
 
 @pytest.mark.parametrize(
     ("settings", "said"),
-    [({"pp": 2}, "whole tensors, for any ranks"), ({"tp": 3}, "whole tensors, for any ranks"), ({"form": "stacked"}, "always indexed")],
+    [({"pp": 2}, "whole tensors, for any ranks"), ({"tp": 3}, "whole tensors, for any ranks"), ({"form": "stacked"}, "do not stack")],
     ids=str,
 )
 def test_layers_that_differ_are_not_stacked_nor_cut(tmp_path: Path, settings: dict[str, Any], said: str) -> None:

@@ -51,9 +51,11 @@ QWEN_MOE: Shapes = {"mlp.gate.weight": (EXPERTS, HIDDEN)}
 for _e in range(EXPERTS):
     QWEN_MOE |= gated(f"mlp.experts.{_e}.", FFN)
 SHARED_EXPERT: Shapes = gated("mlp.shared_expert.", SHARED) | {"mlp.shared_expert_gate.weight": (1, HIDDEN)}
+CHOSEN: Shapes = QWEN_MOE | gated("mlp.shared_experts.", 2 * FFN) | {"mlp.gate.e_score_correction_bias": (EXPERTS,)}
 PLAIN: Shapes = {"mlp.up_proj.weight": (FFN, HIDDEN), "mlp.down_proj.weight": (HIDDEN, FFN)}
 NORM_BIASES: Shapes = {"input_layernorm.bias": (HIDDEN,), "post_attention_layernorm.bias": (HIDDEN,)}
 OF_EXPERTS = {"num_experts": EXPERTS, "moe_intermediate_size": FFN}
+IN_GROUPS = {"n_routed_experts": EXPERTS, "moe_intermediate_size": FFN, "intermediate_size": 99, "n_shared_experts": 2, "first_k_dense_replace": 0, "num_experts_per_tok": 2}
 AT = "model.layers."
 
 FAMILIES: dict[str, tuple[Shapes, dict[str, Any]]] = {
@@ -67,6 +69,9 @@ FAMILIES: dict[str, tuple[Shapes, dict[str, Any]]] = {
         ENDS | layers(AT, ATTENTION, BIASES, QWEN_MOE, SHARED_EXPERT),
         OF_EXPERTS | {"intermediate_size": 99, "shared_expert_intermediate_size": SHARED},
     ),
+    "glm4_moe": (ENDS | layers(AT, ATTENTION, BIASES, QK_NORMS, CHOSEN), IN_GROUPS | {"attention_bias": True, "use_qk_norm": True}),
+    "dots1": (ENDS | layers(AT, ATTENTION, QK_NORMS, CHOSEN), IN_GROUPS | {"sliding_window": None, "norm_topk_prob": True}),
+    "solar_open": (ENDS | layers(AT, ATTENTION, CHOSEN), IN_GROUPS),
     "nemotron": (ENDS | {"model.norm.bias": (HIDDEN,)} | layers(AT, ATTENTION, PLAIN, NORM_BIASES), {"norm_eps": 1e-5, "hidden_act": "relu2"}),
 }
 
@@ -109,10 +114,14 @@ def layer(h: Weights) -> Weights:
     at, (gate, up_, down_) = ("block_sparse_moe.experts.{}.{}.weight", ("w1", "w3", "w2")) if mixtral else ("mlp.experts.{}.{}_proj.weight", ("gate", "up", "down"))
     out["mlp.experts.experts.linear_fc1.weight"] = torch.stack([torch.cat([h[at.format(e, gate)], h[at.format(e, up_)]]) for e in range(EXPERTS)])
     out["mlp.experts.experts.linear_fc2.weight"] = torch.stack([h[at.format(e, down_)] for e in range(EXPERTS)])
+    if "mlp.gate.e_score_correction_bias" in h:
+        out["mlp.router.expert_bias"] = h["mlp.gate.e_score_correction_bias"]
     if "mlp.shared_expert_gate.weight" in h:
         out["mlp.shared_experts.gate_weight"] = h["mlp.shared_expert_gate.weight"]
-        out["mlp.shared_experts.linear_fc1.weight"] = torch.cat([h["mlp.shared_expert.gate_proj.weight"], h["mlp.shared_expert.up_proj.weight"]])
-        out["mlp.shared_experts.linear_fc2.weight"] = h["mlp.shared_expert.down_proj.weight"]
+    for shared in ("mlp.shared_expert.", "mlp.shared_experts."):
+        if f"{shared}up_proj.weight" in h:
+            out["mlp.shared_experts.linear_fc1.weight"] = torch.cat([h[f"{shared}gate_proj.weight"], h[f"{shared}up_proj.weight"]])
+            out["mlp.shared_experts.linear_fc2.weight"] = h[f"{shared}down_proj.weight"]
     return out
 
 

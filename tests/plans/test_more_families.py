@@ -103,6 +103,18 @@ def internlm2(h: Weights) -> Weights:
     return out
 
 
+def exaone(h: Weights) -> Weights:
+    names = {
+        "ln_1": "input_layernorm", "ln_2": "post_attention_layernorm", "attn.attention.out_proj": "self_attn.o_proj", "attn.attention.": "self_attn.",
+        "c_fc_0": "gate_proj", "c_fc_1": "up_proj", "c_proj": "down_proj",
+    }  # fmt: skip
+    out: Weights = {}
+    for name, x in h.items():
+        old = next(old for old in names if old in name)
+        out[name.replace(old, names[old])] = x
+    return out
+
+
 @dataclass(frozen=True)
 class Case:
     """A family's layer, its config, how its layer is one of Llama's, and the layouts that hold it or refuse it with these words."""
@@ -118,11 +130,13 @@ class Case:
     name: str = ""
     embed: str = "model.embed_tokens.weight"
     head: str = "lm_head.weight"
+    at: str = AT
+    norm: str = "model.norm"
 
     def shapes(self) -> Shapes:
-        ends = {self.embed: (VOCAB, self.hidden)} | norm("model.norm", self.norm_bias, self.hidden)
+        ends = {self.embed: (VOCAB, self.hidden)} | norm(self.norm, self.norm_bias, self.hidden)
         tied = {} if self.keys.get("tie_word_embeddings") else {self.head: (VOCAB, self.hidden)}
-        return ends | tied | {f"{AT}{i}.{name}": shape for i in range(LAYERS) for name, shape in self.layer.items()}
+        return ends | tied | {f"{self.at}{i}.{name}": shape for i in range(LAYERS) for name, shape in self.layer.items()}
 
 
 NO_BIAS = {"nxdt": "has no place for"}
@@ -148,6 +162,16 @@ CASES = [
          | linear("feed_forward.w3", FFN, HEADS * DIM), RMS | {"hidden_size": HEADS * DIM, "bias": False}, internlm2, HEADS * DIM, embed="model.tok_embeddings.weight", head="output.weight"),
     Case("gemma", norms() | attention() | gated(), RMS | HEAD | {"tie_word_embeddings": True, "hidden_act": "gelu_pytorch_tanh"}, accepted=("activation", "gated"),
          refused={"nxdt": "root of the hidden size"}),
+    Case("ministral", norms() | attention() | gated(), RMS | HEAD | {"sliding_window": 17}),
+    Case("internlm3", norms() | attention(True, True) | gated(True), RMS | HEAD | {"bias": True, "qkv_bias": True}),
+    Case("jais2", norms(True) | attention(True, True) | linear("mlp.up_proj", FFN, HIDDEN, True) | linear("mlp.down_proj", HIDDEN, FFN, True),
+         HEAD | {"layer_norm_eps": 3e-6, "hidden_act": "relu2", "attention_bias": True, "mlp_bias": True}, norm_bias=True, refused=NO_BIAS),
+    Case("exaone", norm("ln_1") | norm("ln_2") | linear("attn.attention.q_proj", HEADS * DIM, HIDDEN) | linear("attn.attention.k_proj", GROUPS * DIM, HIDDEN)
+         | linear("attn.attention.v_proj", GROUPS * DIM, HIDDEN) | linear("attn.attention.out_proj", HIDDEN, HEADS * DIM) | linear("mlp.c_fc_0", FFN, HIDDEN)
+         | linear("mlp.c_fc_1", FFN, HIDDEN) | linear("mlp.c_proj", HIDDEN, FFN), HEAD | {"num_hidden_layers": None, "num_layers": LAYERS, "layer_norm_epsilon": 3e-6, "activation_function": "silu"},
+         exaone, embed="transformer.wte.weight", at="transformer.h.", norm="transformer.ln_f"),
+    Case("granite", norms() | attention() | gated(), RMS | HEAD | {"embedding_multiplier": 12.0, "attention_multiplier": 0.125, "residual_multiplier": 0.5, "logits_scaling": 8.0},
+         accepted=("embed_scale", "attention_scale", "residual_scale", "logit_scale"), refused={"nxdt": "no factors", "nemo": "embed_scale", "nemo2": "embed_scale"}),
     Case("ernie4_5", norms() | attention(True, True) | gated(True), RMS | HEAD | {"use_bias": True, "tie_word_embeddings": True}, turned),
 ]  # fmt: skip
 each = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name or case.family)
@@ -162,7 +186,7 @@ def saved(folder: Path, case: Case, **keys: Any) -> tuple[Path, Weights]:
 
 
 def of_layer(case: Case, hf: Weights, i: int) -> Weights:
-    return case.account({n.removeprefix(f"{AT}{i}."): x for n, x in hf.items() if n.startswith(f"{AT}{i}.")})
+    return case.account({n.removeprefix(f"{case.at}{i}."): x for n, x in hf.items() if n.startswith(f"{case.at}{i}.")})
 
 
 def core_layer(h: Weights, tp: int = 1, rank: int = 0) -> Weights:
@@ -193,7 +217,7 @@ def core(case: Case, hf: Weights) -> Weights:
     found = [core_layer(of_layer(case, hf, i)) for i in range(LAYERS)]
     out = {f"decoder.layers.{name}": torch.stack([x[name] for x in found]) for name in found[0]}
     out["embedding.word_embeddings.weight"] = hf[case.embed]
-    out |= {n.replace("model.norm", "decoder.final_layernorm"): x for n, x in hf.items() if n.startswith("model.norm.")}
+    out |= {n.replace(case.norm, "decoder.final_layernorm"): x for n, x in hf.items() if n.startswith(f"{case.norm}.")}
     return out | ({"output_layer.weight": hf[case.head]} if case.head in hf else {})
 
 
@@ -252,6 +276,8 @@ UNSAID = [
     ("seed_oss", {"attention_bias": False, "attention_out_bias": True}, "output alone"), ("phi3", {"rope_scaling": {"type": "longrope", "long_factor": [1.0], "short_factor": [1.0]}}, "longrope"),
     ("stablelm", {"use_parallel_residual": True}, "at once"), ("stablelm", {"qk_layernorm": True}, "norms of each query"),
     ("arcee", {"hidden_act": "silu"}, "silu"), ("starcoder2", {"hidden_act": "silu"}, "silu"), ("helium", {"partial_rotary_factor": 0.5}, "rotary"),
+    ("ministral", {"layer_types": ["full_attention", *["sliding_attention"] * 3]}, "windows of some"), ("internlm3", {"qkv_bias": False}, "biases of query"),
+    ("jais2", {"hidden_act": "silu"}, "silu"), ("exaone", {"partial_rotary_factor": 0.5}, "rotary"), ("granite", {"embedding_multiplier": 3.0}, "embed_scale"),
     ("gemma", {"use_bidirectional_attention": True}, "later tokens"),
 ]  # fmt: skip
 

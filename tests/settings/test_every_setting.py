@@ -37,6 +37,11 @@ LATENT = {
     "topk_group": 1, "routed_scaling_factor": 3.5, "rms_norm_eps": 1e-6, "rope_theta": 1e4, "max_position_embeddings": 64, "tie_word_embeddings": False,
     "hidden_act": "silu",
 }  # fmt: skip
+LATENT_ONLY = {k: v for k, v in LATENT.items() if not k.startswith(("n_", "moe_", "first_k", "topk", "routed", "num_experts"))}
+ROUTED = {
+    "n_routed_experts": 4, "n_shared_experts": 1, "num_experts_per_tok": 2, "moe_intermediate_size": 8, "n_group": 2, "topk_group": 1,
+    "routed_scaling_factor": 3.5, "norm_topk_prob": True,
+}  # fmt: skip
 ARGS = {
     "num_layers": 4, "hidden_size": 24, "ffn_hidden_size": 40, "num_attention_heads": 6, "num_query_groups": 2, "group_query_attention": True,
     "kv_channels": 4, "max_position_embeddings": 64, "seq_length": 64, "position_embedding_type": "rope", "rotary_percent": 1.0, "rotary_base": 10000,
@@ -99,6 +104,10 @@ def kinds() -> list[Kind]:
         hf("DbrxConfig", "dbrx", vocab_size=50, n_layers=4, d_model=24, n_heads=6, max_seq_len=64, attn_config={"kv_n_heads": 2, "rope_theta": 5e5},
            ffn_config={"ffn_hidden_size": 20, "moe_num_experts": 4, "moe_top_k": 2, "ffn_act_fn": {"name": "silu"}, "moe_normalize_expert_weights": 1}),
         hf("GPT2Config", "gpt2", vocab_size=50, n_layer=2, n_embd=24, n_head=4, n_positions=16, activation_function="gelu_new", layer_norm_epsilon=1e-5),
+        hf("MinistralConfig", "ministral", **COMMON, sliding_window=32), hf("ExaoneConfig", "exaone", **COMMON, attention_bias=False), hf("InternLM3Config", "internlm3", **COMMON),
+        hf("Jais2Config", "jais2", **{**COMMON, "hidden_act": "relu2", "layer_norm_eps": 1e-5}, attention_bias=True, mlp_bias=True),
+        hf("GraniteConfig", "granite", **COMMON, attention_multiplier=0.125),
+        hf("GPTBigCodeConfig", "gpt_bigcode", vocab_size=50, n_layer=2, n_embd=24, n_head=4, n_positions=16, activation_function="gelu_pytorch_tanh", layer_norm_epsilon=1e-5, multi_query=True),
         hf("SeedOssConfig", "seed_oss", **COMMON, attention_bias=True, attention_out_bias=False), hf("ArceeConfig", "arcee", **{**COMMON, "hidden_act": "relu2"}),
         hf("Phi3Config", "phi3", **COMMON, sliding_window=None), hf("HeliumConfig", "helium", **COMMON), hf("Ernie4_5Config", "ernie4_5", **COMMON, use_bias=False),
         hf("Starcoder2Config", "starcoder2", **{**COMMON, "hidden_act": "gelu_pytorch_tanh", "norm_epsilon": 1e-5}, use_bias=True, sliding_window=None),
@@ -110,6 +119,9 @@ def kinds() -> list[Kind]:
         hf("GptOssConfig", "gpt_oss", **COMMON, attention_bias=True, num_local_experts=4, num_experts_per_tok=2, sliding_window=5, rope_scaling={"rope_type": "default"}),
         hf("CohereConfig", "cohere", **BY_ONE, logit_scale=1.0), hf("Cohere2Config", "cohere2", **BY_ONE, logit_scale=1.0, sliding_window=5, sliding_window_pattern=4),
         Kind("DeepseekV3Config", "deepseek", "hf", {**LATENT, "model_type": "deepseek_v3", "norm_topk_prob": True}),
+        hf("DeepseekV3Config", "kimi_k2", **LATENT, norm_topk_prob=True), hf("Glm4MoeLiteConfig", "glm4_moe_lite", **LATENT, norm_topk_prob=True), hf("YoutuConfig", "youtu", **LATENT_ONLY),
+        hf("Glm4MoeConfig", "glm4_moe", **COMMON, **ROUTED, first_k_dense_replace=1, partial_rotary_factor=0.5), hf("Dots1Config", "dots1", **COMMON, **ROUTED, first_k_dense_replace=1, sliding_window=None),
+        hf("SolarOpenConfig", "solar_open", **COMMON, **ROUTED),
         Kind("DeepseekV2Config", "deepseek", "hf", {**LATENT, "model_type": "deepseek_v2", "topk_method": "group_limited_greedy", "norm_topk_prob": False}),
         Kind("megatron-args", "llama", "megatron", ARGS),
         Kind("megatron-args", "mixtral", "megatron", {**ARGS, "num_experts": 4, "moe_ffn_hidden_size": 16, "moe_router_topk": 2}),
@@ -201,7 +213,7 @@ CASES = cases()
 def test_the_neutral_configs_are_known_to_the_last_key() -> None:
     for kind in KINDS:
         unknown = computed(kind, kind.config)[-1]
-        assert set(unknown) <= {"rms_norm_eps"}, (kind.settings, unknown)  # of Nemotron, which reads norm_eps
+        assert set(unknown) <= {"rms_norm_eps"}, (kind.settings, unknown)  # of those that read norm_eps or layer_norm_eps
 
 
 @pytest.mark.parametrize(("kind", "key", "value"), CASES, ids=lambda x: f"{x.family}-{x.layout}" if isinstance(x, Kind) else str(x))

@@ -1,0 +1,152 @@
+"""Tiny models of transformers' own classes, a row each: what its config has, which layouts hold it, and what Megatron-core's config
+has for it. Sizes are pairwise distinct, so that a wrong order or transpose shows; where a module is square, its family's is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+from torch.nn.functional import gelu
+
+LAYERS, HIDDEN, FFN, HEADS, GROUPS, DIM, VOCAB, PLACES = 4, 48, 80, 6, 2, 12, 176, 64
+EXPERTS, CHOSEN, EXPERT_FFN, SHARED_FFN = 5, 3, 28, 36
+SIZES = {
+    "vocab_size": VOCAB, "num_hidden_layers": LAYERS, "hidden_size": HIDDEN, "intermediate_size": FFN, "num_attention_heads": HEADS,
+    "num_key_value_heads": GROUPS, "max_position_embeddings": PLACES, "tie_word_embeddings": False, "pad_token_id": None,
+}  # fmt: skip
+HEAD = {"head_dim": DIM}
+SQUARE = {"head_dim": HIDDEN // HEADS}
+OF_EXPERTS = {"num_experts": EXPERTS, "num_experts_per_tok": CHOSEN, "moe_intermediate_size": EXPERT_FFN}
+CHOSEN_IN_GROUPS = {
+    "n_routed_experts": 6, "n_shared_experts": 2, "num_experts_per_tok": 4, "moe_intermediate_size": EXPERT_FFN, "n_group": 3, "topk_group": 2,
+    "routed_scaling_factor": 2.5, "norm_topk_prob": True,
+}  # fmt: skip
+LATENT_ATTENTION = {
+    "num_key_value_heads": HEADS, "q_lora_rank": 20, "kv_lora_rank": 14, "qk_nope_head_dim": 10, "qk_rope_head_dim": 6, "v_head_dim": 16, "head_dim": 6,
+}  # fmt: skip
+LATENT = LATENT_ATTENTION | CHOSEN_IN_GROUPS | {"first_k_dense_replace": 1}
+GPT_2 = {"n_layer": LAYERS, "n_embd": HIDDEN, "n_head": HEADS, "n_positions": PLACES, "n_inner": FFN, "vocab_size": VOCAB}
+DBRX = {
+    "n_layers": LAYERS, "d_model": HIDDEN, "n_heads": HEADS, "max_seq_len": PLACES, "vocab_size": VOCAB,
+    "attn_config": {"kv_n_heads": GROUPS, "clip_qkv": 8.0, "rope_theta": 5e5}, "ffn_config": {"ffn_hidden_size": EXPERT_FFN, "moe_num_experts": EXPERTS, "moe_top_k": CHOSEN},
+}  # fmt: skip
+
+NUMBERED = ("megatron", "megatron-legacy", "nemo2")  # layers of several kinds have numbers there
+MCORE = (*NUMBERED, "nemo", "nemo-dist")
+OLDER = (*MCORE, "megatron-lm", "nemo-legacy")  # those before Megatron-core too
+NXD = ("nxdt", "nxdt-megatron")
+ALL = (*OLDER, *NXD)
+
+
+def but(layout: str, layouts: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(x for x in layouts if x != layout)
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model: ckptc's family, transformers' class, the keys of its config, and the layouts that hold it; others refuse it."""
+
+    name: str
+    family: str
+    kind: str
+    keys: dict[str, Any] = field(default_factory=dict)
+    held: tuple[str, ...] = ALL
+    core: dict[str, Any] | str = field(default_factory=dict)  # what Megatron-core's config has otherwise, or why none is run
+    accept: tuple[str, ...] = ()  # what Megatron-LM's arguments have no word for
+    tp: int = 2
+    called: str = ""  # the model_type of the published config, where transformers has the class under another
+
+    def config(self) -> dict[str, Any]:
+        return self.keys if self.kind in ("GPT2", "GPTBigCode", "Dbrx") else SIZES | self.keys
+
+
+def relu2(x: Tensor) -> Tensor:
+    return x.relu().square()
+
+
+def gelu_tanh(x: Tensor) -> Tensor:
+    return gelu(x, approximate="tanh")
+
+
+UNGATED = {"gated_linear_unit": False}
+BIASES = {"add_bias_linear": True}
+QKV_BIAS = {"add_qkv_bias": True}
+QK_NORM = {"qk_layernorm": True}
+LAYER_NORM = {"normalization": "LayerNorm"}
+MOE = {"num_moe_experts": EXPERTS, "moe_ffn_hidden_size": EXPERT_FFN, "moe_router_topk": CHOSEN}
+CORE_GROUPS = {
+    "num_moe_experts": 6, "moe_ffn_hidden_size": EXPERT_FFN, "moe_shared_expert_intermediate_size": 2 * EXPERT_FFN, "moe_router_topk": 4,
+    "moe_router_num_groups": 3, "moe_router_group_topk": 2, "moe_router_topk_scaling_factor": 2.5,
+}  # fmt: skip
+ONE_DENSE = {"moe_layer_freq": [0, 1, 1, 1]}
+CORE_ATTENTION = {
+    "q_lora_rank": 20, "kv_lora_rank": 14, "qk_head_dim": 10, "qk_pos_emb_head_dim": 6, "v_head_dim": 16, "rope_type": "rope", "qk_layernorm": True,
+    "num_query_groups": HEADS,
+}  # fmt: skip
+CORE_LATENT = CORE_ATTENTION | CORE_GROUPS | ONE_DENSE
+SIGMOID = {"moe_router_score_function": "sigmoid", "moe_router_enable_expert_bias": True}
+
+NOT_MADE = {
+    "internlm2": "its classes stand beside its published weights, and not in transformers",
+    "neva": "it is a decoder and a vision tower",
+    "vit": "it is no decoder",
+}
+MODELS = [
+    Model("llama", "llama", "Llama"),
+    Model("llama-biases", "llama", "Llama", HEAD | {"attention_bias": True, "mlp_bias": True, "tie_word_embeddings": True}, core=BIASES),
+    Model("llama-mha", "llama", "Llama", {"num_key_value_heads": HEADS}),
+    Model("mistral", "mistral", "Mistral", HEAD | {"sliding_window": None}),
+    Model("mistral-window", "mistral", "Mistral", {"sliding_window": 8}, but("nemo-legacy", ALL), "Megatron-core's attention on the CPU has no window"),
+    Model("qwen2", "qwen2", "Qwen2", core=QKV_BIAS),
+    Model("qwen2-tied", "qwen2", "Qwen2", {"tie_word_embeddings": True}, core=QKV_BIAS),
+    Model("qwen3", "qwen3", "Qwen3", HEAD, MCORE, QK_NORM),
+    Model("seed_oss", "seed_oss", "SeedOss", HEAD | {"attention_bias": True, "attention_out_bias": False}, core=QKV_BIAS),
+    Model("seed_oss-biases", "seed_oss", "SeedOss", HEAD | {"attention_bias": True, "attention_out_bias": True, "mlp_bias": True}, but("nemo-legacy", ALL), BIASES),
+    Model("arcee", "arcee", "Arcee", HEAD | {"hidden_act": "relu2"}, OLDER, UNGATED | {"activation_func": relu2}),
+    Model("phi3", "phi3", "Phi3", {"sliding_window": None}),
+    Model("phi3-partial", "phi3", "Phi3", {"sliding_window": None, "partial_rotary_factor": 0.5, "tie_word_embeddings": True}, OLDER),
+    Model("helium", "helium", "Helium", SQUARE | {"attention_bias": False}),
+    Model("ernie4_5", "ernie4_5", "Ernie4_5", HEAD | {"use_bias": True}, core=BIASES),
+    Model("gemma", "gemma", "Gemma", HEAD | {"tie_word_embeddings": True, "hidden_act": "gelu_pytorch_tanh"}, MCORE,
+          "Megatron-core's norm on the CPU adds no 1 to its weight, and its embedding has no factor", ("activation", "gated")),
+    Model("stablelm", "stablelm", "StableLm", {"use_qkv_bias": True, "partial_rotary_factor": 0.25}, but("nemo-legacy", OLDER), LAYER_NORM | QKV_BIAS),
+    Model("starcoder2", "starcoder2", "Starcoder2", {"use_bias": True, "sliding_window": None, "hidden_act": "gelu_pytorch_tanh"}, OLDER,
+          LAYER_NORM | BIASES | UNGATED | {"activation_func": gelu_tanh}),
+    Model("nemotron", "nemotron", "Nemotron", HEAD | {"hidden_act": "relu2"}, OLDER, "Megatron-core's norm on the CPU adds no 1 to its weight"),
+    Model("gpt2", "gpt2", "GPT2", GPT_2, OLDER, LAYER_NORM | BIASES | UNGATED | {"activation_func": gelu_tanh, "num_query_groups": HEADS}),
+    Model("gpt2-untied", "gpt2", "GPT2", GPT_2 | {"tie_word_embeddings": False}, OLDER, LAYER_NORM | BIASES | UNGATED | {"activation_func": gelu_tanh, "num_query_groups": HEADS}),
+    Model("gpt_neox", "gpt_neox", "GPTNeoX", {"use_parallel_residual": False, "rotary_pct": 0.25}, OLDER,
+          LAYER_NORM | BIASES | UNGATED | {"activation_func": gelu, "num_query_groups": HEADS}),
+    Model("gpt_neox-parallel", "gpt_neox", "GPTNeoX", {"use_parallel_residual": True}, (), "Megatron's layers add attention and feed-forward network one after the other"),
+    Model("ministral", "ministral", "Ministral", HEAD | {"sliding_window": PLACES}, but("nemo-legacy", ALL)),
+    Model("ministral-mixed", "ministral", "Ministral", HEAD | {"sliding_window": 8, "layer_types": ["full_attention", *["sliding_attention"] * 3]}, (), "some of its layers have windows"),
+    Model("exaone", "exaone", "Exaone", HEAD),
+    Model("exaone-biases", "exaone", "Exaone", HEAD | {"attention_bias": True, "mlp_bias": True, "tie_word_embeddings": True}, core=BIASES),
+    Model("internlm3", "internlm3", "InternLM3", HEAD),
+    Model("internlm3-biases", "internlm3", "InternLM3", HEAD | {"attention_bias": True, "mlp_bias": True}, core=BIASES),
+    Model("jais2", "jais2", "Jais2", HEAD, OLDER, LAYER_NORM | BIASES | UNGATED | {"activation_func": relu2}),
+    Model("granite", "granite", "Granite", {"embedding_multiplier": 12.0, "attention_multiplier": 0.0625, "residual_multiplier": 0.5, "logits_scaling": 8.0},
+          ("megatron", "megatron-legacy", "megatron-lm"), "Megatron has no such factors", ("embed_scale", "attention_scale", "residual_scale", "logit_scale")),
+    Model("gpt_bigcode", "gpt_bigcode", "GPTBigCode", GPT_2, OLDER, LAYER_NORM | BIASES | UNGATED | {"activation_func": gelu_tanh, "num_query_groups": 1}, tp=1),
+    Model("gpt_bigcode-mha", "gpt_bigcode", "GPTBigCode", GPT_2 | {"multi_query": False, "tie_word_embeddings": False}, OLDER,
+          LAYER_NORM | BIASES | UNGATED | {"activation_func": gelu_tanh, "num_query_groups": HEADS}),
+    Model("mixtral", "mixtral", "Mixtral", {"num_local_experts": EXPERTS, "num_experts_per_tok": CHOSEN, "intermediate_size": EXPERT_FFN, "sliding_window": None}, MCORE + NXD, MOE),
+    Model("qwen3_moe", "qwen3_moe", "Qwen3Moe", HEAD | OF_EXPERTS | {"norm_topk_prob": True}, MCORE, MOE | QK_NORM),
+    Model("qwen3_moe-mixed", "qwen3_moe", "Qwen3Moe", HEAD | OF_EXPERTS | {"decoder_sparse_step": 2}, NUMBERED, MOE | QK_NORM | {"moe_router_pre_softmax": True, "moe_layer_freq": [0, 1, 0, 1]}),
+    Model("qwen2_moe", "qwen2_moe", "Qwen2Moe", OF_EXPERTS | {"shared_expert_intermediate_size": SHARED_FFN}, MCORE,
+          MOE | QKV_BIAS | {"moe_shared_expert_intermediate_size": SHARED_FFN, "moe_shared_expert_gate": True, "moe_router_pre_softmax": True}),
+    Model("deepseek_v3", "deepseek", "DeepseekV3", LATENT, NUMBERED, CORE_LATENT | SIGMOID),
+    Model("deepseek_v2", "deepseek", "DeepseekV2", LATENT | {"num_experts_per_tok": CHOSEN, "q_lora_rank": None, "topk_method": "group_limited_greedy", "norm_topk_prob": False}, NUMBERED,
+          CORE_LATENT | {"moe_router_topk": CHOSEN, "q_lora_rank": None, "moe_router_pre_softmax": True}),
+    Model("kimi_k2", "kimi_k2", "DeepseekV3", LATENT, NUMBERED, CORE_LATENT | SIGMOID, called="kimi_k2"),
+    Model("glm4_moe_lite", "glm4_moe_lite", "Glm4MoeLite", LATENT, NUMBERED, CORE_LATENT | SIGMOID),
+    Model("youtu", "youtu", "Youtu", LATENT_ATTENTION | {"tie_word_embeddings": True}, NUMBERED, CORE_ATTENTION),
+    Model("glm4_moe", "glm4_moe", "Glm4Moe", HEAD | CHOSEN_IN_GROUPS | {"first_k_dense_replace": 1}, NUMBERED, CORE_GROUPS | SIGMOID | ONE_DENSE),
+    Model("glm4_moe-norms", "glm4_moe", "Glm4Moe", HEAD | CHOSEN_IN_GROUPS | {"first_k_dense_replace": 0, "use_qk_norm": True, "attention_bias": True}, NUMBERED,
+          CORE_GROUPS | SIGMOID | QK_NORM | QKV_BIAS),
+    Model("dots1", "dots1", "Dots1", HEAD | CHOSEN_IN_GROUPS | {"first_k_dense_replace": 1, "sliding_window": None}, NUMBERED, CORE_GROUPS | SIGMOID | QK_NORM | ONE_DENSE),
+    Model("solar_open", "solar_open", "SolarOpen", HEAD | CHOSEN_IN_GROUPS, NUMBERED, CORE_GROUPS | SIGMOID),
+    Model("dbrx", "dbrx", "Dbrx", DBRX, ("nxdt",), "Megatron's layer norms have a bias, and DBRX's have none"),
+]  # fmt: skip
