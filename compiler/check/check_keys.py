@@ -56,7 +56,7 @@ def _near(key: Key, said: dict[Path, set[Span]], files: dict[Span, str]) -> Path
 
 
 def _slip(path: Path, other: Path) -> bool:
-    differ = [(a, b) for a, b in zip(path, other, strict=False) if a != b]
+    differ = [(a, b) for a, b in zip(path, other, strict=False) if a.strip("_") != b.strip("_")]
     return len(path) == len(other) and len(differ) == 1 and len(differ[0][1]) >= _SHORT and one_slip(*differ[0])
 
 

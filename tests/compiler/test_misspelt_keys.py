@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -29,12 +28,12 @@ def test_no_shipped_key_looks_misspelt() -> None:
         assert odd(path) == []
 
 
-def keys(families: str, draw: random.Random, count: int) -> Iterator[tuple[str, Key]]:
+def keys(families: str, draw: random.Random, count: int) -> list[tuple[str, Key]]:
     """Keys of these files that are read in huggingface.ckmap too."""
     shared = {node.path for node in walk(read_mapping(SHIPPED / "huggingface.ckmap")) if isinstance(node, Key)}
     found = [(file, node) for file in families.split() for node in walk(read_mapping(SHIPPED / f"{file}.ckmap")) if isinstance(node, Key)]
     found = [(file, node) for file, node in found if node.path in shared and len(node.path[-1]) > 4]
-    yield from draw.sample(found, count)
+    return draw.sample(found, count)
 
 
 @pytest.mark.parametrize(("file", "key"), keys("stablelm starcoder2 helium gemma deepseek mixtral qwen2 nemotron", random.Random(3), 12), ids=str)
