@@ -6,12 +6,12 @@ certainly has.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from ...dsl.diagnostic import Diagnostic, Label, MappingError
 from ...dsl.nearest import nearest
-from ...dsl.tree import Base, Layout, Mapping, Model, Span
+from ...dsl.tree import Base, Layout, Mapping, Model, Span, TensorDecl
 from .fit_family import lacked
 from .flat import Family, unique
 from .flatten import Flatten, Prefixed
@@ -116,8 +116,16 @@ def _merge(chain: list[Model], models: dict[str, Model]) -> Model:
     unique(chain[-1].tensors, "tensor")
     unique((*chain[-1].settings, *chain[-1].selects), "setting")
     indexed = {s.name for s in out.selects}
-    parted = ((t, halves(both(t.when, t.where), indexed)) for t in out.tensors)
-    return replace(out, tensors=tuple(replace(t, when=when, where=where) for t, (when, where) in parted))
+    return replace(out, tensors=tuple(_halved(tensor, indexed) for tensor in out.tensors))
+
+
+def _halved(tensor: TensorDecl, indexed: Collection[str]) -> TensorDecl:
+    """The tensor with its guard in two halves. A tie is of a whole tensor."""
+    when, where = halves(both(tensor.when, tensor.where), indexed)
+    if tensor.tied_to is not None and where is not None:
+        title, help = f"`{tensor.name}` is tied to `{tensor.tied_to}` at some indices only, which cannot be said", "tie it by a setting that no index has"
+        raise _fault("tied-index", title, where.span, help)
+    return replace(tensor, when=when, where=where)
 
 
 def _layout_chain(layout: Layout, known: dict[str, Layout], inherited: dict[Span, Layout], within: tuple[Layout, ...] = ()) -> list[Prefixed]:
