@@ -137,7 +137,7 @@ def _part(pair: Pair, part: Block, window: Window, counts: Counts, gaps: dict[in
         counts.different += part.count
         return
     calculates = (part.scale, part.shift) != (1.0, 0.0)
-    exact = source.dtype == window.dtype and not calculates
+    exact = source.dtype == window.dtype and not calculates and source.coded is None
     read = take(pair.files, source, part.source_base, part.source_offsets)
     wanted = cast(read, source.dtype, window.dtype, part.scale, part.shift)
     found = take(pair.files, window, part.target_base, part.target_offsets)

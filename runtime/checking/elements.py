@@ -1,7 +1,8 @@
 """A window and offsets of elements in, their bits out: positional reads and plain numpy indexing.
 
-Offsets are row-major in the tensor, whatever the window's strides or tiles are. What is stored as codes and scales is decoded. They come as one array for each loop, of
-which all sums are meant, so that a block of a tensor costs no memory beyond its elements.
+Offsets are row-major in the tensor, whatever the window's strides or tiles are. They come as one array for each loop, of
+which all sums are meant, so that a block of a tensor costs no memory beyond its elements. What is stored as codes and scales
+is decoded.
 """
 
 from __future__ import annotations
@@ -17,9 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..fault import Fault
-from ..files.decode_window import floats, products, scale_places
+from ..files.read_window import read_descriptor
 from ..files.window import ITEM_BYTES, Window, row_major
-from .numbers import Array, bits_of
+from .numbers import Array, bits_of, from_numbers, numbers
 
 Offsets: TypeAlias = NDArray[np.int64]
 
@@ -42,7 +43,7 @@ class Files:
         while self._open:
             os.close(self._open.popitem()[1])
 
-    def read(self, path: str, at: int, nbytes: int) -> bytes:
+    def read(self, path: str, at: int, nbytes: int) -> bytes | bytearray:
         """Exactly `nbytes` bytes from `at`. Raises `Fault` where the file ends before."""
         if path in self.held:
             return self.held[path].tobytes()[at : at + nbytes]
@@ -51,19 +52,11 @@ class Files:
                 while len(self._open) >= MOST_OPEN:
                     os.close(self._open.popitem(last=False)[1])
                 self._open[path] = os.open(path, os.O_RDONLY)
-            self._open.move_to_end(path)
-            parts: list[bytes] = []
-            have = 0
-            while have < nbytes:
-                part = os.pread(self._open[path], nbytes - have, at + have)
-                if not part:
-                    raise Fault("truncated-file", f"`{path}` ends before byte {at + nbytes:,}, which a tensor's header says it has", help="copy the file again")
-                parts.append(part)
-                have += len(part)
         except OSError as problem:
             raise Fault("unreadable-file", f"`{path}` cannot be read: {problem.strerror}") from None
+        self._open.move_to_end(path)
         self.bytes_read += nbytes
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+        return read_descriptor(self._open[path], path, at, nbytes)
 
 
 def summed(base: int, offsets: Sequence[Offsets]) -> Offsets:
@@ -103,13 +96,19 @@ def take(files: Files, window: Window, base: int, offsets: Sequence[Offsets]) ->
 
 
 def _decoded(files: Files, window: Window, base: int, offsets: Sequence[Offsets]) -> Array:
-    """Codes, each times its scale."""
+    """Codes, each times its scale, in float32: what a conversion defines (see `files.decode_window`), written down a second time."""
     coded = window.coded
     assert coded is not None
     codes = take(files, coded.codes, base, offsets)
-    near, which = np.unique(scale_places(window, summed(base, offsets)), return_inverse=True)
-    scales = floats(take(files, coded.scales, 0, [near]).data, coded.scales.dtype)
-    return products(codes, coded.codes.dtype, scales[which].reshape(codes.shape), window.dtype)
+    places = np.zeros(codes.shape, dtype=np.int64)
+    whole = summed(base, offsets)
+    axes = zip(window.shape, row_major(window.shape), coded.first, coded.block, row_major(coded.scales.shape), strict=True)
+    for extent, step, first, block, stride in axes:
+        places += (whole // step % extent + first) // block * stride
+    near, which = np.unique(places, return_inverse=True)
+    scales = numbers(take(files, coded.scales, 0, [near]), coded.scales.dtype).astype(np.float32)
+    with np.errstate(all="ignore"):
+        return from_numbers(numbers(codes, coded.codes.dtype).astype(np.float32) * scales[which].reshape(codes.shape), window.dtype)
 
 
 def _is_run(offsets: Offsets) -> bool:

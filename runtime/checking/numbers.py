@@ -55,9 +55,9 @@ def _table(dtype: str) -> Array:
     out = sign * np.where(exponent > 0, np.ldexp(1 + part, exponent - bias), np.ldexp(part, 1 - bias))
     top = exponent == (1 << exponent_bits) - 1
     if kind == "ieee":
-        out = np.where(top, np.where(mantissa == 0, sign * np.inf, np.nan), out)
+        out = np.where(top, np.where(mantissa == 0, sign * np.inf, np.copysign(np.nan, sign)), out)
     elif kind == "fn":
-        out = np.where((codes & 0x7F) == 0x7F, np.nan, out)
+        out = np.where((codes & 0x7F) == 0x7F, np.copysign(np.nan, sign), out)
     else:
         out = np.where(codes == 0x80, np.nan, out)
     return out.astype(np.float32)

@@ -14,7 +14,7 @@ from math import prod
 from typing import Any
 
 from ..files.decode_window import CODES, SCALES
-from ..files.window import Coded, Entry, Window, decoded, row_major
+from ..files.window import Coded, Entry, Window, at_index, decoded, with_axes
 from ..words import count
 
 USUAL_DTYPE = "bfloat16"
@@ -162,16 +162,14 @@ def _paired(entry: Entry, scale: Entry, block: tuple[int, int], places: Mapping[
     shape = entry.shape
     grid = (*(1,) * len(shape), *block)[-len(shape) :] if shape else ()
     wanted = tuple(-(-extent // n) for extent, n in zip(shape, grid, strict=True))
-    given = scale.shape
+    given, scales = scale.shape, scale.window
     if prod(given) == 1:
-        given, grid = (1,) * len(shape), tuple(max(1, extent) for extent in shape)
+        scales = with_axes(at_index(scales, (0,) * len(given)), len(shape))
+        grid = tuple(max(1, extent) for extent in shape)
     elif given == shape[:1] and len(shape) == 2:
-        given, grid = (*given, 1), (1, max(1, shape[1]))
+        scales, grid = with_axes(scales, 1), (1, max(1, shape[1]))
     elif given != wanted:
         if len(given) != len(shape) or any(n not in (1, extent) for n, extent in zip(given, shape, strict=True)):
             return f"`{scale.name}` is {list(scale.shape)}; blocks of {' x '.join(map(str, block))} of `{entry.name}`, {list(shape)}, have scales {list(wanted)}"
         grid = tuple(1 if n == extent else max(1, extent) for n, extent in zip(given, shape, strict=True))
-    old = scale.window
-    strides = old.strides if given == old.shape else row_major(given)
-    scales = Window(old.path, old.at, given, strides, old.dtype, old.tiles if given == old.shape else ())
     return Entry(entry.name, entry.file, decoded(entry.window, scales, grid, (0,) * len(shape), USUAL_DTYPE))

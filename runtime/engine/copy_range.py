@@ -68,7 +68,7 @@ def congruent(bound: Bound, unit: int) -> bool:
     sizes = np.array([step.loops[0].extent if len(step.loops) == 1 and step.kernel == "range" else 0 for step in steps] or [0])
     for k in np.flatnonzero((sizes[moves.step] >= LONG_BYTES // 16) & (moves.source >= 0)).tolist():
         window, target = bound.windows[int(moves.source[k])], bound.tensors[int(moves.target[k])]
-        if window is None or window.tiles or target.file < 0:
+        if window is None or window.composed or target.file < 0:
             continue
         file, item = bound.files[target.file], ITEM_BYTES[window.dtype]
         size = int(sizes[moves.step[k]]) * item

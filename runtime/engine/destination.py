@@ -71,6 +71,13 @@ def _mark(name: str) -> str:
 
 def sweep(out: str) -> None:
     """Removes what killed runs to `out` have left; an old destination that one had set aside comes back."""
+    try:
+        _sweep(out)
+    except OSError as error:
+        raise Fault("write-failed", f"{error.filename or out}, which a killed run has left: {error.strerror}") from error
+
+
+def _sweep(out: str) -> None:
     parent, name = os.path.split(os.path.abspath(out))
     mark = _mark(name)
     for left in sorted(os.listdir(parent)) if os.path.isdir(parent) else ():
@@ -125,21 +132,28 @@ def destination(
     With `one`, `out` is a file: only the one of this name is moved.
     """
     out = os.path.abspath(out)
-    parent, name = os.path.split(out)
+    with temporary(out) as root:
+        yield root
+        if durable:
+            sync_all(root)
+        publish(root, out, one, f"{root}.old", overwrite=overwrite, merge=merge, durable=durable)
+
+
+@contextmanager
+def temporary(out: str) -> Iterator[str]:
+    """A folder of this process beside `out`, which is removed at the end. If the process is killed, `sweep` removes it."""
+    parent, name = os.path.split(os.path.abspath(out))
     try:
         os.makedirs(parent, exist_ok=True)
-        temporary = tempfile.mkdtemp(prefix=f"{_mark(name)}{os.getpid()}-", dir=parent)
-        os.chmod(temporary, 0o777 & ~_mask())
+        made = tempfile.mkdtemp(prefix=f"{_mark(name)}{os.getpid()}-", dir=parent)
+        os.chmod(made, 0o777 & ~_mask())
     except OSError as error:
         raise Fault("write-failed", f"{parent}: {error.strerror}") from error
-    held = _hold(temporary)
+    held = _hold(made)
     try:
-        yield temporary
-        if durable:
-            sync_all(temporary)
-        publish(temporary, out, one, f"{temporary}.old", overwrite=overwrite, merge=merge, durable=durable)
+        yield made
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(made, ignore_errors=True)
         if held is not None:
             os.close(held)
 
@@ -168,22 +182,22 @@ def write_file(out: str, data: bytes) -> None:
     """Writes a temporary sibling, which replaces `out` when it is whole."""
     refuse_remote_target(out)
     parent, name = os.path.split(os.path.abspath(out))
-    temporary = ""
+    made = ""
     try:
         os.makedirs(parent, exist_ok=True)
-        number, temporary = tempfile.mkstemp(prefix=f"{_mark(name)}{os.getpid()}-", dir=parent)
+        number, made = tempfile.mkstemp(prefix=f"{_mark(name)}{os.getpid()}-", dir=parent)
         with open(number, "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(number)
-        os.chmod(temporary, 0o666 & ~_mask())
-        os.replace(temporary, out)
-        temporary = ""
+        os.chmod(made, 0o666 & ~_mask())
+        os.replace(made, out)
+        made = ""
     except OSError as error:
         raise Fault("write-failed", f"{out}: {error.strerror}") from error
     finally:
-        if temporary:
-            os.unlink(temporary)
+        if made:
+            os.unlink(made)
 
 
 def _mask() -> int:

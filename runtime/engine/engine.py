@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -15,10 +14,10 @@ from ..fault import Fault
 from ..files.stamps import refuse_changed
 from ..files.window import paths_of
 from ..inside import confine, place
-from ..journal.partial import Journal, stem, used_bytes
+from ..journal.partial import Journal, used_bytes
 from ..kernels.kernels import Array, Kernel
-from ..manifest.manifest import MANIFEST, UNFINISHED
-from ..manifest.write import write_beside, write_manifest
+from ..manifest.manifest import MANIFEST, UNFINISHED, Manifest, beside, read_manifest
+from ..manifest.write import forget, write_manifest
 from ..path_names import refuse_remote_target
 from ..progress import OnProgress
 from ..stopping import stoppable
@@ -69,7 +68,8 @@ def run(
     run, and leaves nothing behind.
     `durable`: it is on the disk when this returns. `resume`: so it is, a run that fails keeps what it has finished, and what
     such a run to `out_dir` has left is gone on with; if the whole result stands there already, nothing is written.
-    `manifest`: checksums of all that was read and written stand beside it.
+    `manifest`: checksums of all that was read and written stand beside it. A merge adds them to those that are there.
+    Without it, a manifest of what was replaced is removed.
     """
     began = time.perf_counter()
     refuse_remote_target(out_dir)
@@ -79,13 +79,17 @@ def run(
     archive = bound.files[0].name if bound.around else ""
     if archive and merge:
         raise Fault("not-merged", f"{out} is one file, which nothing is written beside", help="leave --merge out")
-    how = _How(memory, workers, progress, kernels, check_copies, manifest and not archive, judge)
+    record = beside(out) if archive else os.path.join(out, MANIFEST)
+    if manifest:
+        destination.check_file(record, overwrite=True)
+    earlier = read_manifest(out)[0] if manifest and merge and os.path.lexists(record) else None
+    how = _How(memory, workers, progress, kernels, check_copies, manifest and not archive, judge, earlier)
     destination.sweep(out)
     if not resume:
         refuse_partial(out, overwrite=overwrite)
     goes_on = resume and can_go_on(out)
     if resume and not goes_on and not overwrite and not merge and destination.taken(out):
-        return _again(bound, out, archive, how, manifest, began)
+        return _again(bound, out, archive, how, record if manifest else "", began)
     sources = (bound.path, *dict.fromkeys(path for w in bound.windows if w is not None for path in paths_of(w)))
     need = max(0, bound.disk_need - used_bytes(out)) if resume else bound.disk_need
     destination.check(out, need, sources, overwrite=overwrite or goes_on, merge=merge, names=bound.names)
@@ -95,13 +99,14 @@ def run(
             with resumable(bound, out, archive, overwrite=overwrite, merge=merge, workers=workers, also=(MANIFEST, UNFINISHED)) as journal:
                 was_whole = journal.known.whole
                 done = _Done() if was_whole else _fill(bound, plan, journal.root, how, began, journal)
-            if was_whole and how.manifest and not os.path.exists(os.path.join(out, MANIFEST)):
-                write_manifest(bound, out, workers)
         else:
+            was_whole = False
             with destination.destination(out, archive, overwrite=overwrite, merge=merge, durable=durable) as root:
                 done = _fill(bound, plan, root, how, began)
-        if manifest and archive:
-            write_beside(bound, out, workers)
+        if manifest and (archive or was_whole):
+            write_manifest(bound, os.path.dirname(out) if archive else out, record, workers, earlier)
+        elif not manifest:
+            forget(record)  # one that an earlier run wrote does not hold any more
     return Report(
         time.perf_counter() - began, done.read + done.compared, bound.bytes_written, plan.buffer_bytes * max(1, min(workers, len(plan.tasks))),
         (*bound.names, *((f"{archive}.{MANIFEST}" if archive else MANIFEST,) if manifest else ())), done.calls, done.compared,
@@ -117,6 +122,7 @@ class _How:
     check_copies: bool
     manifest: bool
     judge: Callable[[str], None] | None = None
+    earlier: Manifest | None = None  # of what a merge leaves where it is
 
 
 @dataclass(frozen=True)
@@ -133,7 +139,7 @@ def _fill(bound: Bound, plan: Schedule, root: str, how: _How, began: float, jour
     refuse_changed(bound.stamps)
     compares = how.check_copies and not (journal is not None and journal.known.compared)
     compared = compare_copies(bound, how.memory, how.workers, how.progress) if compares else 0
-    if journal is not None and how.check_copies and compares:
+    if journal is not None and compares:
         refuse_changed(bound.stamps)
         journal.say_compared()
     averaged = work_out(bound, how.memory)
@@ -145,33 +151,29 @@ def _fill(bound: Bound, plan: Schedule, root: str, how: _How, began: float, jour
     if how.judge is not None:
         how.judge(os.path.join(root, bound.files[0].name) if bound.around else root)
     if how.manifest:
-        write_manifest(bound, root, workers)
+        write_manifest(bound, root, os.path.join(root, MANIFEST), workers, how.earlier)
         refuse_changed(bound.stamps)
     return _Done(read + averaged, compared, calls)
 
 
-def _again(bound: Bound, out: str, archive: str, how: _How, manifest: bool, began: float) -> Report:
-    """To be resumed, and done already, it seems: the result is made once more beside `out`, compared, and removed.
+def _again(bound: Bound, out: str, archive: str, how: _How, record: str, began: float) -> Report:
+    """To be resumed, and done already, it seems: the result is made once more beside `out`, compared, and removed. With
+    `record`, its manifest is written there.
 
     Raises `destination-exists` where `out` is anything else.
     """
     exists = Fault("destination-exists", f"{out} exists and is not what this conversion writes", help="use --overwrite, or another place")
-    parent = os.path.dirname(out)
+    parent, name = os.path.split(out)
     if os.path.islink(out) or why_not_whole(bound, parent if archive else out):
         raise exists
-    scratch_name = os.path.join(parent, f"{stem(os.path.basename(out))}.again")
-    try:
-        made = os.path.join(scratch_name, os.path.basename(out))
-        report = run(bound, made, memory=how.memory, workers=how.workers, overwrite=True, progress=how.progress, kernels=how.kernels, check_copies=how.check_copies)
-        ends = (parent, scratch_name) if archive else (out, made)
-        if any(differs(place(ends[0], name), place(ends[1], name)) for name in bound.names):
+    with destination.temporary(out) as root:
+        made = os.path.join(root, name)
+        report = run(bound, made, memory=how.memory, workers=how.workers, progress=how.progress, kernels=how.kernels, check_copies=how.check_copies, judge=how.judge)
+        ends = (parent, root) if archive else (out, made)
+        if any(differs(place(ends[0], each), place(ends[1], each)) for each in bound.names):
             raise exists
-    finally:
-        shutil.rmtree(scratch_name, ignore_errors=True)
-    if manifest and archive:
-        write_beside(bound, out, how.workers)
-    elif manifest and not os.path.exists(os.path.join(out, MANIFEST)):
-        write_manifest(bound, out, how.workers)
+    if record:
+        write_manifest(bound, parent if archive else out, record, how.workers)
     return replace(report, seconds=time.perf_counter() - began)
 
 

@@ -33,7 +33,10 @@ def read_descriptor(descriptor: int, path: str, at: int, nbytes: int) -> bytearr
     buffer = bytearray(nbytes)
     view, done = memoryview(buffer), 0
     while done < nbytes:
-        got = os.preadv(descriptor, [view[done:]], at + done)
+        try:
+            got = os.preadv(descriptor, [view[done:]], at + done)
+        except OSError as problem:
+            raise Fault("unreadable-file", f"`{path}` cannot be read: {problem.strerror}") from None
         if got == 0:
             raise Fault("truncated-file", f"`{path}` became shorter while it was read")
         done += got

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
 
@@ -135,6 +135,13 @@ def tiled(shape: tuple[int, ...], dtype: str, tiles: Sequence[Tile]) -> Window:
         return tiles[0].window
     ordered = tuple(sorted(tiles, key=lambda tile: tile.first))
     return Window(ordered[0].window.path, ordered[0].window.at, shape, row_major(shape), dtype, ordered)
+
+
+def with_axes(window: Window, more: int) -> Window:
+    """The same elements, with `more` axes of one element after the others."""
+    ones = (1,) * more
+    tiles = tuple(Tile((*tile.first, *(0,) * more), with_axes(tile.window, more)) for tile in window.tiles)
+    return replace(window, shape=(*window.shape, *ones), strides=(*window.strides, *ones), tiles=tiles)
 
 
 def at_index(window: Window, index: tuple[int, ...]) -> Window:

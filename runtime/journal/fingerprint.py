@@ -56,11 +56,16 @@ def plan_fingerprint(bound: Bound) -> str:
         say("put", put.file, put.at, put.nbytes, what.at if isinstance(what, SideFile) else hashlib.sha256(what).hexdigest())
     names = _names(bound)
     for window in bound.windows:
-        say("window", *(_place(part, names) for part in parts_of(window)) if window is not None else ())
+        say("window", *_said(window, names) if window is not None else ())
     return digest.hexdigest()
 
 
-def _place(window: Window, names: Mapping[str, str]) -> tuple[object, ...]:
+def _said(window: Window, names: Mapping[str, str]) -> tuple[object, ...]:
+    """All that decides which elements a window has: its place, or those of its tiles, or codes and scales and how they are paired."""
+    if (coded := window.coded) is not None:
+        return "coded", window.dtype, coded.block, coded.first, _said(coded.codes, names), _said(coded.scales, names)
+    if window.tiles:
+        return "tiles", window.shape, *((tile.first, _said(tile.window, names)) for tile in window.tiles)
     return names[window.path], window.at, window.shape, window.strides, window.dtype
 
 

@@ -30,8 +30,11 @@ def hold(folder: str, out: str) -> Iterator[None]:
     quiet = threading.Event()
     beat = threading.Thread(target=_beat, args=(number, quiet), daemon=True)
     try:
-        os.ftruncate(number, 0)
-        os.pwrite(number, json.dumps(_myself()).encode(), 0)
+        try:
+            os.ftruncate(number, 0)
+            os.pwrite(number, json.dumps(_myself()).encode(), 0)
+        except OSError as error:
+            raise Fault("write-failed", f"{folder}: {error.strerror}") from error
         beat.start()
         yield
     finally:

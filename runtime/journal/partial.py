@@ -191,8 +191,9 @@ def remove(folder: str) -> None:
         path = os.path.join(folder, name)
         if os.path.isdir(path) and not os.path.islink(path):
             shutil.rmtree(path, ignore_errors=True)
-        elif os.path.lexists(path):
-            os.unlink(path)
+        else:
+            with suppress(OSError):
+                os.unlink(path)
     shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -205,7 +206,10 @@ def put_back(out: str, folder: str) -> None:
     """A destination that was set aside, and that nothing has replaced, comes back."""
     old = os.path.join(folder, OLD)
     if os.path.lexists(old) and not os.path.lexists(out):
-        os.rename(old, out)
+        try:
+            os.rename(old, out)
+        except OSError as error:
+            raise Fault("write-failed", f"{out}, which stands at {old}: {error.strerror}") from error
 
 
 def used_bytes(out: str) -> int:

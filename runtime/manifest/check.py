@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from ..formats.registry import formats
 from ..inside import place
 from .digests import digests
-from .manifest import FileSum, read_manifest
+from .manifest import MANIFEST, FileSum, manifest_place, read_manifest
 
 
 @dataclass(frozen=True)
@@ -33,8 +33,8 @@ def check_manifest(path: str | os.PathLike[str], workers: int = 2) -> tuple[Find
     manifest, root = read_manifest(path)
     with ThreadPoolExecutor(max(1, workers)) as pool:
         found = [each for each in pool.map(lambda file: _check(root, file), manifest.files) if each is not None]
-    one = len(manifest.files) == 1 and not os.path.isdir(os.path.abspath(os.fspath(path)))
-    return (*found, *(() if one else _extra(root, {file.name for file in manifest.files})))
+    of_archive = os.path.basename(manifest_place(path)) != MANIFEST
+    return (*found, *(() if of_archive else _extra(root, {file.name for file in manifest.files})))
 
 
 def _check(root: str, file: FileSum) -> Finding | None:

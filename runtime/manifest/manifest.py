@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ..fault import Fault
+from ..files.window import is_text
 from ..inside import why_outside
 
 MANIFEST = "ckptc-manifest.json"
@@ -61,16 +62,20 @@ def beside(path: str) -> str:
     return f"{path}.{MANIFEST}"
 
 
+def manifest_place(path: str | os.PathLike[str]) -> str:
+    """Where the manifest of the folder or archive at `path` is, or `path` itself if it is a manifest."""
+    place = os.path.abspath(os.fspath(path))
+    if os.path.isdir(place):
+        return os.path.join(place, MANIFEST)
+    return place if place.endswith(MANIFEST) else beside(place)
+
+
 def read_manifest(path: str | os.PathLike[str]) -> tuple[Manifest, str]:
     """The manifest of the folder or archive at `path`, or in the file that it is; and the folder that its names are in.
 
     Raises `Fault` where there is none, or where it is not whole.
     """
-    place = os.path.abspath(os.fspath(path))
-    if os.path.isdir(place):
-        place = os.path.join(place, MANIFEST)
-    elif not place.endswith(MANIFEST):
-        place = beside(place)
+    place = manifest_place(path)
     try:
         with open(place, "rb") as file:
             text = file.read()
@@ -116,7 +121,7 @@ def _tensor(record: Any) -> TensorSum:
 
 
 def _sum(what: FileSum | TensorSum) -> None:
-    _need(isinstance(what.name, str), "a name is no text")
+    _need(isinstance(what.name, str) and is_text(what.name), "a name is no text")
     _need(type(what.bytes) is int and what.bytes >= 0, f"`{what.name}` has no size")
     _need(isinstance(what.sha256, str) and bool(_DIGEST.fullmatch(what.sha256)), f"the checksum of `{what.name}` is none")
 

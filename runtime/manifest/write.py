@@ -4,23 +4,45 @@ from __future__ import annotations
 
 import os
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import replace
 
 from ..binding.bind import Bound
 from ..fault import Fault
 from ..inside import place
 from ..journal.fingerprint import called, ckptc_version, plan_fingerprint, source_paths
 from .digests import digests
-from .manifest import MANIFEST, FileSum, Manifest, TensorSum, beside, to_text
+from .manifest import UNFINISHED, FileSum, Manifest, TensorSum, to_text
 
 
-def write_manifest(bound: Bound, root: str, workers: int = 2) -> str:
-    """Writes the manifest of the files of `bound` in the folder `root`; its path."""
-    return _write(os.path.join(root, MANIFEST), manifest_of(bound, root, workers))
+def write_manifest(bound: Bound, root: str, path: str, workers: int = 2, earlier: Manifest | None = None) -> None:
+    """Writes to `path` the manifest of the files of `bound` in the folder `root`. Those of `earlier` that were not written
+    again stay in it, with their sources."""
+    made = manifest_of(bound, root, workers)
+    if earlier is not None:
+        files = {file.name: file for file in (*earlier.files, *made.files)}
+        sources = dict.fromkeys((*earlier.sources, *made.sources))
+        made = replace(made, files=tuple(files[name] for name in sorted(files)), sources=tuple(sorted(sources, key=lambda each: each.name)))
+    temporary = os.path.join(os.path.dirname(path), UNFINISHED)
+    try:
+        with open(temporary, "wb") as file:
+            file.write(to_text(made))
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        with suppress(OSError):
+            os.unlink(temporary)
+        raise Fault("write-failed", f"{path}: {error.strerror}") from error
 
 
-def write_beside(bound: Bound, archive: str, workers: int = 2) -> str:
-    """Writes the manifest of an archive beside it; its path."""
-    return _write(beside(archive), manifest_of(bound, os.path.dirname(archive), workers))
+def forget(path: str) -> None:
+    """Removes the manifest at `path`, if there is one."""
+    try:
+        if os.path.isfile(path):
+            os.unlink(path)
+    except OSError as error:
+        raise Fault("write-failed", f"{path}: {error.strerror}") from error
 
 
 def manifest_of(bound: Bound, root: str, workers: int = 2) -> Manifest:
@@ -48,16 +70,3 @@ def manifest_of(bound: Bound, root: str, workers: int = 2) -> Manifest:
         sources = sorted(pool.map(read, source_paths(bound)), key=lambda each: each.name)
         files = list(pool.map(written, sorted(bound.names)))
     return Manifest(ckptc_version(), plan_fingerprint(bound), tuple(sources), tuple(files))
-
-
-def _write(path: str, manifest: Manifest) -> str:
-    temporary = f"{path}.partial"
-    try:
-        with open(temporary, "wb") as file:
-            file.write(to_text(manifest))
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        raise Fault("write-failed", f"{path}: {error.strerror}") from error
-    return path

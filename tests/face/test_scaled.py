@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from safetensors.torch import load_file, save_file
 import ckptc
 from ckptc.demo import write_llama
 from ckptc.runtime.fault import Fault
+from ckptc.runtime.manifest.manifest import read_manifest
 
 from ..made_deepseek import huggingface
 from ..scaled_weights import BLOCK, Scheme, Weights, blocks, codes, scaled
@@ -78,6 +80,46 @@ def of_powers(name: str, weight: torch.Tensor, generator: torch.Generator) -> We
 )  # fmt: skip
 def test_other_scales_are_multiplied_as_well(llama: Path, scheme: Scheme, method: str) -> None:
     same(llama.with_name("fp8"), scaled(llama, llama.with_name("fp8"), scheme, quant_method=method), "nxdt", tp=2)
+
+
+def as_bin(folder: Path, change: Callable[[str, torch.Tensor], torch.Tensor]) -> None:
+    """The checkpoint as pickled files of torch, which keep the strides of a tensor."""
+    for path in folder.glob("*.safetensors"):
+        torch.save({name: change(name, tensor) for name, tensor in load_file(path).items()}, path.with_name(f"pytorch_{path.stem}.bin"))
+        path.unlink()
+
+
+def column_major(name: str, tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.t().contiguous().t() if tensor.ndim == 2 else tensor
+
+
+def every_third(name: str, tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.repeat_interleave(3)[::3] if "_scale" in name and tensor.ndim == 1 else tensor
+
+
+@pytest.mark.parametrize(("scheme", "change"), [(blocks, column_major), (of_rows, column_major), (of_row_vectors, every_third)])
+def test_scales_may_lie_in_their_file_in_any_order(llama: Path, scheme: Scheme, change: Callable[[str, torch.Tensor], torch.Tensor]) -> None:
+    folder = llama.with_name("fp8")
+    meant = scaled(llama, folder, scheme)
+    as_bin(folder, change)
+    same(folder, meant, "nxdt", tp=2)
+
+
+def test_a_plan_with_other_blocks_is_another_plan(llama: Path) -> None:
+    """With 14 x 10 weights, blocks of 7 x 5 and of 8 x 6 have as many scales, of which other elements are made."""
+    folder = llama.with_name("fp8")
+    folder.mkdir()
+    held = {"w": codes(torch.Size((14, 10)), torch.Generator().manual_seed(4)), "w_scale_inv": torch.rand(2, 2)}
+    save_file(held, folder / "model.safetensors")
+    mapping = llama.with_name("m.ckmap")
+    mapping.write_text('model m { axes { a b } w [a, b] }\nlayout one of m { format safetensors "w" = w [a, b] }\nlayout two of m extends one {}\n')
+    seen = set()
+    for block in ([7, 5], [8, 6], [7, 6]):
+        (folder / "config.json").write_text(json.dumps({"quantization_config": {"quant_method": "fp8", "weight_block_size": block}}))
+        ckptc.convert(folder, llama.with_name("out"), from_="one", to="two", mapping=mapping, manifest=True, overwrite=True)
+        manifest, _ = read_manifest(llama.with_name("out"))
+        seen.add((manifest.plan, manifest.files[-1].sha256))
+    assert len({plan for plan, _ in seen}) == len({data for _, data in seen}) == 3
 
 
 def test_a_wider_type_is_rounded_to_once(llama: Path) -> None:

@@ -339,6 +339,63 @@ def test_of_two_runs_to_one_place_one_is_whole(overwrite: bool, resume: bool, bo
     assert set(os.listdir(tmp_path)) == {"in", "out"}
 
 
+@pytest.mark.parametrize("other", [{"resume": True}, {"overwrite": True}])
+def test_a_result_that_stands_is_resumed_beside_another_run_to_its_place(other: dict[str, bool], bound: Bound, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine.run(bound, tmp_path / "out")
+    real = os.pwritev
+    monkeypatch.setattr(os, "pwritev", lambda *args: (time.sleep(0.002), real(*args))[1])
+    ends: list[BaseException | None] = []
+
+    def go(options: dict[str, bool]) -> None:
+        try:
+            engine.run(bound, tmp_path / "out", memory=20_000, workers=1, resume=options.get("resume", False), overwrite=options.get("overwrite", False))
+            ends.append(None)
+        except BaseException as problem:
+            ends.append(problem)
+
+    threads = [threading.Thread(target=go, args=(options,)) for options in ({"resume": True}, other)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert ends == [None, None]
+    assert right(bound, tmp_path / "out")
+    assert set(os.listdir(tmp_path)) == {"in", "out"}
+
+
+def test_a_lock_that_cannot_be_written_is_said(bound: Bound, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "pwrite", failing("pwrite", errno.ENOSPC, 0))
+    with pytest.raises(Fault, match=r"write-failed.*No space left on device"):
+        engine.run(bound, tmp_path / "out", resume=True)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["listdir", "rename"])
+def test_a_destination_that_a_killed_run_set_aside_and_that_cannot_come_back_is_said(name: str, bound: Bound, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    left = tmp_path / f"{destination._mark('out')}{2**22 + 5}-x"
+    left.mkdir()
+    (tmp_path / f"{left.name}.old").mkdir()  # the destination that it had set aside, and that is to come back
+    real = getattr(os, name)
+
+    def refuse(path: Any = ".", *args: Any, **more: Any) -> Any:
+        if str(path).startswith(str(left)) or name == "listdir":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return real(path, *args, **more)
+
+    monkeypatch.setattr(os, name, refuse)
+    with pytest.raises(Fault, match="Permission denied"):
+        engine.run(bound, tmp_path / "out")
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE])
+def test_a_disk_that_fails_while_results_are_compared_is_said(number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_llama(tmp_path / "hf")
+    ckptc.convert(tmp_path / "hf", tmp_path / "out", to="nxdt")
+    monkeypatch.setattr(os, "preadv", failing("preadv", number, 3))
+    with pytest.raises(Fault, match=rf"unreadable-file.*{os.strerror(number)}"):
+        ckptc.verify(tmp_path / "hf", tmp_path / "out")
+
+
 def touch(path: Path) -> None:
     os.utime(path, ns=(0, path.stat().st_mtime_ns + 1))
 

@@ -126,12 +126,86 @@ def test_a_merged_result_and_its_manifest_stand_beside_what_was_there(hf: Path, 
     assert check_manifest(tmp_path / "out") == ()
 
 
+def test_a_merge_adds_to_the_manifest_that_is_there(hf: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    ckptc.plan(hf, to="nxdt").run(out, manifest=True)
+    first, _ = read_manifest(out)
+    ckptc.plan(hf, to="hf").run(out, manifest=True, merge=True)
+    both, _ = read_manifest(out)
+    assert {file.name for file in both.files} > {file.name for file in first.files}
+    assert {p.relative_to(out).as_posix() for p in out.rglob("*") if p.is_file()} == {file.name for file in both.files} | {MANIFEST}
+    assert check_manifest(out) == ()
+    shard = next(file.name for file in first.files if file.name.endswith(".pt"))
+    (out / shard).write_bytes((out / shard).read_bytes()[:-1] + b"#")
+    assert [found.file for found in check_manifest(out)] == [shard]
+
+
+def test_a_manifest_that_no_longer_holds_is_removed(hf: Path, tmp_path: Path) -> None:
+    folder, archive = tmp_path / "out", tmp_path / "x.nemo"
+    ckptc.plan(hf, to="nxdt").run(folder, manifest=True)
+    ckptc.plan(hf, to="hf").run(folder, merge=True)
+    assert not (folder / MANIFEST).exists()
+    ckptc.plan(hf, to="nemo").run(archive, manifest=True)
+    ckptc.plan(hf, to="nemo", dtype="float32").run(archive, overwrite=True)
+    assert set(os.listdir(tmp_path)) == {"out", "x.nemo"}
+    with pytest.raises(Fault, match="no-manifest"):
+        check_manifest(archive)
+
+
+@pytest.mark.parametrize(("to", "place"), [("nemo", f"x.nemo.{MANIFEST}"), ("nxdt", f"x/{MANIFEST}")])
+def test_a_folder_in_the_place_of_a_manifest_is_said_before_anything_is_written(to: str, place: str, hf: Path, tmp_path: Path) -> None:
+    (tmp_path / place).mkdir(parents=True)
+    with pytest.raises(Fault, match=MANIFEST):
+        ckptc.plan(hf, to=to).run(tmp_path / ("x.nemo" if to == "nemo" else "x"), manifest=True, merge=to == "nxdt")
+    assert os.listdir(tmp_path) == [place.split("/", maxsplit=1)[0]]
+    assert not list((tmp_path / place).iterdir())
+
+
+def test_a_manifest_that_cannot_be_written_leaves_nothing(hf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = os.replace
+
+    def refused(source: str, target: str) -> None:
+        if str(target).endswith(MANIFEST):
+            raise OSError(28, "No space left on device", target)
+        real(source, target)
+
+    monkeypatch.setattr(os, "replace", refused)
+    for to, name in (("nxdt", "out"), ("nemo", "x.nemo")):
+        with pytest.raises(Fault, match="No space left"):
+            ckptc.plan(hf, to=to).run(tmp_path / name, manifest=True)
+    assert os.listdir(tmp_path) == ["x.nemo"]  # whole, without its manifest
+
+
+def test_a_result_that_is_resumed_when_whole_has_its_manifest_made_anew(hf: Path, tmp_path: Path) -> None:
+    for to, out in (("nxdt", tmp_path / "out"), ("nemo", tmp_path / "x.nemo")):
+        plan = ckptc.plan(hf, to=to)
+        plan.run(out)
+        plan.run(out, resume=True, manifest=True)
+        assert check_manifest(out) == ()
+        place = out / MANIFEST if out.is_dir() else out.with_name(f"x.nemo.{MANIFEST}")
+        wanted = place.read_bytes()
+        place.write_bytes(wanted.replace(b"sha256", b"sha512", 1))
+        plan.run(out, resume=True, manifest=True)
+        assert place.read_bytes() == wanted
+
+
+def test_a_manifest_of_one_file_in_a_folder_finds_what_is_extra(hf: Path, tmp_path: Path) -> None:
+    """By whatever name it is called."""
+    out = tmp_path / "out"
+    ckptc.plan(hf, to="hf").run(out, manifest=True, max_shard_size=250_000)
+    record = json.loads((out / MANIFEST).read_text())
+    (out / MANIFEST).write_text(json.dumps(record | {"files": [file for file in record["files"] if "-00001-" in file["name"]]}))
+    for place in (out, out / MANIFEST):
+        assert [found.code for found in check_manifest(place)] == ["extra-file"] * 3
+
+
 DAMAGE: list[Callable[[Any], Any]] = [
     lambda m: [], lambda m: {}, lambda m: m | {"format": "other"}, lambda m: m | {"version": 2}, lambda m: m | {"files": 7}, lambda m: m | {"plan": 7},
     lambda m: m | {"files": [7]}, lambda m: m | {"files": m["files"] * 2}, lambda m: m | {"files": [m["files"][0] | {"name": "../x"}]},
     lambda m: m | {"files": [m["files"][0] | {"name": "/etc/passwd"}]}, lambda m: m | {"files": [m["files"][0] | {"bytes": -1}]},
     lambda m: m | {"files": [m["files"][0] | {"bytes": 10**400}]} | {"version": "1"}, lambda m: m | {"files": [m["files"][0] | {"sha256": "g" * 64}]},
     lambda m: m | {"files": [m["files"][0] | {"tensors": [1]}]}, lambda m: m | {"sources": None},
+    lambda m: m | {"files": [m["files"][0] | {"name": "\ud800"}]}, lambda m: m | {"sources": [m["sources"][0] | {"name": "a\udcff"}]},
     lambda m: m | {"files": [m["files"][0] | {"tensors": [{"name": "a", "dtype": "x", "shape": [1], "at": -1, "bytes": 4, "sha256": "0" * 64}]}]},
     lambda m: m | {"files": [m["files"][0] | {"tensors": [{"name": "a", "dtype": "x", "shape": [1], "at": 10**18, "bytes": 4, "sha256": "0" * 64}]}]},
 ]  # fmt: skip
@@ -173,9 +247,9 @@ def test_a_source_that_changes_while_the_manifest_is_made_ends_the_run(hf: Path,
     plan = ckptc.plan(tmp_path / "hf", to="nxdt")
     real = engine.write_manifest
 
-    def late(*args: Any) -> str:
+    def late(*args: Any) -> None:
         os.utime(tmp_path / "hf/model-00001-of-00003.safetensors", ns=(1, 1))
-        return real(*args)
+        real(*args)
 
     monkeypatch.setattr(engine, "write_manifest", late)
     with pytest.raises(Fault, match="source-changed"):
