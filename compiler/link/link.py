@@ -112,6 +112,7 @@ def _merge(chain: list[Model], models: dict[str, Model]) -> Model:
                 out.requires + m.requires, tuple(tensors.values()), tuple(selects.values()), out.parts, own.span,
             )  # fmt: skip
         out = replace(out, parts=out.parts + own.parts)
+    unique(out.parts, "part")
     unique(chain[-1].axes, "axis")
     unique(chain[-1].tensors, "tensor")
     unique((*chain[-1].settings, *chain[-1].selects), "setting")
