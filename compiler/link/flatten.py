@@ -10,7 +10,6 @@ from ...dsl.diagnostic import Diagnostic, Label, MappingError
 from ...dsl.nearest import nearest
 from ...dsl.tree import (
     Carry,
-    Choices,
     Config,
     Files,
     Formats,
@@ -41,6 +40,7 @@ from .guards import both, halves
 from .merge_config import keys_under, merged, whole
 from .parts import inner, layout_as_part
 from .spell_out import Start, chosen, file_choices, joined, rule_choices, with_biases, within
+from .statements import choices
 
 Prefixed: TypeAlias = tuple[Layout, tuple[Start, ...], tuple[str, ...]]  # last the key under which its config's keys stand
 
@@ -156,16 +156,14 @@ def _extended(
             last += 1
             name = _repeated(item, named) if isinstance(item, Under) else None
             block = blocks.setdefault(name, last) if name is not None else last
-        if isinstance(item, Rule) or (isinstance(item, Choices) and isinstance(item.items[0], Rule)):
+        if _is(item, Rule):
             rules += [FlatRule(each, block) for rule in rule_choices(item) for each in within(rule, parents, starts, named)]
         elif isinstance(item, Ignore):
             ignores += within(item, parents, starts, named)
-    _names_once((x for x in layout.items if isinstance(x, NamedPrefix)), "prefix")
-    _names_once((x for x in layout.items if isinstance(x, PartLayout)), "part")
     own = [item for item in layout.items if not isinstance(item, (Rule, Ignore, Under, NamedPrefix, PartLayout))]
-    files = _one(own, Files, "files")
-    lets = [x for x in own if _is(x, Let)]
-    let_names = _names_once(lets, "let")
+    files = _one(own, Files)
+    lets = [each for x in own if _is(x, Let) for each in choices(x)]
+    let_names = {x.name for x in lets}
     refined = {x.axis for x in own if isinstance(x, Refine)}
     config = out.config
     for item in own:
@@ -177,11 +175,11 @@ def _extended(
         rules=tuple(_replaced(out.rules, rules)),
         ignores=(*out.ignores, *ignores),
         files=tuple(file_choices(files)) if files is not None else out.files,
-        formats=_one(own, Formats, "format") or out.formats,
+        formats=_one(own, Formats) or out.formats,
         config=config,
-        stages=_one(own, Stages, "stages") or out.stages,
-        state=_one(own, State, "state") or out.state,
-        lets=(*(x for x in out.lets if x.name not in let_names), *(each for x in lets for each in _each(x))),
+        stages=_one(own, Stages) or out.stages,
+        state=_one(own, State) or out.state,
+        lets=(*(x for x in out.lets if x.name not in let_names), *lets),
         refinements=(*(x for x in out.refinements if x.axis not in refined), *(x for x in own if isinstance(x, Refine))),
         requires=(*out.requires, *(_keys_under(x, keys) for x in own if isinstance(x, Require))),
         omits=(*out.omits, *(x for x in own if isinstance(x, Omit))),
@@ -200,37 +198,12 @@ def _repeated(under: Under, named: Mapping[str, NamedPrefix]) -> str | None:
 
 
 def _is(item: LayoutItem, kind: type) -> bool:
-    return isinstance(item, kind) or (isinstance(item, Choices) and isinstance(item.items[0], kind))
+    return isinstance(choices(item)[0], kind)
 
 
-def _each(item: Any) -> tuple[Any, ...]:
-    return item.items if isinstance(item, Choices) else (item,)
-
-
-def _one(items: Iterable[LayoutItem], kind: type, word: str) -> Any:
-    """The one statement of its kind. Several choices are one statement."""
-    found = [x for x in items if _is(x, kind)]
-    if len(found) > 1:
-        raise _twice(word, found[1], found[0])
-    return found[0] if found else None
-
-
-def _names_once(items: Iterable[Any], word: str) -> set[str]:
-    """The names of these statements, none of which may be said twice."""
-    first: dict[str, Any] = {}
-    for item in items:
-        name = _each(item)[0].name
-        if name in first:
-            raise _twice(f"{word} {name}", item, first[name])
-        first[name] = item
-    return set(first)
-
-
-def _twice(what: str, item: Any, before: Any) -> MappingError:
-    several = isinstance(_each(item)[0], (Files, Let, NamedPrefix))
-    help = "write one statement, its choices after commas, as in: let a = x when c, y" if several else f"write one `{what}`"
-    labels = (Label(item.span), Label(before.span, "first said here"))
-    return MappingError(Diagnostic("said-twice", f"`{what}` is said twice", labels, help=help))
+def _one(items: Iterable[LayoutItem], kind: type) -> Any:
+    """The statement of a kind that stands once. Several choices are one statement."""
+    return next((x for x in items if _is(x, kind)), None)
 
 
 def _fault(code: str, title: str, span: Span, help: str = "") -> MappingError:

@@ -18,6 +18,7 @@ from .flatten import Flatten, Prefixed
 from .guards import both, halves, negated
 from .parts import as_part
 from .spell_out import Start
+from .statements import check_statements
 
 
 def link(mappings: Sequence[Mapping], bases: bool = False) -> tuple[Family, ...]:
@@ -29,6 +30,7 @@ def link(mappings: Sequence[Mapping], bases: bool = False) -> tuple[Family, ...]
         if layout.model not in models:
             near = nearest(layout.model, list(models))
             raise _fault("unknown-model", f"there is no model `{layout.model}`", layout.span, f"did you mean `{near}`?" if near else "")
+        check_statements(layout)
     families: dict[str, Family] = {}
     flatten = Flatten(lambda name: families[name])
     for name in _parts_first(models):

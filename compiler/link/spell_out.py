@@ -24,6 +24,7 @@ from ...dsl.tree import (
     Under,
 )
 from .guards import both, negated
+from .statements import choices
 
 Parts: TypeAlias = tuple[str | Hole, ...]
 Start: TypeAlias = tuple[Parts, Expr | None]  # a prefix, and when it is the one
@@ -83,7 +84,7 @@ def joined(parts: Parts) -> Parts:
 def rule_choices(item: Rule | Choices) -> Iterator[Rule]:
     """The rules of a statement: each is for where its guard holds and none before it does."""
     earlier: Expr | None = None
-    for rule in item.items if isinstance(item, Choices) else (item,):
+    for rule in choices(item):
         assert isinstance(rule, Rule)
         yield from _halves_of_bar(replace(rule, when=both(earlier, rule.when)))
         if rule.when is not None:
@@ -115,7 +116,7 @@ def with_biases(rule: Rule, labels: Iterable[str]) -> Rule:
 
 def file_choices(item: Files | Choices) -> Iterator[Files]:
     """The choices of file names, parts that are there sometimes written in or left out."""
-    for files in item.items if isinstance(item, Choices) else (item,):
+    for files in choices(item):
         assert isinstance(files, Files)
         guards = list(dict.fromkeys(when for name in files.names if isinstance(name, Sometimes) for _, when in name.parts if when is not None))
         for there in product((True, False), repeat=len(guards)):
