@@ -14,6 +14,7 @@ from ...dsl.tree import NOWHERE, Span, Stages
 from .scope import either, fault, whole_value
 
 MOST = 2**20  # indices that are listed one by one
+MOST_SAID = 160  # letters of stages that a message suggests
 
 Turns: TypeAlias = tuple[tuple[int, ...], ...]  # the indices of one stage, by turn
 Dealt: TypeAlias = tuple[Turns, ...]
@@ -161,14 +162,14 @@ def _uneven(declared: Stages, size: int, count: int, turns: int, origins: Mappin
     span = f"{fits[0]} to {fits[-1]}" if declared.remainder and len(fits) > 2 else either(fits) if fits else ""
     way = f"use {declared.rank} = {span}" if fits else f"lower {declared.interleave}"
     base, rest = divmod(size, total)
-    uneven = stages_text(deal([base + (i < rest) for i in range(total)], count))
+    uneven = stages_text(deal([base + (i < rest) for i in range(total)], count)) if total <= MOST_SAID else ""
     return MappingError(
         Diagnostic(
             "uneven-stages",
             f"`{declared.axis}` ({size}) does not divide into {total} stages" if base else f"`{declared.axis}` ({size}) cannot fill {total} stages",
             (Label(declared.span, "split into stages here"),),
             ((f"{declared.axis} = {size} comes from {origin}",) if origin else ()) + (f"{total} = {declared.rank} {count}" + (f" x {declared.interleave} {turns}" if turns > 1 else ""),),
-            way + (f", or say who has what: --stages {uneven}" if len(uneven) <= 160 else ", or say who has what with --stages"),
+            way + (f", or say who has what: --stages {uneven}" if 0 < len(uneven) <= MOST_SAID else ", or say who has what with --stages"),
         )
     )
 
