@@ -15,7 +15,6 @@ from ...dsl.tree import (
     Expr,
     Hole,
     Index,
-    Key,
     Model,
     Pad,
     Ref,
@@ -27,9 +26,9 @@ from ...dsl.tree import (
 )
 from ...runtime.plan.plan import FUNCTIONS as MAKERS
 from ..link.flat import FlatLayout
-from ..values.pick import axes_of
-from ..values.scope import FUNCTIONS
-from ..values.walk_expr import inside, refs
+from ..values.pick import faults_of
+from ..values.scope import FUNCTIONS, misplaced_keys
+from ..values.walk_expr import inside
 
 Set = frozenset[str]
 NONE: Set = frozenset()
@@ -108,10 +107,8 @@ def unknown(code: str, title: str, name: str, known: Iterable[str], span: Span, 
 
 def check_expr(expr: Expr, names: Names) -> Iterator[Diagnostic]:
     """Faults of the names, keys and functions in an expression."""
+    yield from () if names.keys else misplaced_keys(expr)
     for node in inside(expr):
-        if isinstance(node, Key) and not names.keys:
-            title = f"`.{node.dotted}` is a key of a config file, and none is read here"
-            yield Diagnostic("misplaced-key", title, (Label(node.span),), help="bind it to a setting in a `config` block, and name that")
         if isinstance(node, Ref) and node.name not in names.values:
             known = "names are axes, settings and the layout's own parameters"
             yield unknown("unknown-name", f"nothing here is called `{node.name}`", node.name, names.values, node.span, known)
@@ -137,17 +134,15 @@ def check_made(call: Call) -> Iterator[Diagnostic]:
 
 
 def check_where(where: Expr | None, names: Names, span: Span) -> Iterator[Diagnostic]:
-    """That the half of a guard that is about indices is about those of one axis, in names that are known."""
-    if where is None:
-        return
-    yield from check_expr(where, replace(names, settings=names.settings | names.selects.keys()))
-    about = axes_of(where, (), names.selects)
-    if len(about) > 1:
-        title = f"this asks for indices of {' and of '.join(f'`{axis}`' for axis in sorted(about))} at once"
-        yield Diagnostic("where-axis", title, (Label(span),), help="ask for those of one axis")
-    for name in dict.fromkeys(name for name in refs(where) if name in about):
-        title = f"`{name}` is the size of the axis here, beside settings that each index of it has"
-        yield Diagnostic("index-and-size", title, (Label(span),), help=f"for a condition on the index, give it a name in `settings`: some[{name}] = {name} ...")
+    """The half of a guard that is about indices: it asks for those of one axis, in names that are known."""
+    if where is not None:
+        yield from check_expr(where, about_indices(names))
+        yield from faults_of(where, names.selects, span)
+
+
+def about_indices(names: Names) -> Names:
+    """What may be named in a condition on indices: also settings that each index has. It is not asked of a checkpoint."""
+    return replace(names, settings=names.settings | names.selects.keys(), functions=CALLED)
 
 
 def check_hole(hole: Hole, names: Names) -> Iterator[Diagnostic]:

@@ -24,7 +24,7 @@ def _exists(decl: TensorDecl, family: Family, scope: Scope) -> bool:
             return False
         if decl.where is None:
             return True
-        sizes = dict.fromkeys(axes_of(decl.where, (axis.name for axis in family.model.axes), selects), LAYERS)
-        return not empty(pick(decl.where, sizes, sizes, selects, scope, decl.span))
+        sizes = dict.fromkeys(axes_of(decl.where, selects), LAYERS)
+        return not empty(pick(decl.where, sizes, selects, scope, decl.span))
     except MappingError:
         return False

@@ -18,13 +18,15 @@ from .flatten import Flatten, Prefixed
 from .guards import both, halves, negated
 from .parts import as_part
 from .spell_out import Start
-from .statements import check_statements
+from .statements import check_places, check_statements
 
 
 def link(mappings: Sequence[Mapping], bases: bool = False) -> tuple[Family, ...]:
     """All families of the files given, which together must hold everything that they name. With `bases` also the layouts
     that are only there to be extended, and that nothing here extends."""
     models = unique([m for f in mappings for m in f.models], "model")
+    for model in models.values():
+        check_places(model)
     layouts = [x for f in mappings for x in f.layouts]
     for layout in layouts:
         if layout.model not in models:

@@ -1,4 +1,4 @@
-"""A layout as it is written in; faults about what it says twice, and about choices that are never taken, out."""
+"""A model or a layout as it is written in; faults about statements that cannot stand together out."""
 
 from __future__ import annotations
 
@@ -6,7 +6,20 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from ...dsl.diagnostic import Diagnostic, Label, MappingError
-from ...dsl.tree import Choices, Files, Formats, Layout, LayoutItem, Let, NamedPrefix, PartLayout, Stages, State, Under
+from ...dsl.tree import (
+    Choices,
+    Files,
+    Formats,
+    Layout,
+    LayoutItem,
+    Let,
+    Model,
+    NamedPrefix,
+    PartLayout,
+    Stages,
+    State,
+    Under,
+)
 
 _ONCE = {Files: "files", Formats: "format", Stages: "stages", State: "state"}
 _ONCE_A_NAME = {Let: "let", NamedPrefix: "prefix", PartLayout: "part"}
@@ -15,6 +28,19 @@ _ONCE_A_NAME = {Let: "let", NamedPrefix: "prefix", PartLayout: "part"}
 def choices(item: Any) -> tuple[Any, ...]:
     """The choices of a statement; one that has no others is its only choice."""
     return item.items if isinstance(item, Choices) else (item,)
+
+
+def check_places(model: Model) -> None:
+    """Raises `MappingError` for each tensor or part that is to be on the first and on the last stage."""
+    faults = [
+        Diagnostic(
+            "before-and-after", f"`{item.name}` stands before `{item.before}` and after `{item.after}`", (Label(item.span),),
+            help="keep one: the tensor is on the first stage, or on the last",
+        )
+        for item in (*model.parts, *model.tensors) if item.before is not None and item.after is not None
+    ]  # fmt: skip
+    if faults:
+        raise MappingError(*faults)
 
 
 def check_statements(layout: Layout) -> None:

@@ -343,13 +343,12 @@ def _picked(rule: Rule, named: set[str], sizes: Sizes, scope: Scope, family: Fam
 def _pick(where: Expr | None, sizes: Sizes, scope: Scope, family: Family, span: Span) -> Picked:
     if where is None:
         return ()
-    model = family.model
-    return pick(where, sizes.values, [a.name for a in model.axes], {s.name: s for s in model.selects}, scope, span)
+    return pick(where, sizes.values, {s.name: s for s in family.model.selects}, scope, span)
 
 
 def _objects(layout: FlatLayout, family: Family, sizes: Sizes, scope: Scope) -> Iterator[tuple[Pattern, Picked]]:
     for item in layout.ignores:
-        if item.empty and holds(item.when, scope):
+        if holds(item.when, scope):
             picked = _pick(item.where, sizes, scope, family, item.span)
-            if not empty(picked):
+            if item.empty and not empty(picked):
                 yield item.names[0], picked

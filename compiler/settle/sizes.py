@@ -18,7 +18,7 @@ from ...dsl.tree import AxisDecl, Binary, Bind, Conditional, Config, Expr, Ref, 
 from ..check.check_config import check_identity, check_only, unknown_keys
 from ..identify.infer import Infer
 from ..link.flat import Family, FlatLayout
-from ..values.pick import Picked, axes_of, empty, pick
+from ..values.pick import Picked, axes_of, check_where, empty, foreign_indices, named, pick
 from ..values.scope import LARGEST, Scope, evaluate, fault, shown
 from ..values.walk_expr import reads_keys, refs
 
@@ -212,10 +212,12 @@ def _picked(decl: TensorDecl, family: Family, scope: Scope, infer: Infer) -> Pic
     if decl.where is None:
         return ()
     selects = {s.name: s for s in family.model.selects}
-    axes = {a.name: a for a in decl.axes}
-    about = axes_of(decl.where, (a.name for a in family.model.axes), selects)
-    sizes = {name: _size_of(axes[name], decl, scope, infer) for name in about if name in axes}
-    return pick(decl.where, sizes, sizes, selects, scope, decl.span)
+    check_where(decl.where, selects, decl.span)
+    if wrong := tuple(foreign_indices(decl, selects)):
+        raise MappingError(*wrong)
+    axes = {a.name: a for a in (*family.model.axes, *decl.axes)}
+    sizes = {name: _size_of(axes[name], decl, scope, infer) for name in (*axes_of(decl.where, selects), *named(decl.where, selects)) if name in axes}
+    return pick(decl.where, sizes, selects, scope, decl.span)
 
 
 def _size_of(axis: AxisDecl, decl: TensorDecl, scope: Scope, infer: Infer) -> int:

@@ -7,14 +7,14 @@ fault about a size can say which config key gave it.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from ...dsl.diagnostic import Diagnostic, Label, MappingError
 from ...dsl.nearest import nearest
 from ...dsl.tree import Binary, Call, Conditional, Expr, Key, Literal, Match, Ref, Span, Unary
-from .walk_expr import keys, refs
+from .walk_expr import inside, keys, refs
 
 Known = bool | int | float | str | None
 WRITTEN = "written"  # the name by which requirements and notes of a layout ask whether they are of a conversion's target
@@ -104,6 +104,14 @@ class Scope:
 
 def fault(code: str, title: str, span: Span, text: str = "", *, notes: tuple[str, ...] = (), help: str = "") -> MappingError:
     return MappingError(Diagnostic(code, title, (Label(span, text),), notes, help))
+
+
+def misplaced_keys(expr: Expr) -> Iterator[Diagnostic]:
+    """The faults of keys of a config file, in an expression that stands where none is read."""
+    for node in inside(expr):
+        if isinstance(node, Key):
+            title, help = f"`.{node.dotted}` is a key of a config file, and none is read here", "bind it to a setting in a `config` block, and name that"
+            yield Diagnostic("misplaced-key", title, (Label(node.span),), help=help)
 
 
 def evaluate(expr: Expr, scope: Scope) -> Any:
