@@ -63,13 +63,14 @@ def _about(item: ConfigItem) -> tuple[str, object]:
     raise TypeError(f"no such entry: {item!r}")
 
 
-def keys_under(item: Config | Require, prefix: tuple[str, ...]) -> Config | Require:
-    """The item with all its config keys below another key."""
-    if not prefix:
-        return item
-    if isinstance(item, Require):
-        return replace(item, test=under_key(item.test, prefix), when=_under(item.when, prefix))
-    return replace(item, items=tuple(_entry_under(x, prefix) for x in item.items))
+def config_under(config: Config, prefix: tuple[str, ...]) -> Config:
+    """The config with all its keys below another key."""
+    return replace(config, items=tuple(_entry_under(x, prefix) for x in config.items)) if prefix else config
+
+
+def require_under(require: Require, prefix: tuple[str, ...]) -> Require:
+    """The requirement with all the config keys that it reads below another key."""
+    return replace(require, test=under_key(require.test, prefix), when=_under(require.when, prefix)) if prefix else require
 
 
 def _entry_under(item: ConfigItem, prefix: tuple[str, ...]) -> ConfigItem:

@@ -15,6 +15,7 @@ from ...dsl.tree import (
     Files,
     Hole,
     Ignore,
+    LayoutItem,
     NamedPrefix,
     Pattern,
     Prefix,
@@ -81,7 +82,7 @@ def joined(parts: Parts) -> Parts:
     return tuple(out)
 
 
-def rule_choices(item: Rule | Choices) -> Iterator[Rule]:
+def rule_choices(item: LayoutItem) -> Iterator[Rule]:
     """The rules of a statement: each is for where its guard holds and none before it does."""
     earlier: Expr | None = None
     for rule in choices(item):

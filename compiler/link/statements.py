@@ -15,9 +15,11 @@ from ...dsl.tree import (
     Let,
     Model,
     NamedPrefix,
+    Part,
     PartLayout,
     Stages,
     State,
+    TensorDecl,
     Under,
 )
 
@@ -32,12 +34,13 @@ def choices(item: Any) -> tuple[Any, ...]:
 
 def check_places(model: Model) -> None:
     """Raises `MappingError` for each tensor or part that is to be on the first and on the last stage."""
+    items: tuple[Part | TensorDecl, ...] = (*model.parts, *model.tensors)
     faults = [
         Diagnostic(
             "before-and-after", f"`{item.name}` stands before `{item.before}` and after `{item.after}`", (Label(item.span),),
             help="keep one: the tensor is on the first stage, or on the last",
         )
-        for item in (*model.parts, *model.tensors) if item.before is not None and item.after is not None
+        for item in items if item.before is not None and item.after is not None
     ]  # fmt: skip
     if faults:
         raise MappingError(*faults)
