@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..choices.settings import of_layout
+from ..compiler.identify.by_default import settings_by_default
 from ..compiler.say.show_layout import shown_layout
 from ..compiler.settle.resolve import bind_params
 from ..dsl.nearest import nearest
-from ..dsl.tree import Literal
 from ..runtime.fault import Fault
 from . import mapping_files as library
 
@@ -21,6 +21,5 @@ def shown(layout: str, family: str, mapping: str | None, given: Mapping[str, Any
         near = nearest(family, list(families))
         raise Fault("unknown-family", f"no family is called `{family}`", help=f"did you mean `{near}`?" if near else "see `ckptc list`")
     flat = families[family].layout(layout)
-    of_model = {x.name: x.value.value for x in families[family].model.settings if isinstance(x.value, Literal)}
-    params = bind_params(flat, of_layout(dict(given), flat), of_model)
+    params = bind_params(flat, of_layout(dict(given), flat), settings_by_default(families[family].model))
     return shown_layout(families[family], flat, params)
