@@ -99,7 +99,7 @@ def named(hole: Hole, state: RuleState, touched: set[str]) -> list[Piece]:
 def check_spelled(hole: Hole, least: int) -> None:
     """That the least number which a hole would be spelled as is one."""
     if least < 0:
-        title, help = f"`{hole.axis}` would be spelled as {least} here", "spell it from 0: with `where` it is of the indices that are spelled so"
+        title, help = f"`{hole.axis}` would be spelled as {least} here", "spell it from 0, or say by `when` which indices are spelled so"
         raise fault("negative-number", title, hole.span, help=help)
 
 

@@ -99,7 +99,7 @@ def _halves_of_bar(rule: Rule) -> Iterator[Rule]:
         return
     yield replace(rule, names=_ending(rule, WEIGHT), bar=None)
     bias = None if rule.tensor is None else f"{rule.tensor}_bias"
-    yield replace(rule, names=_ending(rule, BIAS), dims=rule.dims[: rule.bar], tensor=bias, elementwise=(), view=())
+    yield replace(rule, names=_ending(rule, BIAS), dims=rule.dims[: rule.bar], tensor=bias, elementwise=(), view=(), made=None)
 
 
 def _ending(rule: Rule, end: str) -> tuple[Pattern, ...]:

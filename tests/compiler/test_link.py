@@ -371,3 +371,10 @@ def test_a_part_of_a_model_is_declared_once() -> None:
     for text in ("model n { part eye = tower  part eye = tower }", "model n extends whole { part eye = tower }"):
         with pytest.raises(MappingError, match="part `eye` is declared twice"):
             whole(text)
+
+
+def test_a_bias_is_not_made_as_its_weight_is() -> None:
+    (family,) = link([parse(MODEL + 'layout l of m { "w" = w [layer | a] as f32 optional made rope(10000) view [a]  "v" = v [layer, a] }')])
+    assert rules(family.layout("l"))[:2] == [
+        '"w.weight" = w [layer, a] as f32 optional made rope(10000) view [a]', '"w.bias" = w_bias [layer] as f32 optional'
+    ]  # fmt: skip
