@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
-from ...dsl.nearest import nearest
+from ...dsl.diagnostic import fault
+from ...dsl.nearest import did_you_mean
 from ...dsl.tree import FILLS, AxisRef, Copies, Index, One, Pad, Slice, Span, Sum, Term
 from ..settle.rank_digits import Digit, Digits, degree
 from ..settle.resolve import LiveRule, Side
-from ..values.scope import LARGEST, either, fault, whole_number
+from ..values.scope import LARGEST, either, whole_number
 from ..values.stages import stage_runs
 from .digits import Vector
 from .pieces import AT, COORDS, COPY, Loop, Piece, check_few, moved, product, scaled_offset, sliced, stepped
@@ -97,10 +98,9 @@ def axis_of(name: str, span: Span, side: Side) -> tuple[str, int, int]:
     if isinstance(size, int) and not isinstance(size, bool):
         return name, size, 1
     known = [*side.parts, *side.lets, *(n for n, v in side.sizes.values.items() if type(v) is int)]
-    near = nearest(name, known)
     raise fault(
         "unknown-axis", f"`{name}` is not an axis with a size here", span,
-        help=f"did you mean `{near}`?" if near else "axes are declared in the model and sized by a config",
+        help=did_you_mean(name, known, "axes are declared in the model and sized by a config"),
     )  # fmt: skip
 
 
@@ -108,8 +108,7 @@ def digits_of(rank: str, span: Span, side: Side) -> Digits:
     """What the number of a rank is made of, the outermost first."""
     found = side.digits(rank)
     if not found:
-        near = nearest(rank, list(side.ranks))
-        raise fault("unknown-rank", f"`/{rank}`: the layout has no rank `{rank}`", span, help=f"did you mean `/{near}`?" if near else f"declare it: `rank {rank} = 1`")
+        raise fault("unknown-rank", f"`/{rank}`: the layout has no rank `{rank}`", span, help=did_you_mean(rank, list(side.ranks), f"declare it: `rank {rank} = 1`"))
     return found
 
 

@@ -12,14 +12,14 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from ...dsl.diagnostic import Diagnostic, MappingError
+from ...dsl.diagnostic import Diagnostic, MappingError, fault
 from ...dsl.tree import AxisRef, Hole, Index, Pad, Rule, Slice, Span, Sum
 from ...runtime.plan.plan import Box, Stored, made_name
 from ..settle.rank_digits import plain
 from ..settle.resolve import LiveRule, MadeTensor, Side, unknown_tensor
 from ..settle.sizes import Tensor
 from ..values.lets import mentions
-from ..values.scope import LARGEST, fault
+from ..values.scope import LARGEST
 from .index import RuleState, index_pieces, is_stage_axis, joined, sliced_by
 from .pieces import Loop, Piece, bounded, check_few, product, scaled_offset
 from .spell import box_of, check_names, fixed_ranks, format_of, named, rank_pieces

@@ -8,12 +8,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from ...dsl.diagnostic import fault
 from ...dsl.tree import Hole, Pattern, Rule
 from ...runtime.plan.plan import Box
 from ..settle.rank_digits import Digit, degree
 from ..settle.resolve import LiveRule, Side
 from ..values.pick import runs
-from ..values.scope import LARGEST, fault, whole_number
+from ..values.scope import LARGEST, whole_number
 from .digits import added
 from .index import RuleState, axis_of, check_divides, digits_of, loops_of, stage_pieces
 from .pieces import COORDS, Loop, Piece, moved

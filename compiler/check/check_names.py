@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
 from ...dsl.diagnostic import Diagnostic, Label
-from ...dsl.nearest import nearest
+from ...dsl.nearest import did_you_mean
 from ...dsl.tree import (
     FILLS,
     AxisRef,
@@ -101,8 +101,7 @@ def _parts(refinements: Iterable[Refine]) -> dict[str, str]:
 
 def unknown(code: str, title: str, name: str, known: Iterable[str], span: Span, otherwise: str) -> Diagnostic:
     """A name of nothing, with the nearest of those that there are."""
-    near = nearest(name, sorted(known))
-    return Diagnostic(code, title, (Label(span),), help=f"did you mean `{near}`?" if near else otherwise)
+    return Diagnostic(code, title, (Label(span),), help=did_you_mean(name, sorted(known), otherwise))
 
 
 def check_expr(expr: Expr, names: Names) -> Iterator[Diagnostic]:

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeAlias
 
-from ...dsl.diagnostic import Diagnostic, Label, MappingError
-from ...dsl.nearest import nearest
+from ...dsl.diagnostic import fault
+from ...dsl.nearest import did_you_mean
 from ...dsl.tree import (
     Carry,
     Config,
@@ -28,7 +28,6 @@ from ...dsl.tree import (
     Refine,
     Require,
     Rule,
-    Span,
     Stages,
     State,
     Text,
@@ -83,15 +82,13 @@ class Flatten:
         """The layout of a part of the model, as it is within that of the whole."""
         part = next((x for x in model.parts if x.name == item.name), None)
         if part is None:
-            near = nearest(item.name, [x.name for x in model.parts])
-            help = f"did you mean `{near}`?" if near else "declare it in the model"
-            raise _fault("unknown-model-part", f"model `{model.name}` has no part `{item.name}`", item.span, help)
+            help = did_you_mean(item.name, [x.name for x in model.parts], "declare it in the model")
+            raise fault("unknown-model-part", f"model `{model.name}` has no part `{item.name}`", item.span, help=help)
         family = self._family(part.model)
         held = next((x for x in family.layouts if x.name == item.layout), None)
         if held is None:
-            near = nearest(item.layout, [x.name for x in family.layouts])
-            help = f"did you mean `{near}`?" if near else f"its layouts are {', '.join(x.name for x in family.layouts)}"
-            raise _fault("unknown-layout", f"`{part.model}` has no layout `{item.layout}`", item.span, help)
+            help = did_you_mean(item.layout, [x.name for x in family.layouts], f"its layouts are {', '.join(x.name for x in family.layouts)}")
+            raise fault("unknown-layout", f"`{part.model}` has no layout `{item.layout}`", item.span, help=help)
         return layout_as_part(held, family.model, part.name)
 
     def _settled(self, out: FlatLayout, model: Model, indexed: frozenset[str]) -> FlatLayout:
@@ -201,9 +198,6 @@ def _one(items: Iterable[LayoutItem], kind: type) -> Any:
     """The statement of a kind that stands once. Several choices are one statement."""
     return next((x for x in items if _is(x, kind)), None)
 
-
-def _fault(code: str, title: str, span: Span, help: str = "") -> MappingError:
-    return MappingError(Diagnostic(code, title, (Label(span),), help=help))
 
 
 def _replaced(inherited: Sequence[FlatRule], own: list[FlatRule]) -> list[FlatRule]:

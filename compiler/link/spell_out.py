@@ -7,8 +7,8 @@ from dataclasses import replace
 from itertools import product
 from typing import TypeAlias, TypeVar
 
-from ...dsl.diagnostic import Diagnostic, Label, MappingError
-from ...dsl.nearest import nearest
+from ...dsl.diagnostic import fault
+from ...dsl.nearest import did_you_mean
 from ...dsl.tree import (
     Choices,
     Expr,
@@ -59,16 +59,12 @@ def _starts(prefix: Prefix, named: Mapping[str, NamedPrefix], seen: tuple[str, .
     if prefix.name is None:
         return (((), None),)
     if prefix.name in seen:
-        raise _fault("circular-prefix", f"`prefix {prefix.name}` begins with itself", prefix, "let it begin with text")
+        raise fault("circular-prefix", f"`prefix {prefix.name}` begins with itself", prefix.span, help="let it begin with text")
     if prefix.name not in named:
-        near = nearest(prefix.name, named)
-        help = f"did you mean `{near}`?" if near else f'name it: prefix {prefix.name} = "..."'
-        raise _fault("unknown-prefix", f"no prefix is called `{prefix.name}`", prefix, help)
+        help = did_you_mean(prefix.name, named, f'name it: prefix {prefix.name} = "..."')
+        raise fault("unknown-prefix", f"no prefix is called `{prefix.name}`", prefix.span, help=help)
     return chosen(named[prefix.name].prefixes, named, (*seen, prefix.name))
 
-
-def _fault(code: str, title: str, prefix: Prefix, help: str) -> MappingError:
-    return MappingError(Diagnostic(code, title, (Label(prefix.span),), help=help))
 
 
 def joined(parts: Parts) -> Parts:

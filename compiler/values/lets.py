@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 
+from ...dsl.diagnostic import fault
 from ...dsl.tree import AxisRef, Index, Let, Pad, Slice, Span, Sum
-from .scope import fault
 
 _DEEPEST, _LONGEST = 40, 4096  # lets inside lets; axes, when all are written out
 

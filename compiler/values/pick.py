@@ -7,9 +7,9 @@ from functools import lru_cache
 from itertools import pairwise
 from typing import Any, TypeAlias
 
-from ...dsl.diagnostic import Diagnostic, Label, MappingError
+from ...dsl.diagnostic import Diagnostic, Label, MappingError, fault
 from ...dsl.tree import Expr, Ref, Select, Span, TensorDecl
-from .scope import Scope, evaluate, fault, misplaced_keys, shown
+from .scope import Scope, evaluate, misplaced_keys, shown
 from .walk_expr import refs
 
 Picked: TypeAlias = tuple[tuple[str, tuple[int, ...]], ...]  # an axis and its indices, in order; empty: all there are
