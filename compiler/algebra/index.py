@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 from ...dsl.diagnostic import fault
 from ...dsl.nearest import did_you_mean
 from ...dsl.tree import FILLS, AxisRef, Copies, Index, One, Pad, Slice, Span, Sum, Term
+from ...dsl.walk import walk
 from ..settle.rank_digits import Digit, Digits, degree
 from ..settle.resolve import LiveRule, Side
 from ..values.scope import LARGEST, either, whole_number
@@ -72,18 +74,16 @@ def index_pieces(index: Index, state: RuleState) -> tuple[int, list[Piece]]:
 
 def sliced_by(index: Index, side: Side) -> Iterator[str]:
     """The ranks that a slice in this expression binds."""
-    match index:
-        case AxisRef(name) if name in side.lets:
-            yield from sliced_by(side.lets[name], side)
-        case Slice(operand, rank):
-            yield rank
-            yield from sliced_by(operand, side)
-        case Pad(operand):
-            yield from sliced_by(operand, side)
-        case Sum(terms):
-            for term in terms:
-                for factor in term.factors:
-                    yield from sliced_by(factor, side)
+    return (node.rank for node in written_out(index, side) if isinstance(node, Slice))
+
+
+def written_out(index: Index, side: Side) -> Iterator[Any]:
+    """The nodes of an expression, in the place of each `let` those of what it stands for."""
+    for node in walk(index):
+        if isinstance(node, AxisRef) and node.name in side.lets:
+            yield from written_out(side.lets[node.name], side)
+        else:
+            yield node
 
 
 def loops_of(extent: int, axis: str | None, step: int, move: Vector) -> tuple[Loop, ...]:

@@ -22,8 +22,8 @@ from ...dsl.tree import (
     Select,
     Slice,
     Span,
-    Sum,
 )
+from ...dsl.walk import walk
 from ...runtime.plan.plan import FUNCTIONS as MAKERS
 from ..link.flat import FlatLayout
 from ..values.pick import faults_of
@@ -155,26 +155,21 @@ def check_hole(hole: Hole, names: Names) -> Iterator[Diagnostic]:
 
 
 def check_index(index: Index, names: Names) -> Iterator[Diagnostic]:
-    match index:
-        case AxisRef(name):
-            known = names.axes | names.parts | names.lets
-            if name not in known:
-                yield unknown("unknown-axis", f"`{name}` is not an axis, a part of one or a `let`", name, known, index.span, "declare it in the model's `axes`")
-        case Slice(operand, rank):
-            yield from check_index(operand, names)
-            yield from _rank(rank, index.span, names)
-        case Pad(operand, amount):
-            yield from check_index(operand, names)
-            yield from check_expr(amount, names)
-            if index.fill not in FILLS and index.fill not in names.params:
-                title = f"`{index.fill}` is neither a way to pad nor a parameter that says one"
-                yield unknown("unknown-fill", title, index.fill, names.params | FILLS, index.span, "pad with `zero`, `repeat last` or `mean`")
-        case Copies(count):
-            yield from check_expr(count, names)
-        case Sum(terms):
-            for term in terms:
-                for factor in term.factors:
-                    yield from check_index(factor, names)
+    for node in walk(index):
+        match node:
+            case AxisRef(name):
+                known = names.axes | names.parts | names.lets
+                if name not in known:
+                    yield unknown("unknown-axis", f"`{name}` is not an axis, a part of one or a `let`", name, known, node.span, "declare it in the model's `axes`")
+            case Slice(_, rank):
+                yield from _rank(rank, node.span, names)
+            case Pad(_, amount, fill=fill):
+                yield from check_expr(amount, names)
+                if fill not in FILLS and fill not in names.params:
+                    title = f"`{fill}` is neither a way to pad nor a parameter that says one"
+                    yield unknown("unknown-fill", title, fill, names.params | FILLS, node.span, "pad with `zero`, `repeat last` or `mean`")
+            case Copies(count):
+                yield from check_expr(count, names)
 
 
 def _rank(rank: str, span: Span, names: Names) -> Iterator[Diagnostic]:

@@ -34,9 +34,10 @@ from ...dsl.tree import (
     Under,
 )
 from ..values.lets import labels
+from ..values.walk_expr import keys_under
 from .flat import Family, FlatLayout, FlatRule, unique
 from .guards import both, halves
-from .merge_config import config_under, merged, require_under, whole
+from .merge_config import merged, whole
 from .parts import inner, layout_as_part
 from .spell_out import Start, chosen, file_choices, joined, rule_choices, with_biases, within
 from .statements import choices
@@ -75,7 +76,7 @@ class Flatten:
                     own = self._part(item, model)
                     below = keys + item.keys
                     out = _with_part(out, own, [(outer + text, both(when, guard)) for outer, when in starts for text, guard in _starts(item, named)], below)
-                    of_parts += [config_under(own.config, below)] if own.config is not None else []
+                    of_parts += [keys_under(own.config, below)] if own.config is not None else []
         return self._settled(replace(out, config=whole(out.config, of_parts)), model, indexed)
 
     def _part(self, item: PartLayout, model: Model) -> FlatLayout:
@@ -121,7 +122,7 @@ def _with_part(out: FlatLayout, own: FlatLayout, starts: Sequence[Start], keys: 
     return replace(
         out, params=(*out.params, *(p for p in own.params if p.name not in declared)), rules=(*out.rules, *rules), ignores=(*out.ignores, *ignores), words=out.words | own.words,
         lets=out.lets + own.lets, refinements=out.refinements + own.refinements, omits=out.omits + own.omits,
-        requires=out.requires + tuple(require_under(x, keys) for x in own.requires), notes=out.notes + own.notes, carry=out.carry + own.carry,
+        requires=out.requires + tuple(keys_under(x, keys) for x in own.requires), notes=out.notes + own.notes, carry=out.carry + own.carry,
     )  # fmt: skip
 
 
@@ -161,7 +162,7 @@ def _extended(
     config = out.config
     for item in own:
         if isinstance(item, Config):
-            config = merged(config, config_under(item, keys))
+            config = merged(config, keys_under(item, keys))
     return replace(
         out,
         params=_by_name(out.params, tuple(unique(layout.params, "parameter").values())),
@@ -174,7 +175,7 @@ def _extended(
         state=_one(own, State) or out.state,
         lets=(*(x for x in out.lets if x.name not in let_names), *lets),
         refinements=(*(x for x in out.refinements if x.axis not in refined), *(x for x in own if isinstance(x, Refine))),
-        requires=(*out.requires, *(require_under(x, keys) for x in own if isinstance(x, Require))),
+        requires=(*out.requires, *(keys_under(x, keys) for x in own if isinstance(x, Require))),
         omits=(*out.omits, *(x for x in own if isinstance(x, Omit))),
         notes=(*out.notes, *(x for x in own if isinstance(x, Note))),
         texts=(*out.texts, *(x for x in own if isinstance(x, Text))),

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from ...dsl.diagnostic import Diagnostic, Label, MappingError
-from ...dsl.tree import Bind, Config, ConfigItem, Expr, Fixed, Identity, Only, Require, Unused
-from ..values.walk_expr import keys, under_key
+from ...dsl.tree import Bind, Config, ConfigItem, Fixed, Identity, Only, Unused
+from ..values.walk_expr import keys
 
 
 def merged(before: Config | None, own: Config) -> Config:
@@ -61,33 +61,3 @@ def _about(item: ConfigItem) -> tuple[str, object]:
         case Unused(globs):
             return "unused", globs
     raise TypeError(f"no such entry: {item!r}")
-
-
-def config_under(config: Config, prefix: tuple[str, ...]) -> Config:
-    """The config with all its keys below another key."""
-    return replace(config, items=tuple(_entry_under(x, prefix) for x in config.items)) if prefix else config
-
-
-def require_under(require: Require, prefix: tuple[str, ...]) -> Require:
-    """The requirement with all the config keys that it reads below another key."""
-    return replace(require, test=under_key(require.test, prefix), when=_under(require.when, prefix)) if prefix else require
-
-
-def _entry_under(item: ConfigItem, prefix: tuple[str, ...]) -> ConfigItem:
-    match item:
-        case Bind(_, value):
-            return replace(item, value=_under(value, prefix))
-        case Fixed(key, value, when):
-            fixed = tuple(under_key(x, prefix) for x in value) if isinstance(value, tuple) else under_key(value, prefix)
-            return replace(item, key=replace(key, path=prefix + key.path), value=fixed, when=_under(when, prefix))
-        case Only(value, _, _, when):
-            return replace(item, value=under_key(value, prefix), when=_under(when, prefix))
-        case Unused(globs):
-            return replace(item, globs=tuple(".".join((*prefix, glob)) for glob in globs))
-        case Identity(key):
-            return replace(item, key=replace(key, path=prefix + key.path))
-    raise TypeError(f"no such entry: {item!r}")
-
-
-def _under(expr: Expr | None, prefix: tuple[str, ...]) -> Expr | None:
-    return None if expr is None else under_key(expr, prefix)
