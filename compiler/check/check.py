@@ -10,7 +10,6 @@ from dataclasses import replace
 
 from ...dsl.diagnostic import Diagnostic, Label, MappingError
 from ...dsl.tree import (
-    Binary,
     Bind,
     Config,
     Expr,
@@ -31,7 +30,8 @@ from ..identify.match import tensors_of
 from ..link.flat import Family, FlatLayout
 from ..values.lets import labels, mentions
 from ..values.pick import axes_of, empty, foreign_indices, pick
-from ..values.scope import WRITTEN, Scope, evaluate
+from ..values.scope import WRITTEN, Scope
+from ..values.settled import settled
 from ..values.walk_expr import reads_keys
 from .check_files import check_files, check_formats
 from .check_names import (
@@ -290,17 +290,7 @@ def _may_lack(tensor: TensorDecl, family: Family, layout: FlatLayout) -> bool:
         return True
     if tensor.when is None or tensor.tied_to is not None:
         return False
-    return _never(tensor.when, Scope(lazy=lazy, functions={"stored": lambda name: False, "lacks": lambda name: False}))
-
-
-def _never(when: Expr, scope: Scope) -> bool:
-    """Whether a condition does not hold, whatever a config says."""
-    if isinstance(when, Binary) and when.op == "and":
-        return _never(when.left, scope) or _never(when.right, scope)
-    try:
-        return not evaluate(when, scope)
-    except MappingError:  # the config decides
-        return False
+    return settled(tensor.when, Scope(lazy=lazy, functions={"stored": lambda name: False, "lacks": lambda name: False})) is False
 
 
 def _nowhere(where: Expr, family: Family, lazy: dict[str, Expr]) -> bool:

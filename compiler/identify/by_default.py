@@ -9,7 +9,7 @@ from ...dsl.diagnostic import MappingError
 from ...dsl.tree import Model, Ref, TensorDecl
 from ..link.flat import Family
 from ..values.pick import axes_of, empty, pick
-from ..values.scope import Scope, evaluate
+from ..values.scope import Scope, holds
 
 LAYERS = 4  # of such a model; any other axis has as many
 
@@ -36,7 +36,7 @@ def _scope(model: Model) -> Scope:
 def _exists(decl: TensorDecl, family: Family, scope: Scope) -> bool:
     selects = {each.name: each for each in family.model.selects}
     try:
-        if decl.when is not None and not evaluate(decl.when, scope):
+        if not holds(decl.when, scope):
             return False
         if decl.where is None:
             return True

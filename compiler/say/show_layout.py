@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from ...dsl.diagnostic import MappingError
 from ...dsl.formatting.format import format_mapping
 from ...dsl.tree import (
     Binary,
@@ -32,7 +31,8 @@ from ...dsl.walk import rewritten
 from ..identify.match import tensors_of
 from ..link.flat import Family, FlatLayout
 from ..link.guards import both
-from ..values.scope import Scope, evaluate
+from ..values.scope import Scope
+from ..values.settled import settled
 
 Item = TypeVar("Item", bound=Any)
 
@@ -100,28 +100,9 @@ class _Settle:
     def __init__(self, scope: Scope) -> None:
         self.scope = scope
 
-    def rest(self, guard: Expr | None) -> Any:
+    def rest(self, guard: Expr | None) -> bool | Expr:
         """True or False where it is decided, else what is left of it."""
-        match guard:
-            case None:
-                return True
-            case Binary("and" | "or" as op, left, right):
-                one, other = self.rest(left), self.rest(right)
-                dull = op == "and"
-                if (not dull) in (one, other):
-                    return not dull
-                left_over = [x for x in (one, other) if x is not dull]
-                return dull if not left_over else left_over[0] if len(left_over) == 1 else Binary(op, left_over[0], left_over[1])
-            case Unary("not", operand):
-                inner = self.rest(operand)
-                if isinstance(inner, Unary) and inner.op == "not":
-                    return inner.operand
-                return not inner if isinstance(inner, bool) else Unary("not", inner)
-        try:
-            value = evaluate(guard, self.scope)
-        except MappingError:
-            return guard
-        return value if isinstance(value, bool) else guard
+        return settled(guard, self.scope)
 
     def each(self, items: Any) -> list[Any]:
         """The items whose guard may hold, each with what is left of it."""

@@ -19,7 +19,7 @@ from ..check.check_config import check_identity, check_only, unknown_keys
 from ..identify.infer import Infer
 from ..link.flat import Family, FlatLayout
 from ..values.pick import Picked, axes_of, check_where, empty, foreign_indices, named, pick
-from ..values.scope import LARGEST, Scope, evaluate, shown
+from ..values.scope import LARGEST, Scope, holds, shown
 from ..values.walk_expr import reads_keys, refs
 
 Scalar = int | float | str | bool | None
@@ -145,9 +145,7 @@ def _requires(of_model: tuple[Require, ...], layout: FlatLayout | None) -> tuple
 
 
 def check_requirement(require: Require, scope: Scope) -> None:
-    if require.when is not None and not evaluate(require.when, scope):
-        return
-    if not evaluate(require.test, scope):
+    if holds(require.when, scope) and not holds(require.test, scope):
         used = [r for r in dict.fromkeys(refs(require.test)) if r in scope.names]
         notes = tuple(
             f"{name} = {scope.names[name]}" + (f" comes from {scope.origins[name]}" if scope.origins.get(name) else "")
@@ -168,8 +166,8 @@ def _tensors(
     declared = {t.name for t in family.model.tensors}
     faults: list[Diagnostic] = []
     for decl in family.model.tensors:
-        holds = decl.when is None or bool(evaluate(decl.when, scope))
-        if decl.tied_to is not None and holds:
+        exists = holds(decl.when, scope)
+        if decl.tied_to is not None and exists:
             if decl.tied_to not in declared:
                 raise fault(
                     "unknown-tied", f"`{decl.name}` is tied to `{decl.tied_to}`, which the model does not have", decl.span,
@@ -177,7 +175,7 @@ def _tensors(
                 )  # fmt: skip
             tied[decl.name] = decl.tied_to
             continue
-        if (decl.tied_to is None and not holds) or missing(decl.name):
+        if (decl.tied_to is None and not exists) or missing(decl.name):
             absent.add(decl.name)
             continue
         try:
