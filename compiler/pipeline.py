@@ -1,8 +1,9 @@
-"""Text to plan, pass by pass: resolve, lower, prove, compose, optimise. Each line names what comes in and goes out."""
+"""Two resolved layouts to a plan, pass by pass: `PASSES` is the list of them, and `Work` what they hand on."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 
@@ -19,6 +20,7 @@ from .identify.match import Found, regex, representatives
 from .settle.resolve import Side
 from .values.pick import Picked, runs
 from .values.scope import LARGEST, whole_number, whole_value
+from .work import Work
 
 
 @dataclass(frozen=True)
@@ -41,31 +43,66 @@ def compile_sides(
 ) -> Compiled:
     """Two resolved layouts to a proved plan. Raises `MappingError` where there is no proof.
 
-    `found` (the source's headers) tells which aliases of tied tensors are there to be compared.
+    `found` (the source's headers) tells which aliases of tied tensors are there to be compared. Where the environment has
+    `CKPTC_LAWS=1`, what must hold after each pass is checked (see `laws`).
     """
+    work = Work(source, target, found, compare_all, dtype, files)
+    for run in PASSES:
+        work = run(work)
+        if os.environ.get("CKPTC_LAWS") == "1":
+            from .laws import check_laws
+
+            check_laws(run.__name__, work)
+    assert work.plan is not None
+    return Compiled(work.plan, source, target)
+
+
+def lowered(work: Work) -> Work:
+    """Both layouts as pieces: boxes of model elements, and where each of them is stored."""
+    target = work.target
     if target.read_only:
         raise MappingError(Diagnostic("read-only", f"layout `{target.layout}` is read, and not written", (Label(target.span),), help="convert to another: `ckptc list` names them"))
-    left = lower(source) + tuple(lower_made(m) for m in target.made)
+    left = lower(work.source) + tuple(lower_made(m) for m in target.made)
     right = tuple(x for x in lower(target) if not x.rule.tied)
     averaged = means(right, target)
+    return replace(work, left=left + tuple(lower_whole(m.tensor, made_name(m.tensor.name), m.span) for m in averaged), right=right, means=averaged)
+
+
+def proved(work: Work) -> Work:
+    """Each layout by itself holds each element of the model, and nothing else."""
+    return replace(work, proofs=(prove(work.source, work.left), prove(work.target, work.right)))
+
+
+def composed(work: Work) -> Work:
+    """Which elements go from where to where."""
+    compared = compare(work.left, all_copies=work.compare_all, present=_present(work.left, work.found))
+    return replace(work, moves=compose(work.left, work.right), compared=compared)
+
+
+def optimised(work: Work) -> Work:
+    """The same in as few loops as the layouts allow."""
+    return replace(work, steps=optimise(work.moves, work.left, work.right), checks=optimise(work.compared, work.left, work.left))
+
+
+def planned(work: Work) -> Work:
+    """The plan, which knows nothing of mappings any more."""
+    source, target, stored = work.source, work.target, work.left[: len(work.left) - len(work.means)]
     made = tuple(Made(made_name(m.tensor.name), m.tensor.shape, m.function, m.args) for m in target.made)
-    made += tuple(_mean(m, left) for m in averaged)
-    left += tuple(lower_whole(m.tensor, made_name(m.tensor.name), m.span) for m in averaged)
-    proofs = prove(source, left), prove(target, right)
-    steps = optimise(compose(left, right), left, right)
-    checks = optimise(compare(left, all_copies=compare_all, present=_present(left, found)), left, left)
     plan = Plan(
         source.family,
-        replace(_plan_side(source, left, proofs[0]), met=_met(source, found)),
-        _plan_side(target, right, proofs[1]),
-        steps,
-        checks,
-        (*files, *target.texts),
-        dtype,
+        replace(_plan_side(source, work.left, work.proofs[0]), met=_met(source, work.found)),
+        _plan_side(target, work.right, work.proofs[1]),
+        work.steps,
+        work.checks,
+        (*work.files, *target.texts),
+        work.dtype,
         _axes(source, target),
-        made,
+        (*made, *(_mean(m, stored) for m in work.means)),
     )
-    return Compiled(plan, source, target)
+    return replace(work, plan=plan)
+
+
+PASSES: tuple[Callable[[Work], Work], ...] = (lowered, proved, composed, optimised, planned)
 
 
 def _axes(source: Side, target: Side) -> tuple[tuple[str, int], ...]:

@@ -14,11 +14,13 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Caches of parsed mappings go to a folder of this run, in subprocesses as well.
+    """Caches of parsed mappings go to a folder of this run, in subprocesses as well. Every plan is held against the laws of
+    the compiler's passes.
 
     A run that was started in the background may have SIGINT ignored, and would hand that on: tests interrupt runs.
     """
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    os.environ["CKPTC_LAWS"] = "1"
     os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="ckptc-tests-")
 
 

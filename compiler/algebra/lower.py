@@ -154,7 +154,7 @@ def _lower_rule(rule: LiveRule, side: Side, count: int | None) -> Lowered | None
             "view-size", f"the view has {math.prod(viewed)} elements, and the rule stores {math.prod(shape)}", rule.rule.span,
             help="a view is another shape of the same elements",
         )  # fmt: skip
-    if math.prod(shape) > LARGEST:
+    if math.prod(shape) >= LARGEST:
         raise fault("too-many-elements", "this rule's tensor has more elements than any checkpoint", rule.rule.span, help="check its sizes and numbers of copies")
     body = [Piece("", (), zero, ())]
     stride = 1

@@ -28,7 +28,7 @@ def prove(side: Side, lowered: tuple[Lowered, ...]) -> Proof:
     faults = clashes(lowered)
     tensors = stored = padding = copies = 0
     for item in lowered:
-        faults += _regular(item.rule.rule.span, _tiling_faults, item)
+        faults += _regular(item.rule.rule.span, tiling_faults, item)
         if item.rule.tied:
             continue
         count = sum(_size(box) for box in item.stored.boxes)
@@ -82,7 +82,7 @@ def _size(box: Box) -> int:
 # --- every stored element, once -------------------------------------------------------------------
 
 
-def _tiling_faults(item: Lowered) -> list[Diagnostic]:
+def tiling_faults(item: Lowered) -> list[Diagnostic]:
     """The pieces of one rule are disjoint, lie inside, and are as many elements as the stored tensors hold."""
     size = _product(item.stored.shape)
     limits = [1] * len(item.stored.coords)

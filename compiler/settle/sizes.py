@@ -194,7 +194,7 @@ def _tensors(
                 shape.append(_size_of(axis, decl, scope, infer))
             except MappingError as error:
                 faults.extend(error.diagnostics)
-        if math.prod(shape) > LARGEST:
+        if math.prod(shape) >= LARGEST:
             faults.append(Diagnostic("too-many-elements", f"`{decl.name}` has more elements than any checkpoint", (Label(decl.span),), tuple(_origins(decl, scope))))
         tensors[decl.name] = Tensor(decl.name, tuple(a.name for a in decl.axes), tuple(shape), picked)
     if faults:
