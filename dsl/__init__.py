@@ -1,7 +1,7 @@
-"""The mapping language: text to tree and back, and diagnostics to text. Imports nothing of ours.
+"""The mapping language: text to tree and back, and diagnostics to text. It imports nothing of ours but `error`.
 
-`parse` makes the frozen nodes of `ckptc.dsl.tree`; `format_text` is `ckptc fmt`; `show` prints one
-node. Diagnostics are worded by `render.render`. Each name below is imported when it is first used.
+`parse` makes the frozen nodes of `ckptc.dsl.tree`, `format_text` brings a text into its canonical form, and `show` prints
+one node. `render.render` words diagnostics. Each name below is imported when it is first used.
 """
 
 from __future__ import annotations

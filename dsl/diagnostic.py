@@ -45,3 +45,8 @@ class MappingError(Error):
 
     def __str__(self) -> str:
         return "\n\n".join(dict.fromkeys(map(str, self.diagnostics)))
+
+
+def fault(code: str, title: str, span: Span, text: str = "", *, notes: tuple[str, ...] = (), help: str = "") -> MappingError:
+    """One fault at one place, to be raised."""
+    return MappingError(Diagnostic(code, title, (Label(span, text),), notes, help))

@@ -1,8 +1,14 @@
-"""A word and the words it could have been, in; the one that was probably meant, or nothing, out."""
+"""A word and the words it could have been, in; the one that was probably meant, or nothing, out. And the help that says so."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+
+
+def did_you_mean(word: str, candidates: Iterable[str], otherwise: str = "") -> str:
+    """The help for a word that means nothing: the candidate that was probably meant, or else what to do `otherwise`."""
+    near = nearest(word, candidates)
+    return f"did you mean `{near}`?" if near is not None else otherwise
 
 
 def nearest(word: str, candidates: Iterable[str]) -> str | None:

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..choices.settings import of_layout
+from ..compiler.identify.by_default import settings_by_default
 from ..compiler.say.show_layout import shown_layout
 from ..compiler.settle.resolve import bind_params
-from ..dsl.tree import Literal
 from . import mapping_files as library
 from .families import family_named
 
@@ -17,6 +17,5 @@ def shown(layout: str, family: str, mapping: str | None, given: Mapping[str, Any
     """`given` are values of parameters. Raises `Fault` or `MappingError` for what there is not."""
     its = family_named(family, library.families(mapping))
     flat = its.layout(layout)
-    of_model = {x.name: x.value.value for x in its.model.settings if isinstance(x.value, Literal)}
-    params = bind_params(flat, of_layout(dict(given), flat), of_model)
+    params = bind_params(flat, of_layout(dict(given), flat), settings_by_default(its.model))
     return shown_layout(its, flat, params)

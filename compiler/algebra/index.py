@@ -9,12 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
-from ...dsl.nearest import nearest
+from ...dsl.diagnostic import fault
+from ...dsl.nearest import did_you_mean
 from ...dsl.tree import FILLS, AxisRef, Copies, Index, One, Pad, Slice, Span, Sum, Term
+from ...dsl.walk import walk
 from ..settle.rank_digits import Digit, Digits, degree
 from ..settle.resolve import LiveRule, Side
-from ..values.scope import LARGEST, either, fault, whole_number
+from ..values.scope import LARGEST, either, whole_number
 from ..values.stages import stage_runs
 from .digits import Vector
 from .pieces import AT, COORDS, COPY, Loop, Piece, check_few, moved, product, scaled_offset, sliced, stepped
@@ -71,18 +74,16 @@ def index_pieces(index: Index, state: RuleState) -> tuple[int, list[Piece]]:
 
 def sliced_by(index: Index, side: Side) -> Iterator[str]:
     """The ranks that a slice in this expression binds."""
-    match index:
-        case AxisRef(name) if name in side.lets:
-            yield from sliced_by(side.lets[name], side)
-        case Slice(operand, rank):
-            yield rank
-            yield from sliced_by(operand, side)
-        case Pad(operand):
-            yield from sliced_by(operand, side)
-        case Sum(terms):
-            for term in terms:
-                for factor in term.factors:
-                    yield from sliced_by(factor, side)
+    return (node.rank for node in written_out(index, side) if isinstance(node, Slice))
+
+
+def written_out(index: Index, side: Side) -> Iterator[Any]:
+    """The nodes of an expression, in the place of each `let` those of what it stands for."""
+    for node in walk(index):
+        if isinstance(node, AxisRef) and node.name in side.lets:
+            yield from written_out(side.lets[node.name], side)
+        else:
+            yield node
 
 
 def loops_of(extent: int, axis: str | None, step: int, move: Vector) -> tuple[Loop, ...]:
@@ -97,10 +98,9 @@ def axis_of(name: str, span: Span, side: Side) -> tuple[str, int, int]:
     if isinstance(size, int) and not isinstance(size, bool):
         return name, size, 1
     known = [*side.parts, *side.lets, *(n for n, v in side.sizes.values.items() if type(v) is int)]
-    near = nearest(name, known)
     raise fault(
         "unknown-axis", f"`{name}` is not an axis with a size here", span,
-        help=f"did you mean `{near}`?" if near else "axes are declared in the model and sized by a config",
+        help=did_you_mean(name, known, "axes are declared in the model and sized by a config"),
     )  # fmt: skip
 
 
@@ -108,8 +108,7 @@ def digits_of(rank: str, span: Span, side: Side) -> Digits:
     """What the number of a rank is made of, the outermost first."""
     found = side.digits(rank)
     if not found:
-        near = nearest(rank, list(side.ranks))
-        raise fault("unknown-rank", f"`/{rank}`: the layout has no rank `{rank}`", span, help=f"did you mean `/{near}`?" if near else f"declare it: `rank {rank} = 1`")
+        raise fault("unknown-rank", f"`/{rank}`: the layout has no rank `{rank}`", span, help=did_you_mean(rank, list(side.ranks), f"declare it: `rank {rank} = 1`"))
     return found
 
 

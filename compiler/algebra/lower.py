@@ -12,15 +12,15 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from ...dsl.diagnostic import Diagnostic, MappingError
-from ...dsl.tree import AxisRef, Hole, Index, Pad, Rule, Slice, Span, Sum
+from ...dsl.diagnostic import Diagnostic, MappingError, fault
+from ...dsl.tree import Hole, Index, Rule, Slice, Span, Sum
 from ...runtime.plan.plan import Box, Stored, made_name
 from ..settle.rank_digits import plain
 from ..settle.resolve import LiveRule, MadeTensor, Side, unknown_tensor
 from ..settle.sizes import Tensor
 from ..values.lets import mentions
-from ..values.scope import LARGEST, fault
-from .index import RuleState, index_pieces, is_stage_axis, joined, sliced_by
+from ..values.scope import LARGEST
+from .index import RuleState, index_pieces, is_stage_axis, joined, sliced_by, written_out
 from .pieces import Loop, Piece, bounded, check_few, product, scaled_offset
 from .spell import box_of, check_names, fixed_ranks, format_of, named, rank_pieces
 
@@ -109,16 +109,8 @@ def _stage_counts(rule: LiveRule, side: Side) -> list[int | None]:
 
 
 def _slices_stage(index: Index, side: Side) -> bool:
-    match index:
-        case AxisRef(name) if name in side.lets:
-            return _slices_stage(side.lets[name], side)
-        case Slice(operand, rank):
-            return (side.stages is not None and rank == side.stages.rank and is_stage_axis(operand, side)) or _slices_stage(operand, side)
-        case Sum(terms):
-            return any(_slices_stage(f, side) for t in terms for f in t.factors)
-        case Pad(operand):
-            return _slices_stage(operand, side)
-    return False
+    ranks = {side.stages.rank} if side.stages is not None else set()
+    return any(isinstance(node, Slice) and node.rank in ranks and is_stage_axis(node.operand, side) for node in written_out(index, side))
 
 
 def _lower_rule(rule: LiveRule, side: Side, count: int | None) -> Lowered | None:

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
+from ...dsl.diagnostic import fault
 from ...dsl.tree import Span
-from ..values.scope import fault
 from .digits import Vector, added, scaled
 
 MOST_PIECES = 4096  # of one rule; real layouts have tens

@@ -8,12 +8,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from ...dsl.diagnostic import fault
 from ...dsl.tree import Hole, Pattern, Rule
 from ...runtime.plan.plan import Box
 from ..settle.rank_digits import Digit, degree
 from ..settle.resolve import LiveRule, Side
 from ..values.pick import runs
-from ..values.scope import LARGEST, fault, whole_number
+from ..values.scope import LARGEST, whole_number
 from .digits import added
 from .index import RuleState, axis_of, check_divides, digits_of, loops_of, stage_pieces
 from .pieces import COORDS, Loop, Piece, moved
@@ -99,7 +100,7 @@ def named(hole: Hole, state: RuleState, touched: set[str]) -> list[Piece]:
 def check_spelled(hole: Hole, least: int) -> None:
     """That the least number which a hole would be spelled as is one."""
     if least < 0:
-        title, help = f"`{hole.axis}` would be spelled as {least} here", "spell it from 0: with `where` it is of the indices that are spelled so"
+        title, help = f"`{hole.axis}` would be spelled as {least} here", "spell it from 0, or say by `when` which indices are spelled so"
         raise fault("negative-number", title, hole.span, help=help)
 
 

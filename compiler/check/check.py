@@ -10,7 +10,6 @@ from dataclasses import replace
 
 from ...dsl.diagnostic import Diagnostic, Label, MappingError
 from ...dsl.tree import (
-    Binary,
     Bind,
     Config,
     Expr,
@@ -30,11 +29,22 @@ from ...dsl.tree import (
 from ..identify.match import tensors_of
 from ..link.flat import Family, FlatLayout
 from ..values.lets import labels, mentions
-from ..values.pick import empty, pick
-from ..values.scope import WRITTEN, Scope, evaluate
+from ..values.pick import axes_of, empty, foreign_indices, pick
+from ..values.scope import WRITTEN, Scope
+from ..values.settled import settled
 from ..values.walk_expr import reads_keys
 from .check_files import check_files, check_formats
-from .check_names import OF_TENSORS, Names, check_expr, check_hole, check_index, check_made, check_where, unknown
+from .check_names import (
+    OF_TENSORS,
+    Names,
+    about_indices,
+    check_expr,
+    check_hole,
+    check_index,
+    check_made,
+    check_where,
+    unknown,
+)
 
 MOST_LAYERS = 128
 
@@ -58,11 +68,12 @@ def check(families: Sequence[Family]) -> tuple[Diagnostic, ...]:
 
 def _model(family: Family) -> Iterator[Diagnostic]:
     model = family.model
-    names = Names.of_model(model)
+    of_model = Names.of_model(model)
+    names = replace(of_model, parts_of={})  # parts of axes have no size yet where a model is settled
     for setting in model.settings:
         yield from check_expr(setting.value, names)
         yield from check_expr(setting.when, names) if setting.when is not None else ()
-    yield from _refinements(model.refinements, names)
+    yield from _refinements(model.refinements, of_model)
     for require in model.requires:
         yield from _require(require, names)
     for tensor in model.tensors:
@@ -79,10 +90,11 @@ def _model(family: Family) -> Iterator[Diagnostic]:
         if tensor.when is not None:
             yield from check_expr(tensor.when, names)
         yield from check_where(tensor.where, names, tensor.span)
-    for select in model.selects:
+        yield from foreign_indices(tensor, names.selects)
+    for select in names.selects.values():
         if select.axis not in names.axes:
             yield unknown("undeclared-axis", f"the model has no axis `{select.axis}`", select.axis, names.axes, select.span, "declare it in `axes`")
-        yield from check_expr(select.value, replace(names, settings=names.settings | names.selects.keys()))
+        yield from check_expr(select.value, about_indices(names))
 
 
 def _guard(when: Expr | None, names: Names) -> Iterator[Diagnostic]:
@@ -278,24 +290,14 @@ def _may_lack(tensor: TensorDecl, family: Family, layout: FlatLayout) -> bool:
         return True
     if tensor.when is None or tensor.tied_to is not None:
         return False
-    return _never(tensor.when, Scope(lazy=lazy, functions={"stored": lambda name: False, "lacks": lambda name: False}))
-
-
-def _never(when: Expr, scope: Scope) -> bool:
-    """Whether a condition does not hold, whatever a config says."""
-    if isinstance(when, Binary) and when.op == "and":
-        return _never(when.left, scope) or _never(when.right, scope)
-    try:
-        return not evaluate(when, scope)
-    except MappingError:  # the config decides
-        return False
+    return settled(tensor.when, Scope(lazy=lazy, functions={"stored": lambda name: False, "lacks": lambda name: False})) is False
 
 
 def _nowhere(where: Expr, family: Family, lazy: dict[str, Expr]) -> bool:
     """Whether it holds for no index, by what the model says itself. As many as layers may be are tried."""
-    axes, selects = [a.name for a in family.model.axes], {s.name: s for s in family.model.selects}
+    selects = {s.name: s for s in family.model.selects}
     try:
-        return empty(pick(where, dict.fromkeys(axes, MOST_LAYERS), axes, selects, Scope(lazy=dict(lazy), functions={"stored": lambda name: False, "lacks": lambda name: False}), where.span))
+        return empty(pick(where, dict.fromkeys(axes_of(where, selects), MOST_LAYERS), selects, Scope(lazy=dict(lazy), functions={"stored": lambda name: False, "lacks": lambda name: False}), where.span))
     except MappingError:
         return False
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ...dsl.diagnostic import Diagnostic, Label
-from ...dsl.nearest import nearest
+from ...dsl.nearest import did_you_mean
 from ...dsl.tree import Formats, Hole, Pattern, Span
 from ...runtime.formats.registry import format_named, format_names
 from ...runtime.inside import HELP, why_outside
@@ -33,10 +33,9 @@ def check_formats(layout: FlatLayout) -> Iterator[Diagnostic]:
     known = format_names()
     for name in formats.names:
         if name not in known:
-            near = nearest(name, known)
             yield Diagnostic(
                 "unknown-format", f"there is no format `{name}`", (Label(formats.span),), (f"there are {', '.join(known)}",),
-                f"did you mean `{near}`?" if near else "name one of them",
+                did_you_mean(name, known, "name one of them"),
             )  # fmt: skip
         elif not format_named(name).names_files and not layout.files:
             yield no_files(layout, name, formats.span)

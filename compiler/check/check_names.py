@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
 from ...dsl.diagnostic import Diagnostic, Label
-from ...dsl.nearest import nearest
+from ...dsl.nearest import did_you_mean
 from ...dsl.tree import (
     FILLS,
     AxisRef,
@@ -15,7 +15,6 @@ from ...dsl.tree import (
     Expr,
     Hole,
     Index,
-    Key,
     Model,
     Pad,
     Ref,
@@ -23,13 +22,13 @@ from ...dsl.tree import (
     Select,
     Slice,
     Span,
-    Sum,
 )
+from ...dsl.walk import walk
 from ...runtime.plan.plan import FUNCTIONS as MAKERS
 from ..link.flat import FlatLayout
-from ..values.pick import axes_of
-from ..values.scope import FUNCTIONS
-from ..values.walk_expr import inside, refs
+from ..values.pick import faults_of
+from ..values.scope import FUNCTIONS, misplaced_keys
+from ..values.walk_expr import inside
 
 Set = frozenset[str]
 NONE: Set = frozenset()
@@ -102,16 +101,13 @@ def _parts(refinements: Iterable[Refine]) -> dict[str, str]:
 
 def unknown(code: str, title: str, name: str, known: Iterable[str], span: Span, otherwise: str) -> Diagnostic:
     """A name of nothing, with the nearest of those that there are."""
-    near = nearest(name, sorted(known))
-    return Diagnostic(code, title, (Label(span),), help=f"did you mean `{near}`?" if near else otherwise)
+    return Diagnostic(code, title, (Label(span),), help=did_you_mean(name, sorted(known), otherwise))
 
 
 def check_expr(expr: Expr, names: Names) -> Iterator[Diagnostic]:
     """Faults of the names, keys and functions in an expression."""
+    yield from () if names.keys else misplaced_keys(expr)
     for node in inside(expr):
-        if isinstance(node, Key) and not names.keys:
-            title = f"`.{node.dotted}` is a key of a config file, and none is read here"
-            yield Diagnostic("misplaced-key", title, (Label(node.span),), help="bind it to a setting in a `config` block, and name that")
         if isinstance(node, Ref) and node.name not in names.values:
             known = "names are axes, settings and the layout's own parameters"
             yield unknown("unknown-name", f"nothing here is called `{node.name}`", node.name, names.values | names.selects.keys(), node.span, known)
@@ -137,17 +133,15 @@ def check_made(call: Call) -> Iterator[Diagnostic]:
 
 
 def check_where(where: Expr | None, names: Names, span: Span) -> Iterator[Diagnostic]:
-    """That the half of a guard that is about indices is about those of one axis, in names that are known."""
-    if where is None:
-        return
-    yield from check_expr(where, replace(names, settings=names.settings | names.selects.keys()))
-    about = axes_of(where, (), names.selects)
-    if len(about) > 1:
-        title = f"this asks for indices of {' and of '.join(f'`{axis}`' for axis in sorted(about))} at once"
-        yield Diagnostic("where-axis", title, (Label(span),), help="ask for those of one axis")
-    for name in dict.fromkeys(name for name in refs(where) if name in about):
-        title = f"`{name}` is the size of the axis here, beside settings that each index of it has"
-        yield Diagnostic("index-and-size", title, (Label(span),), help=f"for a condition on the index, give it a name in `settings`: some[{name}] = {name} ...")
+    """The half of a guard that is about indices: it asks for those of one axis, in names that are known."""
+    if where is not None:
+        yield from check_expr(where, about_indices(names))
+        yield from faults_of(where, names.selects, span)
+
+
+def about_indices(names: Names) -> Names:
+    """What may be named in a condition on indices: also settings that each index has. It is not asked of a checkpoint."""
+    return replace(names, settings=names.settings | names.selects.keys(), functions=CALLED)
 
 
 def check_hole(hole: Hole, names: Names) -> Iterator[Diagnostic]:
@@ -161,26 +155,21 @@ def check_hole(hole: Hole, names: Names) -> Iterator[Diagnostic]:
 
 
 def check_index(index: Index, names: Names) -> Iterator[Diagnostic]:
-    match index:
-        case AxisRef(name):
-            known = names.axes | names.parts | names.lets
-            if name not in known:
-                yield unknown("unknown-axis", f"`{name}` is not an axis, a part of one or a `let`", name, known, index.span, "declare it in the model's `axes`")
-        case Slice(operand, rank):
-            yield from check_index(operand, names)
-            yield from _rank(rank, index.span, names)
-        case Pad(operand, amount):
-            yield from check_index(operand, names)
-            yield from check_expr(amount, names)
-            if index.fill not in FILLS and index.fill not in names.params:
-                title = f"`{index.fill}` is neither a way to pad nor a parameter that says one"
-                yield unknown("unknown-fill", title, index.fill, names.params | FILLS, index.span, "pad with `zero`, `repeat last` or `mean`")
-        case Copies(count):
-            yield from check_expr(count, names)
-        case Sum(terms):
-            for term in terms:
-                for factor in term.factors:
-                    yield from check_index(factor, names)
+    for node in walk(index):
+        match node:
+            case AxisRef(name):
+                known = names.axes | names.parts | names.lets
+                if name not in known:
+                    yield unknown("unknown-axis", f"`{name}` is not an axis, a part of one or a `let`", name, known, node.span, "declare it in the model's `axes`")
+            case Slice(_, rank):
+                yield from _rank(rank, node.span, names)
+            case Pad(_, amount, fill=fill):
+                yield from check_expr(amount, names)
+                if fill not in FILLS and fill not in names.params:
+                    title = f"`{fill}` is neither a way to pad nor a parameter that says one"
+                    yield unknown("unknown-fill", title, fill, names.params | FILLS, node.span, "pad with `zero`, `repeat last` or `mean`")
+            case Copies(count):
+                yield from check_expr(count, names)
 
 
 def _rank(rank: str, span: Span, names: Names) -> Iterator[Diagnostic]:

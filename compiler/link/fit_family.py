@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from ...dsl.diagnostic import MappingError
-from ...dsl.tree import Binary, Expr, Model, TensorDecl
+from ...dsl.tree import Model, TensorDecl
 from ..values.lets import labels
-from ..values.scope import Scope, evaluate
+from ..values.scope import Scope
+from ..values.settled import settled
 from .flat import FlatLayout
 
 
@@ -26,14 +26,4 @@ def _certain(tensor: TensorDecl, scope: Scope) -> bool:
     """Whether every checkpoint of the model has it, whatever its sizes are."""
     if tensor.optional or tensor.tied_to is not None or tensor.where is not None:
         return False
-    return tensor.when is None or _holds(tensor.when, scope)
-
-
-def _holds(when: Expr, scope: Scope) -> bool:
-    if isinstance(when, Binary) and when.op in ("and", "or"):
-        left, right = _holds(when.left, scope), _holds(when.right, scope)
-        return (left and right) if when.op == "and" else (left or right)
-    try:
-        return evaluate(when, scope) is True
-    except MappingError:
-        return False
+    return settled(tensor.when, scope) is True

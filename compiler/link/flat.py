@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from ...dsl.diagnostic import Diagnostic, Label, MappingError
-from ...dsl.nearest import nearest
+from ...dsl.nearest import did_you_mean
 from ...dsl.tree import (
     Carry,
     Config,
@@ -93,13 +93,12 @@ class Family:
                 )
             )  # fmt: skip
         names = [x.name for x in self.layouts]
-        near = nearest(name, names)
         raise MappingError(
             Diagnostic(
                 "unknown-layout",
                 f"`{self.name}` has no layout `{name}`",
                 notes=(f"its layouts are {', '.join(sorted(names))}",),
-                help=f"did you mean `{near}`?" if near else "",
+                help=did_you_mean(name, names),
             )
         )
 

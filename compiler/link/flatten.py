@@ -6,11 +6,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeAlias
 
-from ...dsl.diagnostic import Diagnostic, Label, MappingError
-from ...dsl.nearest import nearest
+from ...dsl.diagnostic import fault
+from ...dsl.nearest import did_you_mean
 from ...dsl.tree import (
     Carry,
-    Choices,
     Config,
     Files,
     Formats,
@@ -29,18 +28,19 @@ from ...dsl.tree import (
     Refine,
     Require,
     Rule,
-    Span,
     Stages,
     State,
     Text,
     Under,
 )
 from ..values.lets import labels
+from ..values.walk_expr import keys_under
 from .flat import Family, FlatLayout, FlatRule, unique
 from .guards import both, halves
-from .merge_config import keys_under, merged
+from .merge_config import merged, whole
 from .parts import inner, layout_as_part
 from .spell_out import Start, chosen, file_choices, joined, rule_choices, with_biases, within
+from .statements import choices
 
 Prefixed: TypeAlias = tuple[Layout, tuple[Start, ...], tuple[str, ...]]  # last the key under which its config's keys stand
 
@@ -66,48 +66,64 @@ class Flatten:
         named = {x.name: x for layout, _, _ in chain for x in layout.items if isinstance(x, NamedPrefix)}
         out = FlatLayout(last.name, (), (), (), last.span, frozenset(c for layout, _, _ in chain for p in layout.params for c in p.choices))
         blocks: dict[str, int] = {}
+        of_parts: list[Config] = []  # their configs
         for layout, starts, keys in chain:
-            out = _extended(out, layout, starts, keys, named, blocks)
+            before, out = out.config, _extended(out, layout, starts, keys, named, blocks)
+            if before is not None and out.config is not None and out.config.file != before.file:
+                of_parts.clear()  # they were about a file that this layout does not have
             for item in layout.items:
                 if isinstance(item, PartLayout):
-                    out = self._with_part(out, item, model, named)
-        return _settled(out, model, indexed)
+                    own = self._part(item, model)
+                    below = keys + item.keys
+                    out = _with_part(out, own, [(outer + text, both(when, guard)) for outer, when in starts for text, guard in _starts(item, named)], below)
+                    of_parts += [keys_under(own.config, below)] if own.config is not None else []
+        return self._settled(replace(out, config=whole(out.config, of_parts)), model, indexed)
 
-    def _with_part(self, out: FlatLayout, item: PartLayout, model: Model, named: Mapping[str, NamedPrefix]) -> FlatLayout:
-        """The layout, and within it that of a part of the model."""
+    def _part(self, item: PartLayout, model: Model) -> FlatLayout:
+        """The layout of a part of the model, as it is within that of the whole."""
         part = next((x for x in model.parts if x.name == item.name), None)
         if part is None:
-            near = nearest(item.name, [x.name for x in model.parts])
-            help = f"did you mean `{near}`?" if near else "declare it in the model"
-            raise _fault("unknown-model-part", f"model `{model.name}` has no part `{item.name}`", item.span, help)
+            help = did_you_mean(item.name, [x.name for x in model.parts], "declare it in the model")
+            raise fault("unknown-model-part", f"model `{model.name}` has no part `{item.name}`", item.span, help=help)
         family = self._family(part.model)
         held = next((x for x in family.layouts if x.name == item.layout), None)
         if held is None:
-            near = nearest(item.layout, [x.name for x in family.layouts])
-            help = f"did you mean `{near}`?" if near else f"its layouts are {', '.join(x.name for x in family.layouts)}"
-            raise _fault("unknown-layout", f"`{part.model}` has no layout `{item.layout}`", item.span, help)
-        own = layout_as_part(held, family.model, part.name)
-        starts = tuple(chosen(item.prefixes, named)) if item.prefixes else (((), None),)
-        block = max((rule.block for rule in out.rules), default=0) + 1
-        rules = [
-            FlatRule(replace(flat.rule, names=_after(text, flat.rule.names), when=both(when, flat.rule.when)), block + flat.block)
-            for flat in own.rules
-            for text, when in starts
-        ]
-        ignores = [replace(x, names=_after(text, x.names), when=both(when, x.when)) for x in own.ignores for text, when in starts]
-        declared = {p.name for p in out.params}
-        config = out.config
-        if own.config is not None and config is not None:
-            config = merged(config, replace(_keys_under(own.config, item.keys), file=config.file, template=None, read_only=False, partial=False))
+            help = did_you_mean(item.layout, [x.name for x in family.layouts], f"its layouts are {', '.join(x.name for x in family.layouts)}")
+            raise fault("unknown-layout", f"`{part.model}` has no layout `{item.layout}`", item.span, help=help)
+        return layout_as_part(held, family.model, part.name)
+
+    def _settled(self, out: FlatLayout, model: Model, indexed: frozenset[str]) -> FlatLayout:
+        """What is known once all is inherited: biases of rules with a bar, tensors on the stage where the model has them, names
+        of parts as their tensors, and guards in their two halves."""
+        placed = {t.name: "first" if t.before else "last" for t in model.tensors if out.stages is not None and out.stages.axis in (t.before, t.after)}
+        groups = {part.name: tuple(inner(part.name, t.name) for t in self._family(part.model).model.tensors) for part in model.parts}
         return replace(
-            out, params=(*out.params, *(p for p in own.params if p.name not in declared)), rules=(*out.rules, *rules), ignores=(*out.ignores, *ignores), words=out.words | own.words,
-            config=config, lets=out.lets + own.lets, refinements=out.refinements + own.refinements, omits=out.omits + own.omits,
-            requires=out.requires + tuple(_keys_under(x, item.keys) for x in own.requires), notes=out.notes + own.notes, carry=out.carry + own.carry,
-        )  # fmt: skip
+            out,
+            rules=tuple(replace(flat, rule=_rule(flat.rule, out, placed, indexed)) for flat in sorted(out.rules, key=lambda flat: flat.block)),
+            ignores=tuple(_halved(ignore, indexed) for ignore in out.ignores),
+            omits=tuple(replace(x, tensors=tuple(name for each in x.tensors for name in groups.get(each, (each,)))) for x in out.omits),
+        )
 
 
-def _keys_under(item: Any, keys: tuple[str, ...]) -> Any:
-    return keys_under(item, keys)
+def _starts(item: PartLayout, named: Mapping[str, NamedPrefix]) -> tuple[Start, ...]:
+    return tuple(chosen(item.prefixes, named)) if item.prefixes else (((), None),)
+
+
+def _with_part(out: FlatLayout, own: FlatLayout, starts: Sequence[Start], keys: tuple[str, ...]) -> FlatLayout:
+    """The layout with the rules of that of a part under these prefixes, and with the rest but its config."""
+    block = max((rule.block for rule in out.rules), default=0) + 1
+    rules = [
+        FlatRule(replace(flat.rule, names=_after(text, flat.rule.names), when=both(when, flat.rule.when)), block + flat.block)
+        for flat in own.rules
+        for text, when in starts
+    ]
+    ignores = [replace(x, names=_after(text, x.names), when=both(when, x.when)) for x in own.ignores for text, when in starts]
+    declared = {p.name for p in out.params}
+    return replace(
+        out, params=(*out.params, *(p for p in own.params if p.name not in declared)), rules=(*out.rules, *rules), ignores=(*out.ignores, *ignores), words=out.words | own.words,
+        lets=out.lets + own.lets, refinements=out.refinements + own.refinements, omits=out.omits + own.omits,
+        requires=out.requires + tuple(keys_under(x, keys) for x in own.requires), notes=out.notes + own.notes, carry=out.carry + own.carry,
+    )  # fmt: skip
 
 
 def _after(text: Any, names: Iterable[Pattern]) -> tuple[Pattern, ...]:
@@ -134,32 +150,32 @@ def _extended(
             last += 1
             name = _repeated(item, named) if isinstance(item, Under) else None
             block = blocks.setdefault(name, last) if name is not None else last
-        if isinstance(item, Rule) or (isinstance(item, Choices) and isinstance(item.items[0], Rule)):
+        if _is(item, Rule):
             rules += [FlatRule(each, block) for rule in rule_choices(item) for each in within(rule, parents, starts, named)]
         elif isinstance(item, Ignore):
             ignores += within(item, parents, starts, named)
     own = [item for item in layout.items if not isinstance(item, (Rule, Ignore, Under, NamedPrefix, PartLayout))]
-    files = _one([x for x in own if _is(x, Files)], "files")
-    lets = [x for x in own if _is(x, Let)]
-    let_names = _names_once(lets)
+    files = _one(own, Files)
+    lets = [each for x in own if _is(x, Let) for each in choices(x)]
+    let_names = {x.name for x in lets}
     refined = {x.axis for x in own if isinstance(x, Refine)}
     config = out.config
     for item in own:
         if isinstance(item, Config):
-            config = merged(config, _keys_under(item, keys))
+            config = merged(config, keys_under(item, keys))
     return replace(
         out,
         params=_by_name(out.params, tuple(unique(layout.params, "parameter").values())),
         rules=tuple(_replaced(out.rules, rules)),
         ignores=(*out.ignores, *ignores),
         files=tuple(file_choices(files)) if files is not None else out.files,
-        formats=_last(own, Formats) or out.formats,
+        formats=_one(own, Formats) or out.formats,
         config=config,
-        stages=_last(own, Stages) or out.stages,
-        state=_last(own, State) or out.state,
-        lets=(*(x for x in out.lets if x.name not in let_names), *(each for x in lets for each in _each(x))),
+        stages=_one(own, Stages) or out.stages,
+        state=_one(own, State) or out.state,
+        lets=(*(x for x in out.lets if x.name not in let_names), *lets),
         refinements=(*(x for x in out.refinements if x.axis not in refined), *(x for x in own if isinstance(x, Refine))),
-        requires=(*out.requires, *(_keys_under(x, keys) for x in own if isinstance(x, Require))),
+        requires=(*out.requires, *(keys_under(x, keys) for x in own if isinstance(x, Require))),
         omits=(*out.omits, *(x for x in own if isinstance(x, Omit))),
         notes=(*out.notes, *(x for x in own if isinstance(x, Note))),
         texts=(*out.texts, *(x for x in own if isinstance(x, Text))),
@@ -176,41 +192,13 @@ def _repeated(under: Under, named: Mapping[str, NamedPrefix]) -> str | None:
 
 
 def _is(item: LayoutItem, kind: type) -> bool:
-    return isinstance(item, kind) or (isinstance(item, Choices) and isinstance(item.items[0], kind))
+    return isinstance(choices(item)[0], kind)
 
 
-def _each(item: Any) -> tuple[Any, ...]:
-    return item.items if isinstance(item, Choices) else (item,)
+def _one(items: Iterable[LayoutItem], kind: type) -> Any:
+    """The statement of a kind that stands once. Several choices are one statement."""
+    return next((x for x in items if _is(x, kind)), None)
 
-
-def _last(items: Iterable[LayoutItem], kind: type) -> Any:
-    return next((x for x in reversed(list(items)) if isinstance(x, kind)), None)
-
-
-def _one(items: list[Any], word: str) -> Any:
-    """The one statement of its kind. Several choices are one statement."""
-    if len(items) > 1:
-        raise _twice(f"`{word}` is said twice", items[1].span, items[0].span)
-    return items[0] if items else None
-
-
-def _names_once(lets: Iterable[Any]) -> set[str]:
-    first: dict[str, Span] = {}
-    for item in lets:
-        name = _each(item)[0].name
-        if name in first:
-            raise _twice(f"`let {name}` is said twice", item.span, first[name])
-        first[name] = item.span
-    return set(first)
-
-
-def _twice(title: str, span: Span, before: Span) -> MappingError:
-    help = "write one statement, its choices after commas, as in: let a = x when c, y"
-    return MappingError(Diagnostic("said-twice", title, (Label(span), Label(before, "first said here")), help=help))
-
-
-def _fault(code: str, title: str, span: Span, help: str = "") -> MappingError:
-    return MappingError(Diagnostic(code, title, (Label(span),), help=help))
 
 
 def _replaced(inherited: Sequence[FlatRule], own: list[FlatRule]) -> list[FlatRule]:
@@ -242,22 +230,6 @@ def _walk(items: tuple[LayoutItem, ...], parents: tuple[Under, ...]) -> Iterable
 
 def _text(pattern: Pattern) -> str:
     return "".join(p if isinstance(p, str) else "{" + p.axis + "}" for p in pattern.parts)
-
-
-# --- what is known once all is inherited -----------------------------------------------------------
-
-
-def _settled(out: FlatLayout, model: Model, indexed: frozenset[str]) -> FlatLayout:
-    """Biases of rules with a bar, tensors on the stage where the model has them, names of parts as their tensors, and guards
-    in their two halves."""
-    placed = {t.name: "first" if t.before else "last" for t in model.tensors if out.stages is not None and out.stages.axis in (t.before, t.after)}
-    groups = {part.name: tuple(t.name for t in model.tensors if t.name.startswith(inner(part.name, ""))) for part in model.parts}
-    return replace(
-        out,
-        rules=tuple(replace(flat, rule=_rule(flat.rule, out, placed, indexed)) for flat in sorted(out.rules, key=lambda flat: flat.block)),
-        ignores=tuple(_halved(ignore, indexed) for ignore in out.ignores),
-        omits=tuple(replace(x, tensors=tuple(name for each in x.tensors for name in groups.get(each, (each,)))) for x in out.omits),
-    )
 
 
 def _rule(rule: Rule, layout: FlatLayout, placed: Mapping[str, str], indexed: frozenset[str]) -> Rule:

@@ -6,29 +6,32 @@ certainly has.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
-from ...dsl.diagnostic import Diagnostic, Label, MappingError
-from ...dsl.nearest import nearest
-from ...dsl.tree import Base, Layout, Mapping, Model, Span
+from ...dsl.diagnostic import fault
+from ...dsl.nearest import did_you_mean
+from ...dsl.tree import Base, Layout, Mapping, Model, Span, TensorDecl
 from .fit_family import lacked
 from .flat import Family, unique
 from .flatten import Flatten, Prefixed
 from .guards import both, halves, negated
 from .parts import as_part
 from .spell_out import Start
+from .statements import check_places, check_statements
 
 
 def link(mappings: Sequence[Mapping], bases: bool = False) -> tuple[Family, ...]:
     """All families of the files given, which together must hold everything that they name. With `bases` also the layouts
     that are only there to be extended, and that nothing here extends."""
     models = unique([m for f in mappings for m in f.models], "model")
+    for model in models.values():
+        check_places(model)
     layouts = [x for f in mappings for x in f.layouts]
     for layout in layouts:
         if layout.model not in models:
-            near = nearest(layout.model, list(models))
-            raise _fault("unknown-model", f"there is no model `{layout.model}`", layout.span, f"did you mean `{near}`?" if near else "")
+            raise fault("unknown-model", f"there is no model `{layout.model}`", layout.span, help=did_you_mean(layout.model, models))
+        check_statements(layout)
     families: dict[str, Family] = {}
     flatten = Flatten(lambda name: families[name])
     for name in _parts_first(models):
@@ -67,11 +70,10 @@ def _parts_first(models: dict[str, Model]) -> list[str]:
         for m in _chain(models[name], models):
             for part in m.parts:
                 if part.model in (*within, name):
-                    raise _fault("circular-extends", f"model `{name}` is a part of itself", part.span, "break the circle of parts")
+                    raise fault("circular-extends", f"model `{name}` is a part of itself", part.span, help="break the circle of parts")
                 if part.model not in models:
-                    near = nearest(part.model, list(models))
-                    help = f"did you mean `{near}`?" if near else 'is a `use "...ckmap"` of its file missing?'
-                    raise _fault("unknown-model", f"there is no model `{part.model}`", part.span, help)
+                    help = did_you_mean(part.model, models, 'is a `use "...ckmap"` of its file missing?')
+                    raise fault("unknown-model", f"there is no model `{part.model}`", part.span, help=help)
                 add(part.model, (*within, name))
         done[name] = None
 
@@ -80,20 +82,16 @@ def _parts_first(models: dict[str, Model]) -> list[str]:
     return list(done)
 
 
-def _fault(code: str, title: str, span: Span, help: str = "", *more: Label) -> MappingError:
-    return MappingError(Diagnostic(code, title, (Label(span), *more), help=help))
-
 
 def _chain(model: Model, models: dict[str, Model]) -> list[Model]:
     chain = [model]
     while chain[0].extends is not None:
         base = models.get(chain[0].extends)
         if base is None:
-            near = nearest(chain[0].extends, list(models))
-            help = f"did you mean `{near}`?" if near else 'is a `use "...ckmap"` of its file missing?'
-            raise _fault("unknown-model", f"there is no model `{chain[0].extends}`", chain[0].span, help)
+            help = did_you_mean(chain[0].extends, models, 'is a `use "...ckmap"` of its file missing?')
+            raise fault("unknown-model", f"there is no model `{chain[0].extends}`", chain[0].span, help=help)
         if base in chain:
-            raise _fault("circular-extends", f"model `{model.name}` extends itself", model.span, "break the circle of `extends`")
+            raise fault("circular-extends", f"model `{model.name}` extends itself", model.span, help="break the circle of `extends`")
         chain.insert(0, base)
     return chain
 
@@ -112,12 +110,21 @@ def _merge(chain: list[Model], models: dict[str, Model]) -> Model:
                 out.requires + m.requires, tuple(tensors.values()), tuple(selects.values()), out.parts, own.span,
             )  # fmt: skip
         out = replace(out, parts=out.parts + own.parts)
+    unique(out.parts, "part")
     unique(chain[-1].axes, "axis")
     unique(chain[-1].tensors, "tensor")
     unique((*chain[-1].settings, *chain[-1].selects), "setting")
     indexed = {s.name for s in out.selects}
-    parted = ((t, halves(both(t.when, t.where), indexed)) for t in out.tensors)
-    return replace(out, tensors=tuple(replace(t, when=when, where=where) for t, (when, where) in parted))
+    return replace(out, tensors=tuple(_halved(tensor, indexed) for tensor in out.tensors))
+
+
+def _halved(tensor: TensorDecl, indexed: Collection[str]) -> TensorDecl:
+    """The tensor with its guard in two halves. A tie is of a whole tensor."""
+    when, where = halves(both(tensor.when, tensor.where), indexed)
+    if tensor.tied_to is not None and where is not None:
+        title, help = f"`{tensor.name}` is tied to `{tensor.tied_to}` at some indices only, which cannot be said", "tie it by a setting that no index has"
+        raise fault("tied-index", title, where.span, help=help)
+    return replace(tensor, when=when, where=where)
 
 
 def _layout_chain(layout: Layout, known: dict[str, Layout], inherited: dict[Span, Layout], within: tuple[Layout, ...] = ()) -> list[Prefixed]:
@@ -129,10 +136,9 @@ def _layout_chain(layout: Layout, known: dict[str, Layout], inherited: dict[Span
         base = inherited.get(layout.span) if same else known.get(each.name)
         if base in (*within, layout) or (same and base is None):
             outer = (*within, layout)[0]
-            raise _fault("circular-extends", f"layout `{outer.name}` extends itself", outer.span, "break the circle of `extends`")
+            raise fault("circular-extends", f"layout `{outer.name}` extends itself", outer.span, help="break the circle of `extends`")
         if base is None:
-            near = nearest(each.name, list(known))
-            raise _fault("unknown-layout", f"there is no layout `{each.name}` to extend", each.span, f"did you mean `{near}`?" if near else "")
+            raise fault("unknown-layout", f"there is no layout `{each.name}` to extend", each.span, help=did_you_mean(each.name, known))
         found = [
             (inner, tuple((outer + text, both(when, guard)) for outer, when in _starts(each) for text, guard in starts), each.keys + keys)
             for inner, starts, keys in _layout_chain(base, known, inherited, (*within, layout))

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 
 from ...dsl.diagnostic import Diagnostic, Label, MappingError
-from ...dsl.tree import Bind, Config, ConfigItem, Expr, Fixed, Identity, Only, Require, Unused
-from ..values.walk_expr import keys, under_key
+from ...dsl.tree import Bind, Config, ConfigItem, Fixed, Identity, Only, Unused
+from ..values.walk_expr import keys
 
 
 def merged(before: Config | None, own: Config) -> Config:
     """A layout's config over the one that it inherits, where both are of one file, or its own names none.
 
     An entry takes the place of the one that binds the same name, writes the same key or tests the same value; one that
-    binds a key takes the place of an `only` about that key. Raises `MappingError` where no file is named at all.
+    binds a key takes the place of an `only` about that key. Entries that are `none` stay, until all is merged. Raises
+    `MappingError` where no file is named at all.
     """
     if before is None:
         if not own.file:
@@ -22,17 +24,30 @@ def merged(before: Config | None, own: Config) -> Config:
         return own
     if own.file not in ("", before.file):
         return own
-    bound = {path for each in own.entries if each.value is not None for path in keys(each.value)}
-    kept = [x for x in before.items if not (isinstance(x, Only) and set(keys(x.value)) & bound)]
-    entries = {_about(x, at): x for at, x in enumerate(kept)}
-    entries |= {_about(x, at + len(kept)): x for at, x in enumerate(own.items)}
-    items = tuple(x for x in entries.values() if not (isinstance(x, Bind) and x.value is None))
+    entries = {_about(x): x for x in before.items if not _bound_by(own.entries, x)}
+    entries |= {_about(x): x for x in own.items}
     return Config(
-        before.file, items, own.template or before.template, own.read_only or before.read_only, own.partial or before.partial, own.span
+        before.file, tuple(entries.values()), own.template or before.template, own.read_only or before.read_only, own.partial or before.partial, own.span
     )
 
 
-def _about(item: ConfigItem, at: int) -> tuple[str, object]:
+def whole(own: Config | None, of_parts: Iterable[Config]) -> Config | None:
+    """A layout's config with what those of its parts say besides, where it says nothing itself; a layout without one has none."""
+    if own is None:
+        return None
+    entries = {_about(x): x for x in own.items}
+    for part in of_parts:
+        entries |= {_about(x): x for x in part.items if _about(x) not in entries and not _bound_by(own.entries, x)}
+    return replace(own, items=tuple(x for x in entries.values() if not (isinstance(x, Bind) and x.value is None)))
+
+
+def _bound_by(entries: Iterable[Bind], item: ConfigItem) -> bool:
+    """Whether the item is an `only` about a key that one of the entries binds."""
+    bound = {path for each in entries if each.value is not None for path in keys(each.value)}
+    return isinstance(item, Only) and bool(set(keys(item.value)) & bound)
+
+
+def _about(item: ConfigItem) -> tuple[str, object]:
     """What an entry is about; lists of unused keys add up."""
     match item:
         case Bind(name):
@@ -43,33 +58,6 @@ def _about(item: ConfigItem, at: int) -> tuple[str, object]:
             return "only", value
         case Identity(key):
             return "is", key
-    return "unused", at
-
-
-def keys_under(item: Config | Require, prefix: tuple[str, ...]) -> Config | Require:
-    """The item with all its config keys below another key."""
-    if not prefix:
-        return item
-    if isinstance(item, Require):
-        return replace(item, test=under_key(item.test, prefix), when=_under(item.when, prefix))
-    return replace(item, items=tuple(_entry_under(x, prefix) for x in item.items))
-
-
-def _entry_under(item: ConfigItem, prefix: tuple[str, ...]) -> ConfigItem:
-    match item:
-        case Bind(_, value):
-            return replace(item, value=_under(value, prefix))
-        case Fixed(key, value, when):
-            fixed = tuple(under_key(x, prefix) for x in value) if isinstance(value, tuple) else under_key(value, prefix)
-            return replace(item, key=replace(key, path=prefix + key.path), value=fixed, when=_under(when, prefix))
-        case Only(value, _, _, when):
-            return replace(item, value=under_key(value, prefix), when=_under(when, prefix))
         case Unused(globs):
-            return replace(item, globs=tuple(".".join((*prefix, glob)) for glob in globs))
-        case Identity(key):
-            return replace(item, key=replace(key, path=prefix + key.path))
+            return "unused", globs
     raise TypeError(f"no such entry: {item!r}")
-
-
-def _under(expr: Expr | None, prefix: tuple[str, ...]) -> Expr | None:
-    return None if expr is None else under_key(expr, prefix)

@@ -55,10 +55,11 @@ def names_of(model: Model) -> set[str]:
 
 
 def layout_as_part(layout: FlatLayout, model: Model, part: str) -> FlatLayout:
-    """The layout as it is within one of the whole, whose own files, format and stages apply."""
+    """The layout as it is within one of the whole, whose own files, format and stages apply, and with them where things stand."""
     own = {p.name for p in layout.params} | {let.name for let in layout.lets} | {name for refine in layout.refinements for name in refine.parts}
     found = rewritten(layout, _renaming(part, names_of(model) | own))
-    return replace(found, files=(), formats=None, stages=None, state=None, texts=())
+    rules = tuple(replace(flat, rule=replace(flat.rule, on=None)) for flat in found.rules)
+    return replace(found, rules=rules, files=(), formats=None, stages=None, state=None, texts=())
 
 
 def _renaming(part: str, names: Iterable[str]) -> Callable[[Any], Any]:

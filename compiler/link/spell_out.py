@@ -7,14 +7,15 @@ from dataclasses import replace
 from itertools import product
 from typing import TypeAlias, TypeVar
 
-from ...dsl.diagnostic import Diagnostic, Label, MappingError
-from ...dsl.nearest import nearest
+from ...dsl.diagnostic import fault
+from ...dsl.nearest import did_you_mean
 from ...dsl.tree import (
     Choices,
     Expr,
     Files,
     Hole,
     Ignore,
+    LayoutItem,
     NamedPrefix,
     Pattern,
     Prefix,
@@ -24,6 +25,7 @@ from ...dsl.tree import (
     Under,
 )
 from .guards import both, negated
+from .statements import choices
 
 Parts: TypeAlias = tuple[str | Hole, ...]
 Start: TypeAlias = tuple[Parts, Expr | None]  # a prefix, and when it is the one
@@ -57,16 +59,12 @@ def _starts(prefix: Prefix, named: Mapping[str, NamedPrefix], seen: tuple[str, .
     if prefix.name is None:
         return (((), None),)
     if prefix.name in seen:
-        raise _fault("circular-prefix", f"`prefix {prefix.name}` begins with itself", prefix, "let it begin with text")
+        raise fault("circular-prefix", f"`prefix {prefix.name}` begins with itself", prefix.span, help="let it begin with text")
     if prefix.name not in named:
-        near = nearest(prefix.name, named)
-        help = f"did you mean `{near}`?" if near else f'name it: prefix {prefix.name} = "..."'
-        raise _fault("unknown-prefix", f"no prefix is called `{prefix.name}`", prefix, help)
+        help = did_you_mean(prefix.name, named, f'name it: prefix {prefix.name} = "..."')
+        raise fault("unknown-prefix", f"no prefix is called `{prefix.name}`", prefix.span, help=help)
     return chosen(named[prefix.name].prefixes, named, (*seen, prefix.name))
 
-
-def _fault(code: str, title: str, prefix: Prefix, help: str) -> MappingError:
-    return MappingError(Diagnostic(code, title, (Label(prefix.span),), help=help))
 
 
 def joined(parts: Parts) -> Parts:
@@ -80,10 +78,10 @@ def joined(parts: Parts) -> Parts:
     return tuple(out)
 
 
-def rule_choices(item: Rule | Choices) -> Iterator[Rule]:
+def rule_choices(item: LayoutItem) -> Iterator[Rule]:
     """The rules of a statement: each is for where its guard holds and none before it does."""
     earlier: Expr | None = None
-    for rule in item.items if isinstance(item, Choices) else (item,):
+    for rule in choices(item):
         assert isinstance(rule, Rule)
         yield from _halves_of_bar(replace(rule, when=both(earlier, rule.when)))
         if rule.when is not None:
@@ -97,7 +95,7 @@ def _halves_of_bar(rule: Rule) -> Iterator[Rule]:
         return
     yield replace(rule, names=_ending(rule, WEIGHT), bar=None)
     bias = None if rule.tensor is None else f"{rule.tensor}_bias"
-    yield replace(rule, names=_ending(rule, BIAS), dims=rule.dims[: rule.bar], tensor=bias, elementwise=(), view=())
+    yield replace(rule, names=_ending(rule, BIAS), dims=rule.dims[: rule.bar], tensor=bias, elementwise=(), view=(), made=None)
 
 
 def _ending(rule: Rule, end: str) -> tuple[Pattern, ...]:
@@ -115,7 +113,7 @@ def with_biases(rule: Rule, labels: Iterable[str]) -> Rule:
 
 def file_choices(item: Files | Choices) -> Iterator[Files]:
     """The choices of file names, parts that are there sometimes written in or left out."""
-    for files in item.items if isinstance(item, Choices) else (item,):
+    for files in choices(item):
         assert isinstance(files, Files)
         guards = list(dict.fromkeys(when for name in files.names if isinstance(name, Sometimes) for _, when in name.parts if when is not None))
         for there in product((True, False), repeat=len(guards)):

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
-from ...dsl.tree import Hole, Index, Let, Literal, Pad, Pattern, Slice, Sum
+from ...dsl.tree import Hole, Index, Let, Literal, Pad, Pattern, Slice
+from ...dsl.walk import rewritten
 from ...runtime.plan.plan import Plan, Proof, Step
 from ...runtime.plan.plan import Side as PlanSide
 from ..values.lets import labels
@@ -80,14 +81,7 @@ def _cut(rule: LiveRule, kind: str, dtype: str, degree: int, side: Side) -> Live
 
 def _padded_with_zeros(index: Index) -> Index:
     """New rows have no history: where the parameter's are filled with a mean, its state's are zeros."""
-    match index:
-        case Pad(operand, fill=fill):
-            return replace(index, operand=_padded_with_zeros(operand), fill=fill if fill == "repeat last" else "zero")
-        case Slice(operand):
-            return replace(index, operand=_padded_with_zeros(operand))
-        case Sum(terms):
-            return replace(index, terms=tuple(replace(t, factors=tuple(map(_padded_with_zeros, t.factors))) for t in terms))
-    return index
+    return rewritten(index, lambda node: replace(node, fill="zero") if isinstance(node, Pad) and node.fill != "repeat last" else node)
 
 
 def _beside(side: Side, rules: list[LiveRule], sizes: Sizes, degree: int) -> Side:

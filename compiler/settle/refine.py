@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from ...dsl.diagnostic import fault
 from ...dsl.tree import Refine
-from ..values.scope import Scope, either, fault, holds, whole_number
+from ..values.scope import Scope, either, holds, whole_number
 from .sizes import Sizes
 
 

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from ...dsl.diagnostic import Diagnostic, MappingError
-from ...dsl.nearest import nearest
+from ...dsl.diagnostic import Diagnostic, MappingError, fault
+from ...dsl.nearest import did_you_mean
 from ...dsl.tree import (
     NOWHERE,
     Expr,
@@ -28,7 +28,7 @@ from ..identify.match import tensors_of
 from ..link.flat import Family, FlatLayout
 from ..values.lets import check_lets
 from ..values.pick import Picked, both, empty, pick
-from ..values.scope import WRITTEN, Scope, evaluate, fault, holds, number_of, shown, whole_value
+from ..values.scope import WRITTEN, Scope, evaluate, holds, number_of, shown, whole_value
 from ..values.stages import MOST, Given, StageList, split_stages
 from ..values.walk_expr import reads_keys
 from .rank_digits import Digits, plain, rank_digits
@@ -212,13 +212,12 @@ def bind_params(layout: FlatLayout, given: Mapping[str, Scalar], of_model: Mappi
     known = {p.name: p for p in layout.params}
     for name in given:
         if name not in known:
-            near = nearest(name, list(known))
             raise MappingError(
                 Diagnostic(
                     "unknown-parameter",
                     f"layout `{layout.name}` has no parameter `{name}`",
                     notes=(f"it has {', '.join(known) or 'none'}",),
-                    help=f"did you mean `{near}`?" if near else "",
+                    help=did_you_mean(name, known),
                 )
             )
     scope = Scope({name: value for name, value in of_model.items() if name not in known}, words=layout.words)
@@ -241,12 +240,11 @@ def _typed(param: Param, value: Scalar, layout: FlatLayout) -> Scalar:
     word = param.default.name if isinstance(param.default, Ref) and param.default.name in layout.words else None
     choices = param.choices or ((word,) if word is not None else ())
     if choices and value not in choices:
-        near = nearest(str(value), list(choices))
         only = f"one of {', '.join(choices)}" if len(choices) > 1 else f"always {choices[0]}"
         raise MappingError(
             Diagnostic(
                 "unknown-choice", f"`{param.name}` of layout `{layout.name}` is {only}, not `{value}`",
-                help=f"did you mean `{near}`?" if near else f"use --set {param.name}={choices[0]}",
+                help=did_you_mean(str(value), choices, f"use --set {param.name}={choices[0]}"),
             )
         )  # fmt: skip
     default = param.default.value if isinstance(param.default, Literal) else None
@@ -268,8 +266,7 @@ def _rank_size(param: Param, value: Scalar) -> int:
 
 
 def unknown_tensor(name: str, model: str, declared: Iterable[str], span: Span) -> MappingError:
-    near = nearest(name, sorted(declared))
-    help = f"did you mean `{near}`?" if near else "declare it in the model"
+    help = did_you_mean(name, sorted(declared), "declare it in the model")
     return fault("unknown-tensor-name", f"model `{model}` has no tensor `{name}`", span, help=help)
 
 
@@ -343,13 +340,12 @@ def _picked(rule: Rule, named: set[str], sizes: Sizes, scope: Scope, family: Fam
 def _pick(where: Expr | None, sizes: Sizes, scope: Scope, family: Family, span: Span) -> Picked:
     if where is None:
         return ()
-    model = family.model
-    return pick(where, sizes.values, [a.name for a in model.axes], {s.name: s for s in model.selects}, scope, span)
+    return pick(where, sizes.values, {s.name: s for s in family.model.selects}, scope, span)
 
 
 def _objects(layout: FlatLayout, family: Family, sizes: Sizes, scope: Scope) -> Iterator[tuple[Pattern, Picked]]:
     for item in layout.ignores:
-        if item.empty and holds(item.when, scope):
+        if holds(item.when, scope):
             picked = _pick(item.where, sizes, scope, family, item.span)
-            if not empty(picked):
+            if item.empty and not empty(picked):
                 yield item.names[0], picked

@@ -12,14 +12,14 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from ...dsl.diagnostic import Diagnostic, Label, MappingError
-from ...dsl.nearest import nearest
+from ...dsl.diagnostic import Diagnostic, Label, MappingError, fault
+from ...dsl.nearest import did_you_mean
 from ...dsl.tree import AxisDecl, Binary, Bind, Conditional, Config, Expr, Ref, Require, Setting, TensorDecl
 from ..check.check_config import check_identity, check_only, unknown_keys
 from ..identify.infer import Infer
 from ..link.flat import Family, FlatLayout
-from ..values.pick import Picked, axes_of, empty, pick
-from ..values.scope import LARGEST, Scope, evaluate, fault, shown
+from ..values.pick import Picked, axes_of, check_where, empty, foreign_indices, named, pick
+from ..values.scope import LARGEST, Scope, holds, shown
 from ..values.walk_expr import reads_keys, refs
 
 Scalar = int | float | str | bool | None
@@ -125,10 +125,9 @@ def _bound(config: Config | None, names: list[str], model: str) -> dict[str, Bin
     """The config's entries by the names that they bind."""
     for entry in config.entries if config else ():
         if entry.name not in names:
-            near = nearest(entry.name, sorted(names))
             raise fault(
                 "unknown-entry", f"`{model}` has no axis or setting `{entry.name}`, nor the layout a parameter", entry.span,
-                help=f"did you mean `{near}`?" if near else "declare it in the model's `axes` or `settings`",
+                help=did_you_mean(entry.name, sorted(names), "declare it in the model's `axes` or `settings`"),
             )  # fmt: skip
     return {entry.name: entry for entry in config.entries} if config else {}
 
@@ -146,9 +145,7 @@ def _requires(of_model: tuple[Require, ...], layout: FlatLayout | None) -> tuple
 
 
 def check_requirement(require: Require, scope: Scope) -> None:
-    if require.when is not None and not evaluate(require.when, scope):
-        return
-    if not evaluate(require.test, scope):
+    if holds(require.when, scope) and not holds(require.test, scope):
         used = [r for r in dict.fromkeys(refs(require.test)) if r in scope.names]
         notes = tuple(
             f"{name} = {scope.names[name]}" + (f" comes from {scope.origins[name]}" if scope.origins.get(name) else "")
@@ -169,17 +166,16 @@ def _tensors(
     declared = {t.name for t in family.model.tensors}
     faults: list[Diagnostic] = []
     for decl in family.model.tensors:
-        holds = decl.when is None or bool(evaluate(decl.when, scope))
-        if decl.tied_to is not None and holds:
+        exists = holds(decl.when, scope)
+        if decl.tied_to is not None and exists:
             if decl.tied_to not in declared:
-                near = nearest(decl.tied_to, sorted(declared))
                 raise fault(
                     "unknown-tied", f"`{decl.name}` is tied to `{decl.tied_to}`, which the model does not have", decl.span,
-                    help=f"did you mean `{near}`?" if near else "tie it to a tensor of this model",
+                    help=did_you_mean(decl.tied_to, sorted(declared), "tie it to a tensor of this model"),
                 )  # fmt: skip
             tied[decl.name] = decl.tied_to
             continue
-        if (decl.tied_to is None and not holds) or missing(decl.name):
+        if (decl.tied_to is None and not exists) or missing(decl.name):
             absent.add(decl.name)
             continue
         try:
@@ -193,8 +189,7 @@ def _tensors(
         shape = []
         for axis in decl.axes:
             if axis.name not in axes:
-                near = nearest(axis.name, sorted(axes))
-                raise fault("undeclared-axis", f"the model has no axis `{axis.name}`", axis.span, help=f"did you mean `{near}`?" if near else "declare it in `axes`")
+                raise fault("undeclared-axis", f"the model has no axis `{axis.name}`", axis.span, help=did_you_mean(axis.name, sorted(axes), "declare it in `axes`"))
             try:
                 shape.append(_size_of(axis, decl, scope, infer))
             except MappingError as error:
@@ -212,10 +207,12 @@ def _picked(decl: TensorDecl, family: Family, scope: Scope, infer: Infer) -> Pic
     if decl.where is None:
         return ()
     selects = {s.name: s for s in family.model.selects}
-    axes = {a.name: a for a in decl.axes}
-    about = axes_of(decl.where, (a.name for a in family.model.axes), selects)
-    sizes = {name: _size_of(axes[name], decl, scope, infer) for name in about if name in axes}
-    return pick(decl.where, sizes, sizes, selects, scope, decl.span)
+    check_where(decl.where, selects, decl.span)
+    if wrong := tuple(foreign_indices(decl, selects)):
+        raise MappingError(*wrong)
+    axes = {a.name: a for a in (*family.model.axes, *decl.axes)}
+    sizes = {name: _size_of(axes[name], decl, scope, infer) for name in (*axes_of(decl.where, selects), *named(decl.where, selects)) if name in axes}
+    return pick(decl.where, sizes, selects, scope, decl.span)
 
 
 def _size_of(axis: AxisDecl, decl: TensorDecl, scope: Scope, infer: Infer) -> int:

@@ -6,9 +6,9 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from ...dsl.diagnostic import MappingError
+from ...dsl.diagnostic import MappingError, fault
 from ...dsl.tree import Bind, Config, Fixed, Identity, Literal, Only
-from ..values.scope import Scope, evaluate, fault, holds
+from ..values.scope import Scope, evaluate, holds
 from ..values.solve import solve
 from ..values.walk_expr import refs
 from .resolve import Side

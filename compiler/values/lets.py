@@ -4,37 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 
-from ...dsl.tree import AxisRef, Index, Let, Pad, Slice, Span, Sum
-from .scope import fault
+from ...dsl.diagnostic import fault
+from ...dsl.tree import AxisRef, Index, Let, Pad, Span, Term
+from ...dsl.walk import walk
 
 _DEEPEST, _LONGEST = 40, 4096  # lets inside lets; axes, when all are written out
 
 
 def mentions(index: Index) -> Iterator[AxisRef]:
     """Every axis, part or `let` that an expression names, lets not followed."""
-    match index:
-        case AxisRef():
-            yield index
-        case Slice(operand) | Pad(operand):
-            yield from mentions(operand)
-        case Sum(terms):
-            for term in terms:
-                for factor in term.factors:
-                    yield from mentions(factor)
+    return (node for node in walk(index) if isinstance(node, AxisRef))
 
 
 def fills(index: Index) -> Iterator[str]:
     """How the pads of an expression are filled, as they are written, lets not followed."""
-    match index:
-        case Pad(operand, fill=fill):
-            yield fill
-            yield from fills(operand)
-        case Slice(operand):
-            yield from fills(operand)
-        case Sum(terms):
-            for term in terms:
-                for factor in term.factors:
-                    yield from fills(factor)
+    return (node.fill for node in walk(index) if isinstance(node, Pad))
 
 
 def labels(dims: Iterable[Index], named: Iterable[Let]) -> dict[str, Span]:
@@ -45,23 +29,17 @@ def labels(dims: Iterable[Index], named: Iterable[Let]) -> dict[str, Span]:
     found: dict[str, Span] = {}
     seen: set[str] = set()
 
-    def walk(index: Index) -> None:
-        match index:
-            case AxisRef(name) if name in lets and name not in seen:
-                seen.add(name)
-                for value in lets[name]:
-                    walk(value)
-            case Slice(operand) | Pad(operand):
-                walk(operand)
-            case Sum(terms):
-                for term in terms:
-                    if term.label:
-                        found.setdefault(term.label, term.span)
-                    for factor in term.factors:
-                        walk(factor)
+    def collect(index: Index) -> None:
+        for node in walk(index):
+            if isinstance(node, AxisRef) and node.name in lets and node.name not in seen:
+                seen.add(node.name)
+                for value in lets[node.name]:
+                    collect(value)
+            elif isinstance(node, Term) and node.label:
+                found.setdefault(node.label, node.span)
 
     for dim in dims:
-        walk(dim)
+        collect(dim)
     return found
 
 

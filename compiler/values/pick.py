@@ -1,37 +1,73 @@
-"""`where` expressions in, the indices of an axis that they pick out: layers that have experts, and those that have none."""
+"""Conditions on indices in, the indices of an axis that they pick out: layers that have experts, and those that have none."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from itertools import pairwise
 from typing import Any, TypeAlias
 
-from ...dsl.diagnostic import MappingError
-from ...dsl.tree import Expr, Ref, Select, Span
-from .scope import Scope, evaluate, fault, shown
+from ...dsl.diagnostic import Diagnostic, Label, MappingError, fault
+from ...dsl.tree import Expr, Ref, Select, Span, TensorDecl
+from .scope import Scope, evaluate, misplaced_keys, shown
 from .walk_expr import refs
 
 Picked: TypeAlias = tuple[tuple[str, tuple[int, ...]], ...]  # an axis and its indices, in order; empty: all there are
 MOST = 2**16  # indices that are asked about one by one
 
 
-def axes_of(where: Expr, axes: Iterable[str], selects: Mapping[str, Select]) -> set[str]:
-    """The axes that a `where` is about: those it names, and those of the selections that it names."""
-    named = set(_names(where, selects))
-    return named & set(axes) | {selects[name].axis for name in named if name in selects}
+def faults_of(where: Expr, selects: Mapping[str, Select], span: Span) -> Iterator[Diagnostic]:
+    """What is wrong with a condition on indices, whatever the sizes are: it asks for indices of one axis, by settings that
+    each index of that axis has. Any other axis is its size."""
+    axes = axes_of(where, selects)
+    if len(axes) > 1:
+        title = f"this asks for indices of {' and of '.join(f'`{axis}`' for axis in sorted(axes))} at once"
+        yield Diagnostic("where-axis", title, (Label(span),), help="ask for those of one axis")
+    for name in dict.fromkeys(name for name in refs(where) if name in axes):
+        title = f"`{name}` is the size of the axis here, beside settings that each index of it has"
+        yield Diagnostic("index-and-size", title, (Label(span),), help=f"for a condition on the index, give it a name in `settings`: some[{name}] = {name} ...")
+    for each in (where, *(selects[name].value for name in named(where, selects) if name in selects)):
+        yield from misplaced_keys(each)
 
 
-def pick(where: Expr | None, sizes: Mapping[str, Any], axes: Iterable[str], selects: Mapping[str, Select], scope: Scope, span: Span) -> Picked:
-    """The indices at which `where` holds. `sizes` tells how many the axis has, `scope` all that is named besides."""
+def foreign_indices(tensor: TensorDecl, selects: Mapping[str, Select]) -> Iterator[Diagnostic]:
+    """The fault of a model tensor that exists at some indices of an axis which it has not."""
+    for axis in sorted(axes_of(tensor.where, selects) - {each.name for each in tensor.axes} if tensor.where is not None else ()):
+        title = f"`{tensor.name}` exists at some indices of `{axis}`, and has no such axis"
+        yield Diagnostic("foreign-index", title, (Label(tensor.span),), help="give it the axis, or ask for indices of one that it has")
+
+
+def check_where(where: Expr, selects: Mapping[str, Select], span: Span) -> None:
+    """Raises `MappingError` for all that is wrong with a condition on indices."""
+    if faults := tuple(faults_of(where, selects, span)):
+        raise MappingError(*faults)
+
+
+def axes_of(where: Expr, selects: Mapping[str, Select]) -> set[str]:
+    """The axes whose indices a condition asks for: those of the settings in it that each index has."""
+    return {selects[name].axis for name in named(where, selects) if name in selects}
+
+
+def named(where: Expr, selects: Mapping[str, Select]) -> list[str]:
+    """What a condition names, settings that each index has followed."""
+    out: list[str] = []
+    todo = refs(where)
+    while todo:
+        name = todo.pop(0)
+        if name not in out:
+            out.append(name)
+            todo += refs(selects[name].value) if name in selects else []
+    return out
+
+
+def pick(where: Expr | None, sizes: Mapping[str, Any], selects: Mapping[str, Select], scope: Scope, span: Span) -> Picked:
+    """The indices at which a condition holds. `sizes` tells how many the axis has, `scope` all that is named besides."""
     if where is None:
         return ()
-    found = axes_of(where, axes, selects)
-    if len(found) != 1:
-        raise fault("where-axis", f"`where` is about {len(found)} axes of the model, and must be about one", span, help="without an axis it is `when`")
-    (axis,) = found
+    check_where(where, selects, span)
+    (axis,) = axes_of(where, selects)
     size = sizes.get(axis)
-    used = [name for name in dict.fromkeys(_names(where, selects)) if name != axis and name not in selects]
+    used = [name for name in named(where, selects) if name != axis and name not in selects]
     known = tuple((name, _plain(name, scope.lookup(Ref(name, span)), span)) for name in used)
     said = (where, axis, known, tuple(selects.values()), scope.words - {axis})
     always = _whatever_the_index(*said)
@@ -77,18 +113,6 @@ def runs(indices: Iterable[int]) -> list[tuple[int, int, int]]:
             out[-1] = (out[-1][0], out[-1][1] + 1, 1)
         else:
             out.append((n, 1, 1))
-    return out
-
-
-def _names(where: Expr, selects: Mapping[str, Select]) -> list[str]:
-    """What an expression names, selections followed."""
-    out: list[str] = []
-    todo = refs(where)
-    while todo:
-        name = todo.pop(0)
-        if name not in out:
-            out.append(name)
-            todo += refs(selects[name].value) if name in selects else []
     return out
 
 

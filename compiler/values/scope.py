@@ -7,14 +7,14 @@ fault about a size can say which config key gave it.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ...dsl.diagnostic import Diagnostic, Label, MappingError
-from ...dsl.nearest import nearest
+from ...dsl.diagnostic import Diagnostic, Label, fault
+from ...dsl.nearest import did_you_mean
 from ...dsl.tree import Binary, Call, Conditional, Expr, Key, Literal, Match, Ref, Span, Unary
-from .walk_expr import keys, refs
+from .walk_expr import inside, keys, refs
 
 Known = bool | int | float | str | None
 WRITTEN = "written"  # the name by which requirements and notes of a layout ask whether they are of a conversion's target
@@ -73,12 +73,11 @@ class Scope:
             return value
         if name in self.words:
             return name
-        near = nearest(name, [*self.names, *self.lazy, *self.words])
         raise fault(
             "unknown-name",
             f"nothing here is called `{name}`",
             ref.span,
-            help=f"did you mean `{near}`?" if near else "names are axes, settings and the layout's own parameters",
+            help=did_you_mean(name, [*self.names, *self.lazy, *self.words], "names are axes, settings and the layout's own parameters"),
         )
 
     def key(self, path: tuple[str, ...]) -> Any:
@@ -105,8 +104,12 @@ class Scope:
         return ", ".join(dict.fromkeys(parts))
 
 
-def fault(code: str, title: str, span: Span, text: str = "", *, notes: tuple[str, ...] = (), help: str = "") -> MappingError:
-    return MappingError(Diagnostic(code, title, (Label(span, text),), notes, help))
+def misplaced_keys(expr: Expr) -> Iterator[Diagnostic]:
+    """The faults of keys of a config file, in an expression that stands where none is read."""
+    for node in inside(expr):
+        if isinstance(node, Key):
+            title, help = f"`.{node.dotted}` is a key of a config file, and none is read here", "bind it to a setting in a `config` block, and name that"
+            yield Diagnostic("misplaced-key", title, (Label(node.span),), help=help)
 
 
 def evaluate(expr: Expr, scope: Scope) -> Any:
@@ -324,8 +327,7 @@ def _call(expr: Call, scope: Scope) -> Any:
         except TypeError:
             raise fault("bad-call", f"`{name}` does not take {len(words)} names", expr.span, help=f"write {name}(tensor)") from None
     if name not in FUNCTIONS:
-        near = nearest(name, [*FUNCTIONS, *scope.functions])
-        raise fault("unknown-function", f"there is no function `{name}`", expr.span, help=f"did you mean `{near}`?" if near else "")
+        raise fault("unknown-function", f"there is no function `{name}`", expr.span, help=did_you_mean(name, [*FUNCTIONS, *scope.functions]))
     values = [_number(a, scope) for a in args]
     try:
         return FUNCTIONS[name](*values)

@@ -8,12 +8,13 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, TypeAlias
 
-from ...dsl.diagnostic import Diagnostic, Label, MappingError
-from ...dsl.nearest import nearest
+from ...dsl.diagnostic import Diagnostic, Label, MappingError, fault
+from ...dsl.nearest import did_you_mean
 from ...dsl.tree import NOWHERE, Span, Stages
-from .scope import either, fault, whole_value
+from .scope import either, whole_value
 
 MOST = 2**20  # indices that are listed one by one
+MOST_SAID = 160  # letters of stages that a message suggests
 
 Turns: TypeAlias = tuple[tuple[int, ...], ...]  # the indices of one stage, by turn
 Dealt: TypeAlias = tuple[Turns, ...]
@@ -100,8 +101,7 @@ def split_stages(
     beyond = _beyond(declared, values, whole)
     size = whole - beyond
     if count is None:
-        near = nearest(declared.rank, list(ranks))
-        raise fault("stages-rank", f"stages are divided over `{declared.rank}`, which is not a rank of this layout", declared.span, help=f"did you mean `{near}`?" if near else f"declare it: `rank {declared.rank} = 1`")
+        raise fault("stages-rank", f"stages are divided over `{declared.rank}`, which is not a rank of this layout", declared.span, help=did_you_mean(declared.rank, ranks, f"declare it: `rank {declared.rank} = 1`"))
     made = StageList(declared.axis, declared.rank, (), declared.interleave, turns, tuple(range(size, whole)), (count - 1, turns - 1), declared.span)
     if given is not None:
         return _as_given(given, made, count, size)
@@ -161,14 +161,14 @@ def _uneven(declared: Stages, size: int, count: int, turns: int, origins: Mappin
     span = f"{fits[0]} to {fits[-1]}" if declared.remainder and len(fits) > 2 else either(fits) if fits else ""
     way = f"use {declared.rank} = {span}" if fits else f"lower {declared.interleave}"
     base, rest = divmod(size, total)
-    uneven = stages_text(deal([base + (i < rest) for i in range(total)], count))
+    uneven = stages_text(deal([base + (i < rest) for i in range(total)], count)) if total <= MOST_SAID else ""
     return MappingError(
         Diagnostic(
             "uneven-stages",
             f"`{declared.axis}` ({size}) does not divide into {total} stages" if base else f"`{declared.axis}` ({size}) cannot fill {total} stages",
             (Label(declared.span, "split into stages here"),),
             ((f"{declared.axis} = {size} comes from {origin}",) if origin else ()) + (f"{total} = {declared.rank} {count}" + (f" x {declared.interleave} {turns}" if turns > 1 else ""),),
-            way + (f", or say who has what: --stages {uneven}" if len(uneven) <= 160 else ", or say who has what with --stages"),
+            way + (f", or say who has what: --stages {uneven}" if 0 < len(uneven) <= MOST_SAID else ", or say who has what with --stages"),
         )
     )
 
@@ -186,8 +186,7 @@ def _size(declared: Stages, values: Mapping[str, Any]) -> int:
     size = values.get(declared.axis)
     if not isinstance(size, int) or isinstance(size, bool):
         axes = [n for n, v in values.items() if type(v) is int]
-        near = nearest(declared.axis, axes)
-        raise fault("stages-axis", f"stages divide `{declared.axis}`, which is not an axis with a size", declared.span, help=f"did you mean `{near}`?" if near else "name an axis of the model that the config gives a size")
+        raise fault("stages-axis", f"stages divide `{declared.axis}`, which is not an axis with a size", declared.span, help=did_you_mean(declared.axis, axes, "name an axis of the model that the config gives a size"))
     if size > MOST:
         raise fault("too-many-stages", f"`{declared.axis}` ({size}) is too large to be divided into stages", declared.span, help=f"up to {MOST} can be")
     return size
@@ -207,9 +206,8 @@ def _turns(declared: Stages, params: Mapping[str, Any]) -> int:
     if declared.interleave is None:
         return 1
     if declared.interleave not in params:
-        near = nearest(declared.interleave, list(params))
         title = f"stages are interleaved by `{declared.interleave}`, which is not a parameter of this layout"
-        raise fault("stages-interleave", title, declared.span, help=f"did you mean `{near}`?" if near else f"declare it: `{declared.interleave} = 1`")
+        raise fault("stages-interleave", title, declared.span, help=did_you_mean(declared.interleave, params, f"declare it: `{declared.interleave} = 1`"))
     return whole_value(params[declared.interleave], f"`{declared.interleave}`", declared.span)
 
 

@@ -4,49 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from typing import Any, TypeVar
 
-from ...dsl.tree import Binary, Call, Conditional, Expr, Key, Match, Ref, Unary
+from ...dsl.tree import Call, Expr, Key, Ref, Unused
+from ...dsl.walk import children, rewritten
+
+Node = TypeVar("Node")
 
 
-def inside(expr: Expr) -> Iterator[Expr]:
+def inside(expr: Any) -> Iterator[Any]:
     """The expression and all within it, in order of appearance. What a call to `stored` or `lacks` names is no value."""
     yield expr
-    match expr:
-        case Unary(_, operand):
-            yield from inside(operand)
-        case Binary(_, left, right):
-            yield from inside(left)
-            yield from inside(right)
-        case Conditional(test, yes, no):
-            yield from inside(test)
-            yield from inside(yes)
-            yield from inside(no)
-        case Match(subject, pairs):
-            yield from inside(subject)
-            for pair in pairs:
-                yield from inside(pair.result)
-        case Call(function, args) if function not in ("stored", "lacks"):
-            for arg in args:
-                yield from inside(arg)
+    if not (isinstance(expr, Call) and expr.function in ("stored", "lacks")):
+        for child in children(expr):
+            yield from inside(child)
 
 
-def under_key(expr: Expr, prefix: tuple[str, ...]) -> Expr:
-    """The expression with all its config keys below another."""
-    match expr:
-        case Key(path):
-            return replace(expr, path=prefix + path)
-        case Unary(_, operand):
-            return replace(expr, operand=under_key(operand, prefix))
-        case Binary(_, left, right):
-            return replace(expr, left=under_key(left, prefix), right=under_key(right, prefix))
-        case Conditional(test, yes, no):
-            return replace(expr, test=under_key(test, prefix), yes=under_key(yes, prefix), no=under_key(no, prefix))
-        case Match(subject, pairs):
-            results = tuple(replace(pair, result=under_key(pair.result, prefix)) for pair in pairs)
-            return replace(expr, subject=under_key(subject, prefix), pairs=results)
-        case Call(_, args):
-            return replace(expr, args=tuple(under_key(arg, prefix) for arg in args))
-    return expr
+def keys_under(node: Node, prefix: tuple[str, ...]) -> Node:
+    """A tree with all its config keys below another, those among them that a config does not use."""
+
+    def change(each: Any) -> Any:
+        match each:
+            case Key(path):
+                return replace(each, path=prefix + path)
+            case Unused(globs):
+                return replace(each, globs=tuple(".".join((*prefix, glob)) for glob in globs))
+        return each
+
+    return rewritten(node, change) if prefix else node
 
 
 def refs(expr: Expr) -> list[str]:

@@ -289,3 +289,92 @@ def test_a_part_is_another_model_with_its_name_before_all_names() -> None:
 def test_extending_its_own_name_needs_one_to_inherit() -> None:
     with pytest.raises(MappingError, match="circular-extends"):
         link([parse(MODEL + BASE + "layout own of m extends own {}")])
+
+
+# --- parts within a whole -------------------------------------------------------------------------
+
+EYE = """
+model tower { axes { lay width }  pre [width] before lay  q [lay, width] }
+layout hf of tower (rank pp = 1) {
+  files "t{pp}"
+  config "tower.json" { lay = .layers  width = .size  only .act is "gelu" }
+  stages lay over pp
+  "pre" = pre [width]
+  "t.{lay}.q" = q [width]
+}
+model whole { axes { layer a }  part eye = tower  eye_norm [a]  e [layer, a] }
+base layout names of whole { config "config.json" { layer = .n  a = .a }  "e.{layer}" = e [a]  "norm" = eye_norm [a] }
+base layout media of whole { part eye as hf under "eye." keys .vision }
+"""
+OF_EYE = ["eye_lay = .vision.layers", "eye_width = .vision.size", 'only .vision.act is "gelu"']
+
+
+def whole(text: str) -> FlatLayout:
+    return link([parse(EYE + text)])[1].layouts[0]
+
+
+def config(layout: FlatLayout) -> list[str]:
+    assert layout.config is not None
+    return [show(x) for x in layout.config.items]
+
+
+@pytest.mark.parametrize("bases", ["names, media", "media, names"])
+def test_the_config_of_a_part_is_there_in_whatever_order_bases_stand(bases: str) -> None:
+    found = whole(f"layout one of whole extends {bases} {{}}")
+    assert config(found) == ["layer = .n", "a = .a", *OF_EYE]
+    assert found.config is not None
+    assert found.config.file == "config.json"
+
+
+def test_what_the_whole_says_in_its_config_goes_before_what_a_part_says() -> None:
+    own = 'eye_lay = .deep  eye_width = none  only .vision.act is "relu"  a = .vision.act'
+    assert config(whole(f"layout one of whole extends names, media {{ config {{ {own} }} }}")) == [
+        "layer = .n", "a = .vision.act", "eye_lay = .deep", 'only .vision.act is "relu"'
+    ]  # fmt: skip
+
+
+def test_a_config_of_another_file_has_none_of_what_parts_say_in_the_inherited_one() -> None:
+    base = "base layout both of whole extends names, media {}"
+    assert config(whole(base + 'layout one of whole extends both { config "other.json" { a = .b } }')) == ["a = .b"]
+
+
+def test_a_part_stands_below_the_prefix_and_the_keys_of_a_layout_that_is_extended() -> None:
+    found = whole('layout one of whole extends names, media under "top." keys .deep {}')
+    assert rules(found)[2:] == ['"top.eye.pre" = eye_pre [eye_width]', '"top.eye.t.{eye_lay}.q" = eye_q [eye_width]']
+    assert config(found)[2:] == [x.replace(".vision", ".deep.vision") for x in OF_EYE]
+
+
+def test_a_part_is_left_out_without_the_tensors_of_the_whole_that_are_called_like_it() -> None:
+    assert whole("layout one of whole extends names { omit (eye) }").omits[0].tensors == ("eye_pre", "eye_q")
+
+
+def test_stages_of_a_part_alone_place_nothing_in_the_whole() -> None:
+    staged = 'layout one of whole extends names, media (rank pp = 1) { files "{pp}"  stages layer over pp }'
+    assert [flat.rule.on for flat in whole(staged).rules] == [None] * 4
+    held = link([parse(EYE + staged)])[0].layouts[0]
+    assert [flat.rule.on for flat in held.rules] == ["first", None]
+
+
+@pytest.mark.parametrize(
+    "twice",
+    [
+        "format pt  format bin", "stages layer over pp  stages layer over tp", 'state "a{dp}" over dp  state "b{dp}" over dp',
+        'prefix p = "a"  prefix p = "b"', 'part eye as hf under "b."  part eye as hf under "c."',
+    ],
+)  # fmt: skip
+def test_what_is_said_once_is_refused_when_it_is_said_twice(twice: str) -> None:
+    with pytest.raises(MappingError, match="said-twice"):
+        whole(f"layout one of whole extends names (rank pp = 1, rank tp = 1) {{ {twice} }}")
+
+
+def test_a_part_of_a_model_is_declared_once() -> None:
+    for text in ("model n { part eye = tower  part eye = tower }", "model n extends whole { part eye = tower }"):
+        with pytest.raises(MappingError, match="part `eye` is declared twice"):
+            whole(text)
+
+
+def test_a_bias_is_not_made_as_its_weight_is() -> None:
+    (family,) = link([parse(MODEL + 'layout l of m { "w" = w [layer | a] as f32 optional made rope(10000) view [a]  "v" = v [layer, a] }')])
+    assert rules(family.layout("l"))[:2] == [
+        '"w.weight" = w [layer, a] as f32 optional made rope(10000) view [a]', '"w.bias" = w_bias [layer] as f32 optional'
+    ]  # fmt: skip
