@@ -18,6 +18,7 @@ from . import mapping_files as library
 from .families import listed
 from .signs import signs_of
 
+_FEW = 4  # families that are named in a row
 WIDTH = min(shutil.get_terminal_size((100, 24)).columns, 100)
 
 
@@ -66,14 +67,16 @@ def table(families: Sequence[Family]) -> str:
     for first, second, third in rows:
         start = f"{first.ljust(widths[0])}  {second.ljust(widths[1])}  "
         lines += textwrap.wrap(start + third, WIDTH, subsequent_indent=" " * len(start), drop_whitespace=True)
-    return "\n".join([*lines, "", "`ckptc list LAYOUT` shows a layout's parameters, `ckptc list FAMILY` a family's layouts."])
+    return "\n".join([*lines, "", "`ckptc list LAYOUT` shows a layout's families and parameters, `ckptc list FAMILY` a family's layouts."])
 
 
 def _whose(having: list[str], every: list[str]) -> str:
     others = [name for name in every if name not in having]
     if not others:
         return "all"
-    return f"all but {', '.join(others)}" if len(others) < len(having) and len(having) > 2 else ", ".join(having)
+    if len(others) <= _FEW < len(having):
+        return f"all but {', '.join(others)}"
+    return ", ".join(having) if len(having) <= _FEW else f"{len(having)} of {len(every)}"
 
 
 def about(name: str, families: Sequence[Family]) -> str:

@@ -53,13 +53,13 @@ def add_state(compiled: Compiled, family: Family, checkpoint: Checkpoint, dp: in
     split = find_split({key: [(p.spelled, p.shape) for p in ranks] for key, ranks in held.items()}, _said(state))
     template = _template(state)
     cut, whole = _kinds(state)
+    wanted = order_like(held, _target_ranks(compiled, buffers))
     before, after = max(state.dp, 1), degree
     plans = [
         compile_sides(make(compiled.source, kinds, before, buffers), make(compiled.target, kinds, after, buffers), compare_all=every).plan
         for make, kinds, every in ((cut_state, cut, False), (whole_state, whole, True)) if kinds
     ]  # fmt: skip
     entries = tuple(_entries(state, held, split))
-    wanted = order_like(held, _target_ranks(compiled, buffers))
     trees = {
         _file(compiled.target, rank, key): _tree(template, split.groups(ranks))
         for key, ranks in wanted.items() for rank in range(degree)
