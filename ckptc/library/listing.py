@@ -67,7 +67,7 @@ def table(families: Sequence[Family]) -> str:
     for first, second, third in rows:
         start = f"{first.ljust(widths[0])}  {second.ljust(widths[1])}  "
         lines += textwrap.wrap(start + third, WIDTH, subsequent_indent=" " * len(start), drop_whitespace=True)
-    return "\n".join([*lines, "", "`ckptc list LAYOUT` shows a layout's families and parameters, `ckptc list FAMILY` a family's layouts."])
+    return "\n".join([*lines, "", "`ckptc list LAYOUT` shows its families and parameters, `ckptc list FAMILY` a family's layouts."])
 
 
 def _whose(having: list[str], every: list[str]) -> str:
