@@ -62,7 +62,8 @@ def survey(
     }
     if decoded := decoded_in(e.window for e in checkpoint.entries):
         report["decoded"] = [asdict(each) for each in decoded]
-    return report | _identity(checkpoint, config, mapping)
+    identity = _identity(checkpoint, config, mapping)
+    return report | identity | {"notes": [*few(checkpoint.undecoded), *identity["notes"]]}
 
 
 def _identity(checkpoint: Checkpoint, config: str | Path | None, mapping: str | Path | None) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from ..dsl.diagnostic import MappingError
 from ..identify.choose import choose, degrees_of, found_in, said_by_files, sizes_of
 from ..identify.config_at_hand import config_layout, config_path
 from ..identify.glance import looked_at
+from ..identify.recognise import refuse_encoded
 from ..identify.source import opened, read_source
 from ..library import mapping_files as library
 from ..library.families import to_choose_from
@@ -81,6 +82,8 @@ class Sides:
 def read_sides(src: str | Path | Checkpoint, dst: str | Path | Checkpoint, asked: Asked, degrees: Mapping[str, Any]) -> Sides:
     """Which layouts and settings both checkpoints have. Raises `Fault` or `MappingError` where one is none that is known."""
     left, right = opened(src, asked.mapping, asked.revision), opened(dst, asked.mapping)
+    if asked.mapping is None:
+        refuse_encoded(right, None)
     given = joined(asked.settings, degrees)
     sides = _read_sides(left, right, asked, given)
     told = {name: n for name, n in sides.told.items() if name not in given}

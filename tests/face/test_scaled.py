@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -229,7 +230,10 @@ def test_scales_that_do_not_fit_are_one_clear_fault(llama: Path, kind: str) -> N
     assert caught.value.code == "bad-scales"
     assert len(caught.value.notes) == 1
     assert not llama.with_name("out").exists()
-    assert ckptc.inspect(folder)["tensors"]  # looking at it is allowed
+    notes = ckptc.inspect(folder)["notes"]  # looking at it is allowed
+    assert any(re.search(said, note) for note in notes)
+    with pytest.raises(Fault, match=said):
+        ckptc.verify(llama, folder)
 
 
 def test_a_mapping_with_names_for_the_scales_takes_codes_and_scales_as_they_are(llama: Path) -> None:
