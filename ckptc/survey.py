@@ -13,11 +13,12 @@ from .compiler.fit import fit_source
 from .compiler.identify.detect import Fit
 from .compiler.identify.match import ranks_of
 from .compiler.settle.resolve import Side
+from .compiler.settle.sizes import Sizes
 from .configs.config_file import read_config
 from .dsl.diagnostic import MappingError
 from .failure import diagnostics
 from .hub import open_source
-from .identify.choose import found_in, said_by_files, sizes_of, with_indices
+from .identify.choose import Chosen, best_of, found_in, rating, said_by_files, sizes_of, with_indices
 from .identify.config_at_hand import config_layout, config_path, follow_config
 from .identify.glance import looked_at
 from .identify.identity import Said
@@ -82,21 +83,29 @@ def _identity(checkpoint: Checkpoint, config: str | Path | None, mapping: str | 
     if not whole:
         return unknown
     faults: list[MappingError | Fault] = []
+    good: list[tuple[Any, Chosen, Sizes]] = []
+    about: dict[str, dict[str, Any]] = {}  # by family
     for fit in whole:
+        if good and fit.layout.name != good[0][1].layout.name:
+            continue
         try:
-            return unknown | _fitted(checkpoint, found, fit, config)
+            rated, about[fit.family.name] = _fitted(checkpoint, found, fit, config)
+            good.append(rated)
         except (MappingError, Fault) as fault:
             faults.append(fault)
+    if good:
+        best, _ = best_of(good, "hf")
+        return unknown | about[best[0].family.name]
     if config is not None:
         raise faults[0]
-    told = next((first for first, *_ in map(diagnostics, faults) if first.code != "no-config"), None)  # what is wrong with its own config
+    told = next((fault for fault, *_ in map(diagnostics, faults) if fault.code != "no-config"), None)  # what is wrong with its own config
     layouts = {f.layout.name for f in whole}
     named = {f.family.name for f in whole}
-    best = whole[0]
+    first = whole[0]
     return unknown | {
-        "family": best.family.name if len(named) == 1 else None,
-        "layout": best.layout.name if len(layouts) == 1 else None,
-        "degrees": ranks_of(best.layout, found) or {},
+        "family": first.family.name if len(named) == 1 else None,
+        "layout": first.layout.name if len(layouts) == 1 else None,
+        "degrees": ranks_of(first.layout, found) or {},
         "notes": [told.title, *told.notes] if told is not None else [],
     }
 
@@ -106,21 +115,23 @@ def _words(said: Said | None) -> dict[str, str] | None:
     return None if said is None else {"key": said.key, "value": said.value, "architecture": said.architecture}
 
 
-def _fitted(checkpoint: Checkpoint, found: tuple[Found, ...], fit: Fit, config: str | Path | None) -> dict[str, Any]:
-    """All about the checkpoint under one layout. Raises `MappingError` or `Fault` where config or shapes do not agree with it."""
+def _fitted(checkpoint: Checkpoint, found: tuple[Found, ...], fit: Fit, config: str | Path | None) -> tuple[tuple[Any, Chosen, Sizes], dict[str, Any]]:
+    """How well the checkpoint fits one layout of one family, and all about it under that. Raises `MappingError` or `Fault` where config or shapes do not agree with it."""
     layout = config_layout(fit.family, fit.layout, fit.layout, config, checkpoint)
     place = config_path(checkpoint, layout, config)
     sizes = sizes_of(fit.family, layout, place, {}, found, fit.layout)
     side = fit_source(fit.family, fit.layout, sizes, found, said_by_files(checkpoint, fit.layout)[0], bare=checkpoint.bare)
     if place is not None:
         _check_tensors(checkpoint, side, place)
-    return {
+    about = {
         "family": fit.family.name,
         "layout": fit.layout.name,
         "degrees": dict(side.ranks),
         "settings": dict(side.params),
         "axes": {n: v for n, v in sizes.values.items() if n in {axis for t in sizes.tensors.values() for axis in t.axes}},
     }
+    chosen = Chosen(fit.family, fit.layout, layout, place, sizes, {})
+    return (rating(fit.family, fit.layout, sizes, found), chosen, sizes), about
 
 
 def _check_tensors(checkpoint: Checkpoint, side: Side, config: Path) -> None:

@@ -144,11 +144,7 @@ def choose(
             path = config_path(checkpoint, keys_layout, config)
             of_it = of_model(given, fit.family)
             sizes = sizes_of(fit.family, keys_layout, path, of_it, found, fit.layout, accepted)
-            present = stored_tensors(fit.layout, found)
-            exists = present <= sizes.tensors.keys() | sizes.tied.keys()
-            placed = exists and has_place(target, sizes) and has_place(fit.layout, sizes)
-            rank = placed, not lacking(fit.family, sizes, present), -disagreement(fit.family, sizes), len(fit.family.layouts)
-            good.append((rank, Chosen(fit.family, fit.layout, keys_layout, path, sizes, of_it), sizes))
+            good.append((rating(fit.family, fit.layout, sizes, found, target), Chosen(fit.family, fit.layout, keys_layout, path, sizes, of_it), sizes))
         except (MappingError, Fault) as e:
             error = error or e
     if good:
@@ -160,6 +156,14 @@ def choose(
     return Chosen(fit.family, fit.layout, keys_layout, config_path(checkpoint, keys_layout, config))
 
 
+def rating(family: Family, layout: FlatLayout, sizes: Sizes, found: tuple[Found, ...], target: FlatLayout | None = None) -> tuple[bool, bool, int, int]:
+    """How well a family fits a checkpoint that names none; the largest fits best."""
+    present = stored_tensors(layout, found)
+    exists = present <= sizes.tensors.keys() | sizes.tied.keys()
+    placed = exists and has_place(layout, sizes) and (target is None or has_place(target, sizes))
+    return placed, not lacking(family, sizes, present), -disagreement(family, sizes), len(family.layouts)
+
+
 def check_config(config: str | Path | None, family: Family, families: Sequence[Family]) -> None:
     """Raises `Fault` where the config, with no checkpoint at hand, is of a model that the family is not."""
     said = said_by(read_config(config), str(config)) if config is not None else None
@@ -168,14 +172,8 @@ def check_config(config: str | Path | None, family: Family, families: Sequence[F
 
 
 def _the_one(good: list[_Rated], to: str) -> Chosen:
-    """The best fit; of several, those whose config in the target can say what the source's says, and of these the one that
-    the others extend. Raises `Fault` where others are as good and mean other files."""
-    best = max(rank for rank, _, _ in good)
-    equal = [(choice, sizes) for rank, choice, sizes in good if rank == best]
-    unsaid = {choice.family.name: _unsaid(choice.family, to, sizes) for choice, sizes in equal} if len(equal) > 1 else {}
-    equal = [x for x in equal if not unsaid.get(x[0].family.name)] or equal
-    general = [x for x in equal if all(x is y or x[0].family.name in y[0].family.ancestors for y in equal)]
-    choices = [choice for choice, _ in (general or equal)]
+    """The best fit. Raises `Fault` where others are as good and mean other files."""
+    choices, unsaid = best_of(good, to)
     families = [choice.family for choice in choices]
     if len({family.layout(to).span for family in families}) > 1:
         if all(unsaid.get(family.name) for family in families):
@@ -187,6 +185,17 @@ def _the_one(good: list[_Rated], to: str) -> Chosen:
         names = ", ".join(sorted(family.name for family in families))
         raise Fault("several-families", f"the checkpoint may be of several families: {names}", help=f"name it: --family {families[0].name}")
     return choices[0]
+
+
+def best_of(good: list[_Rated], to: str) -> tuple[list[Chosen], dict[str, str]]:
+    """The best fits; of several, those whose config in layout `to` can say what the source's says, and of these the one that the
+    others extend. And what those that were compared cannot say, in words."""
+    best = max(rank for rank, _, _ in good)
+    equal = [(choice, sizes) for rank, choice, sizes in good if rank == best]
+    unsaid = {choice.family.name: _unsaid(choice.family, to, sizes) for choice, sizes in equal} if len(equal) > 1 else {}
+    equal = [x for x in equal if not unsaid.get(x[0].family.name)] or equal
+    general = [x for x in equal if all(x is y or x[0].family.name in y[0].family.ancestors for y in equal)]
+    return [choice for choice, _ in (general or equal)], unsaid
 
 
 def _unsaid(family: Family, to: str, sizes: Sizes) -> str:

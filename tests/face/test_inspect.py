@@ -74,3 +74,11 @@ def test_a_framework_s_own_file_may_name_the_config(llama: Path, out: Path, ckpt
     Path("run.yaml").write_text("model: {model_config: llama-hf/config.json}\n")
     found = json.loads(ckptc("inspect", out, "--config", "run.yaml", "--json").out)
     assert (found["family"], found["axes"]["hidden"]) == ("llama", 96)
+
+
+@pytest.mark.parametrize(("to", "place"), [("nemo", "x.nemo"), ("nemo-legacy", "y.nemo"), ("nemo-dist", "folder")])
+def test_a_family_that_no_config_names_is_the_one_that_convert_takes(to: str, place: str, llama: Path, ckptc: Callable[..., Outcome]) -> None:
+    assert ckptc("convert", llama, place, "--to", to, "--quiet").code == 0
+    said = json.loads(ckptc("inspect", place, "--json").out)
+    assert (said["family"], said["layout"]) == ("llama", to)
+    assert "plan    llama: " in ckptc("convert", place, "back", "--to", "hf", "--dry-run").out
