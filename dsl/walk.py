@@ -18,18 +18,27 @@ def _inner(kind: Hashable) -> tuple[str, ...]:
     return tuple(field.name for field in fields(cast(type, kind)) if field.name != "span")
 
 
+@cache
+def _is_node(kind: Hashable) -> bool:
+    return is_dataclass(kind) and kind is not Span
+
+
 def children(node: Any) -> Iterator[Any]:
     """The nodes directly within a node, in the order of its fields."""
     for name in _inner(cast(Hashable, type(node))):
-        yield from _nodes(getattr(node, name))
+        value = getattr(node, name)
+        if isinstance(value, tuple):
+            yield from _nodes(value)
+        elif _is_node(cast(Hashable, type(value))):
+            yield value
 
 
-def _nodes(value: Any) -> Iterator[Any]:
-    if isinstance(value, tuple):
-        for each in value:
-            yield from _nodes(each)
-    elif is_dataclass(value) and not isinstance(value, Span):
-        yield value
+def _nodes(values: tuple[Any, ...]) -> Iterator[Any]:
+    for value in values:
+        if isinstance(value, tuple):
+            yield from _nodes(value)
+        elif _is_node(cast(Hashable, type(value))):
+            yield value
 
 
 def walk(node: Any) -> Iterator[Any]:

@@ -17,7 +17,7 @@ def lacked(model: Model, layout: FlatLayout) -> str | None:
     said = {setting.name: setting.value for setting in model.settings if setting.name not in bound and setting.when is None}
     scope = Scope(lazy=said)
     held = {name for flat in layout.rules for name in (flat.rule.tensor, *(r.tensor for r in flat.rule.renames)) if name}
-    held |= {label for flat in layout.rules for label in labels(flat.rule.dims, layout.lets)}
+    held |= labels((dim for flat in layout.rules for dim in flat.rule.dims), layout.lets).keys()
     held |= {name for omit in layout.omits for name in omit.tensors}
     return next((t.name for t in model.tensors if t.name not in held and _certain(t, scope)), None)
 

@@ -24,7 +24,8 @@ def merged(before: Config | None, own: Config) -> Config:
         return own
     if own.file not in ("", before.file):
         return own
-    entries = {_about(x): x for x in before.items if not _bound_by(own.entries, x)}
+    bound = _bound(own)
+    entries = {_about(x): x for x in before.items if not _reads(x, bound)}
     entries |= {_about(x): x for x in own.items}
     return Config(
         before.file, tuple(entries.values()), own.template or before.template, own.read_only or before.read_only, own.partial or before.partial, own.span
@@ -35,16 +36,20 @@ def whole(own: Config | None, of_parts: Iterable[Config]) -> Config | None:
     """A layout's config with what those of its parts say besides, where it says nothing itself; a layout without one has none."""
     if own is None:
         return None
-    entries = {_about(x): x for x in own.items}
+    bound, entries = _bound(own), {_about(x): x for x in own.items}
     for part in of_parts:
-        entries |= {_about(x): x for x in part.items if _about(x) not in entries and not _bound_by(own.entries, x)}
+        entries |= {_about(x): x for x in part.items if _about(x) not in entries and not _reads(x, bound)}
     return replace(own, items=tuple(x for x in entries.values() if not (isinstance(x, Bind) and x.value is None)))
 
 
-def _bound_by(entries: Iterable[Bind], item: ConfigItem) -> bool:
-    """Whether the item is an `only` about a key that one of the entries binds."""
-    bound = {path for each in entries if each.value is not None for path in keys(each.value)}
-    return isinstance(item, Only) and bool(set(keys(item.value)) & bound)
+def _bound(config: Config) -> frozenset[tuple[str, ...]]:
+    """The keys that its entries bind."""
+    return frozenset(path for each in config.entries if each.value is not None for path in keys(each.value))
+
+
+def _reads(item: ConfigItem, bound: frozenset[tuple[str, ...]]) -> bool:
+    """Whether the item is an `only` about one of these keys."""
+    return isinstance(item, Only) and not bound.isdisjoint(keys(item.value))
 
 
 def _about(item: ConfigItem) -> tuple[str, object]:
