@@ -10,9 +10,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import ckptc
+from tests.held import counted, read
 from tests.made_deepseek import huggingface
 
-from .test_megatron_families import AT, FAMILIES, HIDDEN, LAYERS, VOCAB, make, read, saved
+from .test_megatron_families import AT, FAMILIES, HIDDEN, LAYERS, VOCAB, saved
 
 
 def test_a_layer_of_glm_that_predicts_goes_to_megatron_core_and_back(tmp_path: Path) -> None:
@@ -20,7 +21,7 @@ def test_a_layer_of_glm_that_predicts_goes_to_megatron_core_and_back(tmp_path: P
     last = f"{AT}{LAYERS}."
     shapes = shapes | {last + name.removeprefix(f"{AT}0."): shape for name, shape in shapes.items() if name.startswith(f"{AT}0.")}
     shapes |= {f"{last}{name}.weight": (HIDDEN,) for name in ("enorm", "hnorm", "shared_head.norm")} | {f"{last}eh_proj.weight": (HIDDEN, 2 * HIDDEN)}
-    hf = make(shapes)
+    hf = counted(shapes)
     copies = {f"{last}embed_tokens.weight": torch.ones(VOCAB, HIDDEN), f"{last}shared_head.head.weight": torch.ones(VOCAB, HIDDEN)}
     source = saved(tmp_path / "hf", "glm4_moe", hf, {**keys, "num_nextn_predict_layers": 1})
     save_file(hf | copies, source / "model.safetensors")

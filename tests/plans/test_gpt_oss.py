@@ -20,6 +20,7 @@ from ckptc.compiler.settle.resolve import resolve
 from ckptc.compiler.settle.sizes import Sizes, bind_sizes
 from ckptc.compiler.settle.write_config import config_text
 from ckptc.library import mapping_files as library
+from tests.held import counted, read, same
 from tests.plans.test_more_families import (
     AT,
     DIM,
@@ -32,10 +33,7 @@ from tests.plans.test_more_families import (
     VOCAB,
     Weights,
     attention,
-    make,
     norm,
-    read,
-    same,
 )
 
 EXPERTS, FFN, TOP = 6, 14, 3
@@ -56,7 +54,7 @@ YARN_WORDS = ("rope_kind", "rope_places", "rope_whole")
 def saved(folder: Path, **keys: Any) -> tuple[Path, Weights]:
     folder.mkdir()
     ends = {"model.embed_tokens.weight": (VOCAB, HIDDEN), "lm_head.weight": (VOCAB, HIDDEN)} | norm("model.norm")
-    hf = make(ends | {f"{AT}{i}.{name}": shape for i in range(LAYERS) for name, shape in LAYER.items()})
+    hf = counted(ends | {f"{AT}{i}.{name}": shape for i in range(LAYERS) for name, shape in LAYER.items()})
     save_file(hf, folder / "model.safetensors")
     (folder / "config.json").write_text(json.dumps({**CONFIG, **keys}))
     return folder, hf
