@@ -211,8 +211,10 @@ def published(folder: Path, hidden: int = 64, ffn: int = 96) -> tuple[Path, Weig
     for place, config in ((folder, keys | {"quantization_config": quantization}), (plain, keys)):
         place.mkdir()
         (place / "config.json").write_text(json.dumps(config))
-    save_file({name: x for name, x in stored.items() if name not in scales}, folder / "model-00001-of-00002.safetensors")
-    save_file(scales, folder / "model-00002-of-00002.safetensors")
+    files = {f"model-{i:05}-of-00002.safetensors": {name: x for name, x in stored.items() if (name in scales) == (i == 2)} for i in (1, 2)}
+    for file, tensors in files.items():
+        save_file(tensors, folder / file)
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": {name: file for file, tensors in files.items() for name in tensors}}))
     save_file(meant, plain / "model.safetensors")
     return plain, meant
 
