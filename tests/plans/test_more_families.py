@@ -171,7 +171,7 @@ CASES = [
          | linear("mlp.c_fc_1", FFN, HIDDEN) | linear("mlp.c_proj", HIDDEN, FFN), HEAD | {"num_hidden_layers": None, "num_layers": LAYERS, "layer_norm_epsilon": 3e-6, "activation_function": "silu"},
          exaone, embed="transformer.wte.weight", at="transformer.h.", norm="transformer.ln_f"),
     Case("granite", norms() | attention() | gated(), RMS | HEAD | {"embedding_multiplier": 12.0, "attention_multiplier": 0.125, "residual_multiplier": 0.5, "logits_scaling": 8.0},
-         accepted=("embed_scale", "attention_scale", "residual_scale", "logit_scale"), refused={"nxdt": "no factors", "nemo": "embed_scale", "nemo2": "embed_scale"}),
+         accepted=("embed_scale", "attention_scale", "residual_scale", "logit_divisor"), refused=dict.fromkeys(("nxdt", "nemo", "nemo2"), "no factors")),
     Case("ernie4_5", norms() | attention(True, True) | gated(True), RMS | HEAD | {"use_bias": True, "tie_word_embeddings": True}, turned),
 ]  # fmt: skip
 each = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name or case.family)

@@ -152,7 +152,7 @@ MODELS = [
     Model("internlm3-biases", "internlm3", "InternLM3", HEAD | {"attention_bias": True, "mlp_bias": True}, core=BIASES),
     Model("jais2", "jais2", "Jais2", HEAD, OLDER, LAYER_NORM | BIASES | UNGATED | {"activation_func": relu2}),
     Model("granite", "granite", "Granite", {"embedding_multiplier": 12.0, "attention_multiplier": 0.0625, "residual_multiplier": 0.5, "logits_scaling": 8.0},
-          ("megatron", "megatron-legacy", "megatron-lm"), "Megatron has no such factors", ("embed_scale", "attention_scale", "residual_scale", "logit_scale")),
+          ("megatron", "megatron-legacy", "megatron-lm"), "Megatron has no such factors", ("embed_scale", "attention_scale", "residual_scale", "logit_divisor")),
     Model("gpt_bigcode", "gpt_bigcode", "GPTBigCode", GPT_2, OLDER, LAYER_NORM | BIASES | UNGATED | {"activation_func": gelu_tanh, "num_query_groups": 1}, tp=1),
     Model("gpt_bigcode-mha", "gpt_bigcode", "GPTBigCode", GPT_2 | {"multi_query": False, "tie_word_embeddings": False}, OLDER,
           LAYER_NORM | BIASES | UNGATED | {"activation_func": gelu_tanh, "num_query_groups": HEADS}),
