@@ -276,7 +276,7 @@ UNSAID = [
     ("seed_oss", {"attention_bias": False, "attention_out_bias": True}, "output alone"), ("phi3", {"rope_scaling": {"type": "longrope", "long_factor": [1.0], "short_factor": [1.0]}}, "longrope"),
     ("stablelm", {"use_parallel_residual": True}, "at once"), ("stablelm", {"qk_layernorm": True}, "norms of each query"),
     ("arcee", {"hidden_act": "silu"}, "silu"), ("starcoder2", {"hidden_act": "silu"}, "silu"), ("helium", {"partial_rotary_factor": 0.5}, "rotary"),
-    ("ministral", {"layer_types": ["full_attention", *["sliding_attention"] * 3]}, "windows of some"), ("internlm3", {"qkv_bias": False}, "biases of query"),
+    ("internlm3", {"qkv_bias": False}, "biases of query"),
     ("jais2", {"hidden_act": "silu"}, "silu"), ("exaone", {"partial_rotary_factor": 0.5}, "rotary"), ("granite", {"embedding_multiplier": 3.0}, "embed_scale"),
     ("gemma", {"use_bidirectional_attention": True}, "later tokens"),
 ]  # fmt: skip

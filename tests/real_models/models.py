@@ -145,7 +145,7 @@ MODELS = [
           LAYER_NORM | BIASES | UNGATED | {"activation_func": gelu, "num_query_groups": HEADS}),
     Model("gpt_neox-parallel", "gpt_neox", "GPTNeoX", {"use_parallel_residual": True}, (), "Megatron's layers add attention and feed-forward network one after the other"),
     Model("ministral", "ministral", "Ministral", HEAD | {"sliding_window": PLACES}, but("nemo-legacy", ALL)),
-    Model("ministral-mixed", "ministral", "Ministral", HEAD | {"sliding_window": 8, "layer_types": ["full_attention", *["sliding_attention"] * 3]}, (), "some of its layers have windows"),
+    Model("ministral-mixed", "ministral", "Ministral", HEAD | {"sliding_window": 8, "layer_types": ["full_attention", *["sliding_attention"] * 3]}, (*NUMBERED, "megatron-lm"), {"window_size": (7, 0), "window_attn_skip_freq": [0, 1, 1, 1]}),
     Model("exaone", "exaone", "Exaone", HEAD),
     Model("exaone-biases", "exaone", "Exaone", HEAD | {"attention_bias": True, "mlp_bias": True, "tie_word_embeddings": True}, core=BIASES),
     Model("internlm3", "internlm3", "InternLM3", HEAD),
