@@ -272,6 +272,16 @@ def test_what_the_config_says_goes_through_nemo(case: Case, tmp_path: Path) -> N
     assert {k: found.get(k) for k in wanted} == wanted
 
 
+def test_windows_in_some_of_ministrals_layers_are_megatrons_and_not_nxds(tmp_path: Path) -> None:
+    case = next(case for case in CASES if case.family == "ministral")
+    source, hf = saved(tmp_path / "hf", case, sliding_window=7, layer_types=["full_attention", *["sliding_attention"] * 3])
+    ckptc.convert(source, tmp_path / "dist", to="megatron")
+    ckptc.convert(tmp_path / "dist", tmp_path / "back", to="hf", config=source / "config.json")
+    assert same(load_file(tmp_path / "back/model.safetensors"), hf)
+    with pytest.raises(ckptc.MappingError, match="one kind of attention"):
+        ckptc.plan(source, to="nxdt")
+
+
 UNSAID = [
     ("seed_oss", {"attention_bias": False, "attention_out_bias": True}, "output alone"), ("phi3", {"rope_scaling": {"type": "longrope", "long_factor": [1.0], "short_factor": [1.0]}}, "longrope"),
     ("stablelm", {"use_parallel_residual": True}, "at once"), ("stablelm", {"qk_layernorm": True}, "norms of each query"),
