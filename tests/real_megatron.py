@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -36,10 +36,24 @@ def on_one_rank(folder: Path) -> Iterator[None]:
 
 def without_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """Lets its models run on the CPU."""
+    from megatron.core.fusions import fused_softmax
     from megatron.core.tensor_parallel.random import CudaRNGStatesTracker
 
     monkeypatch.setattr(torch.cuda, "current_device", lambda: "cpu")  # where rotary positions are put
+    monkeypatch.setattr(fused_softmax, "get_sliding_window_causal_mask", _on_cpu(fused_softmax.get_sliding_window_causal_mask, monkeypatch))
     monkeypatch.setattr(CudaRNGStatesTracker, "fork", lambda *_: nullcontext())  # only dropout draws numbers, and there is none
+
+
+def _on_cpu(made: Callable[..., torch.Tensor], monkeypatch: pytest.MonkeyPatch) -> Callable[..., torch.Tensor]:
+    """A function that says `device="cuda"` to torch.ones."""
+    ones = torch.ones
+
+    def mask(*args: Any) -> torch.Tensor:
+        with monkeypatch.context() as patched:
+            patched.setattr(torch, "ones", lambda *given, **said: ones(*given, **said | {"device": "cpu"}))
+            return made(*args)
+
+    return mask
 
 
 def load(model: Any, folder: Path) -> None:

@@ -3,16 +3,24 @@ Megatron-core's router does otherwise (topk_routing_with_score_function and grou
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 import ckptc
+from ckptc.compiler.settle.resolve import resolve
+from ckptc.compiler.settle.sizes import bind_sizes
+from ckptc.compiler.settle.write_config import config_text
+from ckptc.library import mapping_files as library
+from tests import made_deepseek
+from tests.held import counted, read
 from tests.made_deepseek import huggingface
 
-from .test_megatron_families import AT, FAMILIES, HIDDEN, LAYERS, VOCAB, make, read, saved
+from .test_megatron_families import AT, COMMON, FAMILIES, HIDDEN, LAYERS, VOCAB, saved
 
 
 def test_a_layer_of_glm_that_predicts_goes_to_megatron_core_and_back(tmp_path: Path) -> None:
@@ -20,7 +28,7 @@ def test_a_layer_of_glm_that_predicts_goes_to_megatron_core_and_back(tmp_path: P
     last = f"{AT}{LAYERS}."
     shapes = shapes | {last + name.removeprefix(f"{AT}0."): shape for name, shape in shapes.items() if name.startswith(f"{AT}0.")}
     shapes |= {f"{last}{name}.weight": (HIDDEN,) for name in ("enorm", "hnorm", "shared_head.norm")} | {f"{last}eh_proj.weight": (HIDDEN, 2 * HIDDEN)}
-    hf = make(shapes)
+    hf = counted(shapes)
     copies = {f"{last}embed_tokens.weight": torch.ones(VOCAB, HIDDEN), f"{last}shared_head.head.weight": torch.ones(VOCAB, HIDDEN)}
     source = saved(tmp_path / "hf", "glm4_moe", hf, {**keys, "num_nextn_predict_layers": 1})
     save_file(hf | copies, source / "model.safetensors")
@@ -48,3 +56,22 @@ def test_weights_of_experts_that_do_not_sum_to_1_are_refused(to: str, tmp_path: 
 def test_groups_that_megatron_core_chooses_otherwise_are_said(chosen: int, groups: int, other: bool, tmp_path: Path) -> None:
     huggingface(tmp_path / "hf", n_group=2, topk_group=groups, num_experts_per_tok=chosen)
     assert ("choose other groups" in " ".join(ckptc.plan(tmp_path / "hf", to="megatron").notes)) == other
+
+
+V2 = made_deepseek.CONFIG | {"model_type": "deepseek_v2", "n_group": 2, "topk_group": 1, "q_lora_rank": None, "num_nextn_predict_layers": 0}
+GROUPED, GREEDY = {"topk_method": "group_limited_greedy"}, {"topk_method": "greedy"}
+
+
+@pytest.mark.parametrize(("family", "keys", "written"), [
+    ("deepseek", V2 | GROUPED, GROUPED | {"n_group": 2, "topk_group": 1, "q_lora_rank": None}), ("deepseek", V2 | GREEDY, GREEDY | {"q_lora_rank": None}),
+    ("deepseek", V2 | {"topk_method": None}, GREEDY), ("dots1", COMMON | FAMILIES["dots1"][1] | {"model_type": "dots1"}, {"sliding_window": None, "norm_topk_prob": True}),
+])  # fmt: skip
+def test_a_config_that_is_written_says_how_experts_are_chosen(family: str, keys: dict[str, Any], written: dict[str, Any]) -> None:
+    """DeepSeek-V2's class chooses greedily where nothing is said (transformers, configuration_deepseek_v2.py)."""
+    known = next(each for each in library.families(None) if each.name == family)
+    block = known.layout("hf").config
+    assert block is not None
+    sizes = bind_sizes(known, known.layout("hf"), keys, {}, lambda name: name in ("q_norm", "k_norm"), "config.json")
+    found = json.loads(config_text(block, resolve(known, "hf", sizes, {}), None))
+    assert {key: found[key] for key in written} == written
+    assert bind_sizes(known, known.layout("hf"), found, {}, lambda name: name in ("q_norm", "k_norm"), "config.json").values == sizes.values

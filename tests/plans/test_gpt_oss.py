@@ -20,6 +20,8 @@ from ckptc.compiler.settle.resolve import resolve
 from ckptc.compiler.settle.sizes import Sizes, bind_sizes
 from ckptc.compiler.settle.write_config import config_text
 from ckptc.library import mapping_files as library
+from tests import packed_weights
+from tests.held import counted, read, read_files, same
 from tests.plans.test_more_families import (
     AT,
     DIM,
@@ -30,12 +32,10 @@ from tests.plans.test_more_families import (
     LAYERS,
     RMS,
     VOCAB,
+    Shapes,
     Weights,
     attention,
-    make,
     norm,
-    read,
-    same,
 )
 
 EXPERTS, FFN, TOP = 6, 14, 3
@@ -45,18 +45,22 @@ CONFIG = {
     "model_type": "gpt_oss", **KEYS, **RMS, "head_dim": DIM, "intermediate_size": FFN, "num_local_experts": EXPERTS, "num_experts_per_tok": TOP, "attention_bias": True,
     "hidden_act": "silu", "swiglu_limit": 7.0, "sliding_window": 17, "layer_types": [SLIDING, FULL] * 2, "rope_theta": 150000, "rope_scaling": {"rope_type": "default"},
 }  # fmt: skip
-LAYER = norm("input_layernorm") | norm("post_attention_layernorm") | attention(True, True) | {
-    "self_attn.sinks": (HEADS,), "mlp.router.weight": (EXPERTS, HIDDEN), "mlp.router.bias": (EXPERTS,), "mlp.experts.gate_up_proj": (EXPERTS, HIDDEN, 2 * FFN),
-    "mlp.experts.gate_up_proj_bias": (EXPERTS, 2 * FFN), "mlp.experts.down_proj": (EXPERTS, FFN, HIDDEN), "mlp.experts.down_proj_bias": (EXPERTS, HIDDEN),
-}  # fmt: skip
 FAMILY = next(family for family in library.families(None) if family.name == "gpt_oss")
 YARN_WORDS = ("rope_kind", "rope_places", "rope_whole")
 
 
+def shapes(hidden: int = HIDDEN, ffn: int = FFN) -> Shapes:
+    layer = norm("input_layernorm", hidden=hidden) | norm("post_attention_layernorm", hidden=hidden) | attention(True, True, hidden) | {
+        "self_attn.sinks": (HEADS,), "mlp.router.weight": (EXPERTS, hidden), "mlp.router.bias": (EXPERTS,), "mlp.experts.gate_up_proj": (EXPERTS, hidden, 2 * ffn),
+        "mlp.experts.gate_up_proj_bias": (EXPERTS, 2 * ffn), "mlp.experts.down_proj": (EXPERTS, ffn, hidden), "mlp.experts.down_proj_bias": (EXPERTS, hidden),
+    }  # fmt: skip
+    ends = {"model.embed_tokens.weight": (VOCAB, hidden), "lm_head.weight": (VOCAB, hidden)} | norm("model.norm", hidden=hidden)
+    return ends | {f"{AT}{i}.{name}": shape for i in range(LAYERS) for name, shape in layer.items()}
+
+
 def saved(folder: Path, **keys: Any) -> tuple[Path, Weights]:
     folder.mkdir()
-    ends = {"model.embed_tokens.weight": (VOCAB, HIDDEN), "lm_head.weight": (VOCAB, HIDDEN)} | norm("model.norm")
-    hf = make(ends | {f"{AT}{i}.{name}": shape for i in range(LAYERS) for name, shape in LAYER.items()})
+    hf = counted(shapes())
     save_file(hf, folder / "model.safetensors")
     (folder / "config.json").write_text(json.dumps({**CONFIG, **keys}))
     return folder, hf
@@ -185,3 +189,47 @@ def test_other_activations_and_what_is_left_to_the_class_are_refused(tmp_path: P
         source, _ = saved(tmp_path / str(at), **keys)
         with pytest.raises(ckptc.MappingError, match=words):
             ckptc.plan(source, to="hf")
+
+
+def published(folder: Path, hidden: int = 64, ffn: int = 96) -> tuple[Path, Weights]:
+    """`folder` with the experts' matrices in MXFP4, in two files, as gpt-oss is published. Returns another folder, with what they
+    mean in bfloat16, and that."""
+    keys = CONFIG | {"hidden_size": hidden, "intermediate_size": ffn, "rope_scaling": YARN}
+    generator = torch.Generator().manual_seed(8)
+    stored: Weights = {}
+    meant: Weights = {}
+    for name, shape in shapes(hidden, ffn).items():
+        if name.endswith(("gate_up_proj", "down_proj")):
+            made = packed_weights.gpt_oss(name, (shape[0], shape[1], shape[2]), generator)
+            stored |= made.stored
+            meant[name] = made.meant.bfloat16()
+        else:
+            stored[name] = meant[name] = torch.randn(shape, generator=generator).bfloat16()
+    plain = folder.with_name(f"{folder.name}-plain")
+    scales = {name: x for name, x in stored.items() if name.endswith("_scales")}
+    quantization = {"quant_method": "mxfp4", "modules_to_not_convert": ["model.layers.*.self_attn", "model.layers.*.mlp.router", "model.embed_tokens", "lm_head"]}
+    for place, config in ((folder, keys | {"quantization_config": quantization}), (plain, keys)):
+        place.mkdir()
+        (place / "config.json").write_text(json.dumps(config))
+    files = {f"model-{i:05}-of-00002.safetensors": {name: x for name, x in stored.items() if (name in scales) == (i == 2)} for i in (1, 2)}
+    for file, tensors in files.items():
+        save_file(tensors, folder / file)
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": {name: file for file, tensors in files.items() for name in tensors}}))
+    save_file(meant, plain / "model.safetensors")
+    return plain, meant
+
+
+@pytest.mark.parametrize(("to", "options"), [("hf", {}), ("megatron", {"accept": YARN_WORDS}), ("megatron-legacy", {"tp": 2, "pp": 2, "settings": {"ep": 3}, "accept": YARN_WORDS}), ("nemo2", {})], ids=str)
+def test_as_it_is_published_it_becomes_what_its_decoded_experts_become(to: str, options: dict[str, Any], tmp_path: Path) -> None:
+    plain, meant = published(tmp_path / "mxfp4")
+    made = ckptc.plan(tmp_path / "mxfp4", to=to, **options)
+    assert made.data.mapping == "gpt_oss"
+    assert f"decoded, not copied: {2 * LAYERS} tensors" in str(made.totals())
+    ckptc.convert(tmp_path / "mxfp4", tmp_path / "decoded", to=to, verify=True, **options)
+    ckptc.convert(plain, tmp_path / "copied", to=to, **options)
+    assert same(read_files(tmp_path / "decoded"), read_files(tmp_path / "copied"))
+    if to == "hf":
+        assert same(read(tmp_path / "decoded"), meant)
+        assert json.loads((tmp_path / "decoded/config.json").read_text()).keys() == json.loads((plain / "config.json").read_text()).keys()
+    elif to == "megatron":
+        assert same(read(tmp_path / "decoded"), core(meant))

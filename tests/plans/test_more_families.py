@@ -171,7 +171,7 @@ CASES = [
          | linear("mlp.c_fc_1", FFN, HIDDEN) | linear("mlp.c_proj", HIDDEN, FFN), HEAD | {"num_hidden_layers": None, "num_layers": LAYERS, "layer_norm_epsilon": 3e-6, "activation_function": "silu"},
          exaone, embed="transformer.wte.weight", at="transformer.h.", norm="transformer.ln_f"),
     Case("granite", norms() | attention() | gated(), RMS | HEAD | {"embedding_multiplier": 12.0, "attention_multiplier": 0.125, "residual_multiplier": 0.5, "logits_scaling": 8.0},
-         accepted=("embed_scale", "attention_scale", "residual_scale", "logit_scale"), refused={"nxdt": "no factors", "nemo": "embed_scale", "nemo2": "embed_scale"}),
+         accepted=("embed_scale", "attention_scale", "residual_scale", "logit_divisor"), refused=dict.fromkeys(("nxdt", "nemo", "nemo2"), "no factors")),
     Case("ernie4_5", norms() | attention(True, True) | gated(True), RMS | HEAD | {"use_bias": True, "tie_word_embeddings": True}, turned),
 ]  # fmt: skip
 each = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name or case.family)
@@ -272,11 +272,21 @@ def test_what_the_config_says_goes_through_nemo(case: Case, tmp_path: Path) -> N
     assert {k: found.get(k) for k in wanted} == wanted
 
 
+def test_windows_in_some_of_ministrals_layers_are_megatrons_and_not_nxds(tmp_path: Path) -> None:
+    case = next(case for case in CASES if case.family == "ministral")
+    source, hf = saved(tmp_path / "hf", case, sliding_window=7, layer_types=["full_attention", *["sliding_attention"] * 3])
+    ckptc.convert(source, tmp_path / "dist", to="megatron")
+    ckptc.convert(tmp_path / "dist", tmp_path / "back", to="hf", config=source / "config.json")
+    assert same(load_file(tmp_path / "back/model.safetensors"), hf)
+    with pytest.raises(ckptc.MappingError, match="one kind of attention"):
+        ckptc.plan(source, to="nxdt")
+
+
 UNSAID = [
     ("seed_oss", {"attention_bias": False, "attention_out_bias": True}, "output alone"), ("phi3", {"rope_scaling": {"type": "longrope", "long_factor": [1.0], "short_factor": [1.0]}}, "longrope"),
     ("stablelm", {"use_parallel_residual": True}, "at once"), ("stablelm", {"qk_layernorm": True}, "norms of each query"),
     ("arcee", {"hidden_act": "silu"}, "silu"), ("starcoder2", {"hidden_act": "silu"}, "silu"), ("helium", {"partial_rotary_factor": 0.5}, "rotary"),
-    ("ministral", {"layer_types": ["full_attention", *["sliding_attention"] * 3]}, "windows of some"), ("internlm3", {"qkv_bias": False}, "biases of query"),
+    ("internlm3", {"qkv_bias": False}, "biases of query"),
     ("jais2", {"hidden_act": "silu"}, "silu"), ("exaone", {"partial_rotary_factor": 0.5}, "rotary"), ("granite", {"embedding_multiplier": 3.0}, "embed_scale"),
     ("gemma", {"use_bidirectional_attention": True}, "later tokens"),
 ]  # fmt: skip

@@ -55,8 +55,10 @@ class Model:
     held: tuple[str, ...] = ALL
     core: dict[str, Any] | str = field(default_factory=dict)  # what Megatron-core's config has otherwise, or why none is run
     accept: tuple[str, ...] = ()  # what Megatron-LM's arguments have no word for
+    accept_nemo2: tuple[str, ...] = ()  # what a class of NeMo 2 has otherwise
     tp: int = 2
     called: str = ""  # the model_type of the published config, where transformers has the class under another
+    published: bool = False  # its config.json has the keys of the row and no others, as published ones have, and not what transformers writes
 
     def config(self) -> dict[str, Any]:
         return self.keys if self.kind in ("GPT2", "GPTBigCode", "Dbrx") else SIZES | self.keys
@@ -64,6 +66,10 @@ class Model:
 
 def relu2(x: Tensor) -> Tensor:
     return x.relu().square()
+
+
+def quick_gelu(x: Tensor) -> Tensor:
+    return x * (1.702 * x).sigmoid()
 
 
 def gelu_tanh(x: Tensor) -> Tensor:
@@ -93,12 +99,30 @@ NOT_MADE = {
     "neva": "it is a decoder and a vision tower",
     "vit": "it is no decoder",
 }
+SLIDING, FULL = "sliding_attention", "full_attention"
+EVERY_OTHER = {"sliding_window": 5, "layer_types": [SLIDING, FULL] * 2}
+PARTIAL = {"rope_type": "default", "rope_theta": 2e4, "partial_rotary_factor": 0.5}
+SCORES_AND_CAPS = {"query_pre_attn_scalar": 24, "attn_logit_softcapping": 5.0, "final_logit_softcapping": 3.0}
+LINEAR = {"rope_type": "linear", "factor": 8.0}
+YARN = {"rope_type": "yarn", "factor": 32.0, "beta_fast": 32.0, "beta_slow": 1.0, "original_max_position_embeddings": 16}
+SINKS = HEAD | {"num_local_experts": EXPERTS, "num_experts_per_tok": CHOSEN, "intermediate_size": EXPERT_FFN, "sliding_window": 5, "swiglu_limit": 0.7}
+CORE_SINKS = BIASES | MOE | {
+    "ffn_hidden_size": EXPERT_FFN, "activation_func": quick_gelu, "glu_linear_offset": 1.0, "activation_func_clamp_value": 0.7, "softmax_type": "learnable",
+    "window_size": (4, 0), "window_attn_skip_freq": 2,
+}  # fmt: skip
+CAPS_UNSAID = ("post_norms", "activation", "gated", "score_root", "score_cap", "logit_cap")
+ROPES_UNSAID = ("post_norms", "activation", "gated", "window_rope_base", "window_rope_kind")
+YARN_UNSAID = ("rope_kind", "rope_places", "rope_whole")
+BESIDE = "Megatron's layers add attention and feed-forward network one after the other"
+WIDE = "Megatron has no norms over all rows of queries and keys"
+AFTER = "Megatron-core has no norms after attention and feed-forward network"
+
 MODELS = [
     Model("llama", "llama", "Llama"),
     Model("llama-biases", "llama", "Llama", HEAD | {"attention_bias": True, "mlp_bias": True, "tie_word_embeddings": True}, core=BIASES),
     Model("llama-mha", "llama", "Llama", {"num_key_value_heads": HEADS}),
     Model("mistral", "mistral", "Mistral", HEAD | {"sliding_window": None}),
-    Model("mistral-window", "mistral", "Mistral", {"sliding_window": 8}, but("nemo-legacy", ALL), "Megatron-core's attention on the CPU has no window"),
+    Model("mistral-window", "mistral", "Mistral", {"sliding_window": 8}, but("nemo-legacy", ALL), {"window_size": (7, 0)}),
     Model("qwen2", "qwen2", "Qwen2", core=QKV_BIAS),
     Model("qwen2-tied", "qwen2", "Qwen2", {"tie_word_embeddings": True}, core=QKV_BIAS),
     Model("qwen3", "qwen3", "Qwen3", HEAD, MCORE, QK_NORM),
@@ -121,14 +145,14 @@ MODELS = [
           LAYER_NORM | BIASES | UNGATED | {"activation_func": gelu, "num_query_groups": HEADS}),
     Model("gpt_neox-parallel", "gpt_neox", "GPTNeoX", {"use_parallel_residual": True}, (), "Megatron's layers add attention and feed-forward network one after the other"),
     Model("ministral", "ministral", "Ministral", HEAD | {"sliding_window": PLACES}, but("nemo-legacy", ALL)),
-    Model("ministral-mixed", "ministral", "Ministral", HEAD | {"sliding_window": 8, "layer_types": ["full_attention", *["sliding_attention"] * 3]}, (), "some of its layers have windows"),
+    Model("ministral-mixed", "ministral", "Ministral", HEAD | {"sliding_window": 8, "layer_types": ["full_attention", *["sliding_attention"] * 3]}, (*NUMBERED, "megatron-lm"), {"window_size": (7, 0), "window_attn_skip_freq": [0, 1, 1, 1]}),
     Model("exaone", "exaone", "Exaone", HEAD),
     Model("exaone-biases", "exaone", "Exaone", HEAD | {"attention_bias": True, "mlp_bias": True, "tie_word_embeddings": True}, core=BIASES),
     Model("internlm3", "internlm3", "InternLM3", HEAD),
     Model("internlm3-biases", "internlm3", "InternLM3", HEAD | {"attention_bias": True, "mlp_bias": True}, core=BIASES),
     Model("jais2", "jais2", "Jais2", HEAD, OLDER, LAYER_NORM | BIASES | UNGATED | {"activation_func": relu2}),
     Model("granite", "granite", "Granite", {"embedding_multiplier": 12.0, "attention_multiplier": 0.0625, "residual_multiplier": 0.5, "logits_scaling": 8.0},
-          ("megatron", "megatron-legacy", "megatron-lm"), "Megatron has no such factors", ("embed_scale", "attention_scale", "residual_scale", "logit_scale")),
+          ("megatron", "megatron-legacy", "megatron-lm"), "Megatron has no such factors", ("embed_scale", "attention_scale", "residual_scale", "logit_divisor")),
     Model("gpt_bigcode", "gpt_bigcode", "GPTBigCode", GPT_2, OLDER, LAYER_NORM | BIASES | UNGATED | {"activation_func": gelu_tanh, "num_query_groups": 1}, tp=1),
     Model("gpt_bigcode-mha", "gpt_bigcode", "GPTBigCode", GPT_2 | {"multi_query": False, "tie_word_embeddings": False}, OLDER,
           LAYER_NORM | BIASES | UNGATED | {"activation_func": gelu_tanh, "num_query_groups": HEADS}),
@@ -148,5 +172,38 @@ MODELS = [
           CORE_GROUPS | SIGMOID | QK_NORM | QKV_BIAS),
     Model("dots1", "dots1", "Dots1", HEAD | CHOSEN_IN_GROUPS | {"first_k_dense_replace": 1, "sliding_window": None}, NUMBERED, CORE_GROUPS | SIGMOID | QK_NORM | ONE_DENSE),
     Model("solar_open", "solar_open", "SolarOpen", HEAD | CHOSEN_IN_GROUPS, NUMBERED, CORE_GROUPS | SIGMOID),
+    Model("gemma2", "gemma2", "Gemma2", HEAD | SCORES_AND_CAPS | EVERY_OTHER | {"tie_word_embeddings": True}, NUMBERED, AFTER, CAPS_UNSAID, ("full_list",)),
+    Model("gemma2-plain", "gemma2", "Gemma2", HEAD | {"query_pre_attn_scalar": DIM, "attn_logit_softcapping": None, "final_logit_softcapping": None, "layer_types": [FULL] * 4,
+          "hidden_activation": "gelu"}, NUMBERED, AFTER, ("post_norms", "activation", "gated")),
+    Model("gemma2-published", "gemma2", "Gemma2", HEAD | {"tie_word_embeddings": True, "query_pre_attn_scalar": 24, "sliding_window": 5, "rope_theta": 10000.0, "hidden_act": "gelu_pytorch_tanh",
+          "hidden_activation": "gelu_pytorch_tanh", "attn_logit_softcapping": 50.0, "final_logit_softcapping": 30.0, "cache_implementation": "hybrid"}, NUMBERED, AFTER, CAPS_UNSAID, ("full_list",), published=True),
+    Model("gemma3", "gemma3", "Gemma3Text", HEAD | {"num_hidden_layers": 6, "tie_word_embeddings": True, "query_pre_attn_scalar": DIM, "sliding_window": 5,
+          "rope_parameters": {FULL: LINEAR | {"rope_theta": 1e6}, SLIDING: {"rope_type": "default", "rope_theta": 1e4}}}, NUMBERED, AFTER, ROPES_UNSAID),
+    Model("gemma3-odd", "gemma3", "Gemma3Text", HEAD | {"query_pre_attn_scalar": 24, "sliding_window": 5, "layer_types": [FULL, SLIDING, SLIDING, FULL], "final_logit_softcapping": 3.0, "attention_bias": True}, (), AFTER),
+    Model("gemma3-published", "gemma3", "Gemma3Text", HEAD | {"tie_word_embeddings": True, "query_pre_attn_scalar": DIM, "sliding_window": 5, "sliding_window_pattern": 2, "rope_theta": 1e6, "rope_local_base_freq": 2e4,
+          "rope_scaling": LINEAR}, NUMBERED, AFTER, ROPES_UNSAID, published=True),
+    Model("olmo2", "olmo2", "Olmo2", {"attention_bias": True}, (), WIDE),
+    Model("olmo2-tied", "olmo2", "Olmo2", {"tie_word_embeddings": True, "rope_parameters": {"rope_type": "linear", "factor": 2.0, "rope_theta": 2e4}}, (), WIDE),
+    Model("olmo3", "olmo3", "Olmo3", {"sliding_window": 5, "rope_parameters": {FULL: YARN | {"rope_theta": 5e5, "attention_factor": 1.3}, SLIDING: {"rope_type": "default", "rope_theta": 5e5}}}, (), WIDE),
+    Model("olmo3-bases", "olmo3", "Olmo3", EVERY_OTHER | {"rope_parameters": {FULL: {"rope_type": "default", "rope_theta": 3e4}, SLIDING: {"rope_type": "default", "rope_theta": 5e3}}}, (), WIDE),
+    Model("olmoe", "olmoe", "Olmoe", OF_EXPERTS, (), WIDE),
+    Model("olmoe-clip", "olmoe", "Olmoe", OF_EXPERTS | {"clip_qkv": 0.7, "norm_topk_prob": True, "attention_bias": True}, (), WIDE),
+    Model("glm4", "glm4", "Glm4", HEAD | {"attention_bias": True, "rope_parameters": PARTIAL}, (), AFTER),
+    Model("glm4-published", "glm4", "Glm4", HEAD | {"attention_bias": False, "partial_rotary_factor": 0.5, "rope_theta": 2e4}, (), AFTER, published=True),
+    Model("exaone4", "exaone4", "Exaone4", {"sliding_window": 5}, (), AFTER),
+    Model("exaone4-full", "exaone4", "Exaone4", {"sliding_window": None, "layer_types": [FULL] * 4, "tie_word_embeddings": True}, (), AFTER),
+    Model("exaone4-odd", "exaone4", "Exaone4", EVERY_OTHER | {"sliding_window_pattern": "LLLG"}, (), AFTER),
+    Model("minimax_m2", "minimax_m2", "MiniMaxM2", HEAD | {"num_local_experts": EXPERTS, "num_experts_per_tok": CHOSEN, "intermediate_size": EXPERT_FFN, "rope_parameters": PARTIAL}, (), WIDE),
+    Model("minimax_m2-published", "minimax_m2", "MiniMaxM2", HEAD | {"num_local_experts": EXPERTS, "num_experts_per_tok": CHOSEN, "intermediate_size": EXPERT_FFN, "rotary_dim": 4, "rope_theta": 5000000,
+          "scoring_func": "sigmoid", "use_qk_norm": True, "qk_norm_type": "per_layer", "attn_type_list": [1] * 4}, (), WIDE, published=True),
+    Model("cohere", "cohere", "Cohere", {"attention_bias": True, "logit_scale": 0.25}, (), BESIDE),
+    Model("cohere-norms", "cohere", "Cohere", {"use_qk_norm": True, "tie_word_embeddings": True}, (), BESIDE),
+    Model("cohere2", "cohere2", "Cohere2", EVERY_OTHER, (), BESIDE),
+    Model("cohere2-published", "cohere2", "Cohere2", {"sliding_window": 5, "sliding_window_pattern": 3, "rope_theta": 50000, "position_embedding_type": "rope_gptj", "rotary_pct": 1.0,
+          "tie_word_embeddings": True}, (), BESIDE, published=True),
+    Model("gpt_oss", "gpt_oss", "GptOss", SINKS | {"rope_parameters": {"rope_type": "default", "rope_theta": 2e4}}, NUMBERED, CORE_SINKS),
+    Model("gpt_oss-yarn", "gpt_oss", "GptOss", SINKS | {"rope_parameters": YARN | {"rope_theta": 1.5e5, "truncate": False}}, NUMBERED, CORE_SINKS, YARN_UNSAID),
+    Model("gpt_oss-published", "gpt_oss", "GptOss", SINKS | EVERY_OTHER | {"rope_theta": 150000, "initial_context_length": 16, "experts_per_token": CHOSEN,
+          "rope_scaling": YARN | {"truncate": False}}, NUMBERED, "the row before is this model", YARN_UNSAID, published=True),
     Model("dbrx", "dbrx", "Dbrx", DBRX, ("nxdt",), "Megatron's layer norms have a bias, and DBRX's have none"),
 ]  # fmt: skip

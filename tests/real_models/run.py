@@ -10,6 +10,10 @@ from typing import Any
 import pytest
 import torch
 
+from ckptc.compiler.settle.write_config import config_text
+from ckptc.identify.choose import choose, found_in
+from ckptc.identify.source import opened, read_source
+
 from .models import PLACES, VOCAB, Model
 
 TOKENS = torch.randint(VOCAB, (2, 17), generator=torch.Generator().manual_seed(3))
@@ -36,6 +40,8 @@ def make(model: Model, folder: Path) -> Any:
         for tensor in made.state_dict().values():
             tensor.copy_((torch.randn(tensor.shape, generator=generator) * 300).round() / 1024)
     made.save_pretrained(folder)
+    if model.published:
+        (folder / "config.json").write_text(json.dumps({"architectures": [type(made).__name__]} | model.config()))
     call(folder, model.called or config.model_type)
     return made
 
@@ -43,6 +49,17 @@ def make(model: Model, folder: Path) -> Any:
 def call(folder: Path, model_type: str) -> None:
     path = folder / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"model_type": model_type}))
+
+
+def written_config(folder: Path) -> str:
+    """The config.json that ckptc writes for the model in `folder`, of what it reads there."""
+    checkpoint = opened(folder, None)
+    found = found_in(checkpoint)
+    chosen = choose(checkpoint, found, "hf", from_=None, mapping=None, family=None, config=None)
+    source = read_source(chosen, checkpoint, found, to="hf", settings={}, from_settings=None, from_stages=None, accepted=frozenset())
+    block = chosen.family.layout("hf").config
+    assert block is not None
+    return config_text(block, source.side, None)
 
 
 def load(folder: Path, model: Model) -> Any:
@@ -94,11 +111,16 @@ def megatron_core(core: dict[str, Any], config: Any) -> Any:
     if latent:
         own["rotary_base"] = rotary["rope_theta"]
     made = (MLATransformerConfig if latent else TransformerConfig)(**own)
+    if (yarn := rotary.get("rope_type") == "yarn"):
+        scales = {"beta_fast": rotary["beta_fast"], "beta_slow": rotary["beta_slow"], "mscale": None, "mscale_all_dim": None, "correction_range_round_to_int": rotary["truncate"],
+                  "rotary_scaling_factor": rotary["factor"], "original_max_position_embeddings": rotary["original_max_position_embeddings"]}  # fmt: skip
+        for name, value in scales.items():
+            setattr(made, f"yarn_{name}", value)
     spec = get_gpt_decoder_block_spec(made, use_transformer_engine=False, normalization=own["normalization"])
     for layer in spec.layer_specs if latent else ():
         layer.submodules.self_attention.submodules.core_attention = Attention
     of_places = {
-        "position_embedding_type": "rope" if rotary else "learned_absolute", "rotary_base": rotary.get("rope_theta", 10000),
+        "position_embedding_type": "yarn" if yarn else "rope" if rotary else "learned_absolute", "rotary_base": rotary.get("rope_theta", 10000),
         "rotary_percent": rotary.get("partial_rotary_factor", 1.0),
     }  # fmt: skip
     return GPTModel(made, spec, VOCAB, PLACES, share_embeddings_and_output_weights=config.tie_word_embeddings, **of_places).eval()

@@ -3,6 +3,7 @@ Megatron-core's own model, loaded strictly from what is written, computes what t
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -44,12 +45,13 @@ def test_a_model_of_transformers_goes_to_each_layout_and_back(model: Model, tmp_
     weights, wanted = load_file(tmp_path / "hf/model.safetensors"), run.logits(made)
     for to in ALL:
         there, back = tmp_path / to, tmp_path / f"{to}-hf"
+        accept = model.accept if to.startswith("megatron") else model.accept_nemo2 if to == "nemo2" else ()
         degrees = {} if to in WHOLE else {"tp": model.tp, "pp": 1 if to == "nemo-legacy" else 2}
         if to not in model.held:
             with pytest.raises(ckptc.MappingError):
                 ckptc.plan(tmp_path / "hf", to=to, **degrees)
             continue
-        ckptc.convert(tmp_path / "hf", there, to=to, accept=model.accept if to.startswith("megatron") else (), **degrees)
+        ckptc.convert(tmp_path / "hf", there, to=to, accept=accept, **degrees)
         if to in SAID:
             ckptc.convert(there, back, to="hf", family=model.family, settings={"vocab": VOCAB})
         else:
@@ -61,6 +63,19 @@ def test_a_model_of_transformers_goes_to_each_layout_and_back(model: Model, tmp_
         again = run.load(back, model)
         assert type(again) is type(made)
         assert torch.equal(run.logits(again), wanted), to
+
+
+@pytest.mark.transformers
+@each
+def test_the_config_that_is_written_of_a_model_is_that_model(model: Model, tmp_path: Path) -> None:
+    made, folder = run.make(model, tmp_path / "hf"), tmp_path / "hf"
+    ids = {key: value for key, value in json.loads((folder / "config.json").read_text()).items() if key.endswith("_token_id")}  # the tokenizer's
+    ckptc.convert(folder, tmp_path / "out", to="hf")
+    (tmp_path / "out/config.json").write_text(json.dumps(json.loads(run.written_config(folder)) | ids))
+    again = run.load(tmp_path / "out", model)
+    assert type(again) is type(made)
+    assert torch.equal(run.logits(again), run.logits(made))
+    assert set(load_file(tmp_path / "out/model.safetensors")) == set(load_file(folder / "model.safetensors"))
 
 
 @pytest.mark.transformers
