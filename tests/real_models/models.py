@@ -110,8 +110,8 @@ CORE_SINKS = BIASES | MOE | {
     "ffn_hidden_size": EXPERT_FFN, "activation_func": quick_gelu, "glu_linear_offset": 1.0, "activation_func_clamp_value": 0.7, "softmax_type": "learnable",
     "window_size": (4, 0), "window_attn_skip_freq": 2,
 }  # fmt: skip
-CAPS_UNSAID = ("post_norms", "activation", "gated", "score_root", "score_cap", "logit_cap")
-ROPES_UNSAID = ("post_norms", "activation", "gated", "window_rope_base", "window_rope_kind")
+CAPS_UNSAID = ("activation", "gated", "score_root", "score_cap", "logit_cap")
+ROPES_UNSAID = ("activation", "gated", "window_rope_base", "window_rope_kind")
 YARN_UNSAID = ("rope_kind", "rope_places", "rope_whole")
 BESIDE = "Megatron's layers add attention and feed-forward network one after the other"
 WIDE = "Megatron has no norms over all rows of queries and keys"
@@ -174,7 +174,7 @@ MODELS = [
     Model("solar_open", "solar_open", "SolarOpen", HEAD | CHOSEN_IN_GROUPS, NUMBERED, CORE_GROUPS | SIGMOID),
     Model("gemma2", "gemma2", "Gemma2", HEAD | SCORES_AND_CAPS | EVERY_OTHER | {"tie_word_embeddings": True}, NUMBERED, AFTER, CAPS_UNSAID, ("full_list",)),
     Model("gemma2-plain", "gemma2", "Gemma2", HEAD | {"query_pre_attn_scalar": DIM, "attn_logit_softcapping": None, "final_logit_softcapping": None, "layer_types": [FULL] * 4,
-          "hidden_activation": "gelu"}, NUMBERED, AFTER, ("post_norms", "activation", "gated")),
+          "hidden_activation": "gelu"}, NUMBERED, AFTER, ("activation", "gated")),
     Model("gemma2-published", "gemma2", "Gemma2", HEAD | {"tie_word_embeddings": True, "query_pre_attn_scalar": 24, "sliding_window": 5, "rope_theta": 10000.0, "hidden_act": "gelu_pytorch_tanh",
           "hidden_activation": "gelu_pytorch_tanh", "attn_logit_softcapping": 50.0, "final_logit_softcapping": 30.0, "cache_implementation": "hybrid"}, NUMBERED, AFTER, CAPS_UNSAID, ("full_list",), published=True),
     Model("gemma3", "gemma3", "Gemma3Text", HEAD | {"num_hidden_layers": 6, "tie_word_embeddings": True, "query_pre_attn_scalar": DIM, "sliding_window": 5,

@@ -51,6 +51,9 @@ def test_a_model_of_transformers_goes_to_each_layout_and_back(model: Model, tmp_
             with pytest.raises(ckptc.MappingError):
                 ckptc.plan(tmp_path / "hf", to=to, **degrees)
             continue
+        for unsaid in accept:
+            with pytest.raises(ckptc.MappingError, match=f"cannot say that {unsaid} is"):
+                ckptc.plan(tmp_path / "hf", to=to, accept=[name for name in accept if name != unsaid], **degrees)
         ckptc.convert(tmp_path / "hf", there, to=to, accept=accept, **degrees)
         if to in SAID:
             ckptc.convert(there, back, to="hf", family=model.family, settings={"vocab": VOCAB})
