@@ -29,7 +29,8 @@ import ckptc.dsl.parsing.parse  # noqa: F401
 
 from .mutants import ALGEBRA, PASSES, Mutant, equivalents, mutants
 
-TESTS = [f"tests/compiler/test_{name}.py" for name in ("boxes", "spellings", "golden", "broken_passes", "copies", "negative", "laws", "algebra")]
+COMPILER = ("boxes", "fuse", "spellings", "golden", "broken_passes", "copies", "negative", "laws", "algebra")  # quick ones first
+TESTS = ["tests/plans/test_made_and_omitted.py", *(f"tests/compiler/test_{name}.py" for name in COMPILER)]
 UNCONCERNED = [f"--deselect=tests/compiler/test_negative.py::test_{name}" for name in ("a_fault_outside", "every_code", "one_code", "a_message")]
 MOST_BYTES = 2 << 30
 
