@@ -3,7 +3,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help demo test lint check soak fuzz bench clean
+.PHONY: help demo test lint check soak fuzz mutate bench clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "%-8s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -25,6 +25,9 @@ soak: $(READY)  ## kill runs at random moments, hundreds of times, and compare w
 
 fuzz: $(READY)  ## mutate inputs of every reader for FUZZ_SECONDS (300)
 	$(BIN)/python -m tests.fuzz.fuzz --seconds $(or $(FUZZ_SECONDS),300)
+
+mutate: $(READY)  ## break the compiler's passes one by one for MUTATE_SECONDS (1200), and see that tests notice
+	$(BIN)/python -m tests.mutation.mutation --seconds $(or $(MUTATE_SECONDS),1200)
 
 bench: $(READY)  ## measure ckptc beside cp, plain torch and peers, kernels, and plans (SIZE=1 TURNS=3)
 	$(BIN)/python benchmarks/convert.py --gb $(or $(SIZE),1) --turns $(or $(TURNS),3)

@@ -48,6 +48,17 @@ def test_a_fault_outside_a_mapping_reads_as_its_snapshot(code: str, tmp_path: Pa
     compare(code, render([d for d in found if d.code == code], {}).replace(str(tmp_path), "DIR") + "\n")
 
 
+@pytest.mark.parametrize(
+    ("names", "said", "more"),
+    [("b", "`b`", ""), ("b c", "`b` and `c`", ""), ("b c d e f", "`b`, `c`, `d`, `e` and `f`", ""), ("b c d e f g", "`b`, `c`, `d`, `e`, `f` and `g`", "and 1 more")],
+)
+def test_tensors_without_a_place_are_counted_up(names: str, said: str, more: str) -> None:
+    tensors = "".join(f"  {name} [n]\n" for name in ("a", *names.split()))
+    (found,) = faults(Case("", f"# set: n=2\nmodel m {{\n  axes {{ n }}\n{tensors}}}\nlayout one of m {{\n  \"a\" = a [n]\n}}\n"))
+    assert found.title == f"layout `one` has no place for {said}"
+    assert found.notes == (*(f"{name} [n 2]" for name in names.split()[:5]), *filter(None, [more]))
+
+
 def compare(code: str, text: str) -> None:
     path = SNAPSHOTS / f"{code}.txt"
     if os.environ.get("CKPTC_REWRITE"):
