@@ -19,6 +19,7 @@ MOST = {
     "llama": 10, "mistral": 10, "qwen2": 10, "qwen3": 13, "qwen3_moe": 11, "qwen2_moe": 18, "mixtral": 30, "nemotron": 30, "gpt_neox": 42,
     "gpt2": 52, "dbrx": 68, "deepseek": 116, "neva": 118,
     "gemma2": 42, "gemma3": 45, "olmo2": 12, "olmo3": 17, "olmoe": 19, "glm4": 19, "exaone4": 21, "minimax_m2": 34, "gpt_oss": 58, "cohere": 23, "cohere2": 20,
+    "qwen3_next": 16, "qwen3_5": 36, "qwen3_5_moe": 14,
 }  # fmt: skip
 
 

@@ -27,6 +27,10 @@ LATENT_ATTENTION = {
     "num_key_value_heads": HEADS, "q_lora_rank": 20, "kv_lora_rank": 14, "qk_nope_head_dim": 10, "qk_rope_head_dim": 6, "v_head_dim": 16, "head_dim": 6,
 }  # fmt: skip
 LATENT = LATENT_ATTENTION | CHOSEN_IN_GROUPS | {"first_k_dense_replace": 1}
+LINEAR = {
+    "linear_num_key_heads": 10, "linear_num_value_heads": 30, "linear_key_head_dim": 7, "linear_value_head_dim": 11, "linear_conv_kernel_dim": 5,
+    "partial_rotary_factor": 0.5, "rope_parameters": {"rope_type": "default", "rope_theta": 5e6},
+}  # fmt: skip
 GPT_2 = {"n_layer": LAYERS, "n_embd": HIDDEN, "n_head": HEADS, "n_positions": PLACES, "n_inner": FFN, "vocab_size": VOCAB}
 DBRX = {
     "n_layers": LAYERS, "d_model": HIDDEN, "n_heads": HEADS, "max_seq_len": PLACES, "vocab_size": VOCAB,
@@ -34,6 +38,8 @@ DBRX = {
 }  # fmt: skip
 
 NUMBERED = ("megatron", "megatron-legacy", "nemo2")  # layers of several kinds have numbers there
+RELEASED = ("megatron", "megatron-legacy")
+LINEAR_CORE = "Megatron-core's linear attention needs Transformer Engine; test_linear_attention.py runs its module alone"
 MCORE = (*NUMBERED, "nemo", "nemo-dist")
 OLDER = (*MCORE, "megatron-lm", "nemo-legacy")  # those before Megatron-core too
 NXD = ("nxdt", "nxdt-megatron")
@@ -205,5 +211,12 @@ MODELS = [
     Model("gpt_oss-yarn", "gpt_oss", "GptOss", SINKS | {"rope_parameters": YARN | {"rope_theta": 1.5e5, "truncate": False}}, NUMBERED, CORE_SINKS, YARN_UNSAID),
     Model("gpt_oss-published", "gpt_oss", "GptOss", SINKS | EVERY_OTHER | {"rope_theta": 150000, "initial_context_length": 16, "experts_per_token": CHOSEN,
           "rope_scaling": YARN | {"truncate": False}}, NUMBERED, "the row before is this model", YARN_UNSAID, published=True),
+    Model("qwen3_next", "qwen3_next", "Qwen3Next", HEAD | LINEAR | OF_EXPERTS | {"shared_expert_intermediate_size": SHARED_FFN}, RELEASED, LINEAR_CORE),
+    Model("qwen3_next-mixed", "qwen3_next", "Qwen3Next", HEAD | LINEAR | OF_EXPERTS | {
+        "shared_expert_intermediate_size": SHARED_FFN, "decoder_sparse_step": 2, "norm_topk_prob": False, "tie_word_embeddings": True,
+        "layer_types": ["full_attention", "linear_attention", "linear_attention", "full_attention"]}, RELEASED, LINEAR_CORE),
+    Model("qwen3_5", "qwen3_5", "Qwen3_5Text", HEAD | LINEAR, RELEASED, LINEAR_CORE),
+    Model("qwen3_5-biases", "qwen3_5", "Qwen3_5Text", HEAD | LINEAR | {"attention_bias": True, "tie_word_embeddings": True}, RELEASED, LINEAR_CORE, ("mlp_bias", "biased_experts", "gate_bias", "up_bias", "down_bias")),
+    Model("qwen3_5_moe", "qwen3_5_moe", "Qwen3_5MoeText", HEAD | LINEAR | OF_EXPERTS | {"shared_expert_intermediate_size": SHARED_FFN}, RELEASED, LINEAR_CORE),
     Model("dbrx", "dbrx", "Dbrx", DBRX, ("nxdt",), "Megatron's layer norms have a bias, and DBRX's have none"),
 ]  # fmt: skip

@@ -31,6 +31,9 @@ COMMON = {**SIZES, "num_key_value_heads": 2, "head_dim": 4, "rms_norm_eps": 1e-5
 BY_ONE = {**{k: v for k, v in COMMON.items() if k != "rms_norm_eps"}, "layer_norm_eps": 1e-5}
 NORMED = {**{k: v for k, v in COMMON.items() if k != "hidden_act"}, "hidden_activation": "gelu_pytorch_tanh"}
 EXPERTS = {"num_experts": 4, "moe_intermediate_size": 8, "num_experts_per_tok": 2}
+LINEAR = {
+    "linear_num_key_heads": 2, "linear_num_value_heads": 4, "linear_key_head_dim": 5, "linear_value_head_dim": 3, "linear_conv_kernel_dim": 4, "partial_rotary_factor": 0.5,
+}  # fmt: skip
 LATENT = {
     **SIZES, "moe_intermediate_size": 8, "num_key_value_heads": 6, "n_routed_experts": 4, "n_shared_experts": 1, "num_experts_per_tok": 2,
     "first_k_dense_replace": 1, "q_lora_rank": 12, "kv_lora_rank": 10, "qk_nope_head_dim": 6, "qk_rope_head_dim": 4, "v_head_dim": 8, "n_group": 2,
@@ -118,6 +121,9 @@ def kinds() -> list[Kind]:
         hf("Exaone4Config", "exaone4", **COMMON, sliding_window=5, sliding_window_pattern=4), hf("MiniMaxM2Config", "minimax_m2", **COMMON, num_local_experts=4, num_experts_per_tok=2),
         hf("GptOssConfig", "gpt_oss", **COMMON, attention_bias=True, num_local_experts=4, num_experts_per_tok=2, sliding_window=5, rope_scaling={"rope_type": "default"}),
         hf("CohereConfig", "cohere", **BY_ONE, logit_scale=1.0), hf("Cohere2Config", "cohere2", **BY_ONE, logit_scale=1.0, sliding_window=5, sliding_window_pattern=4),
+        hf("Qwen3NextConfig", "qwen3_next", **COMMON, **EXPERTS, **LINEAR, shared_expert_intermediate_size=12, norm_topk_prob=True),
+        Kind("Qwen3_5TextConfig", "qwen3_5", "hf", {**COMMON, **LINEAR, "model_type": "qwen3_5_text"}),
+        Kind("Qwen3_5MoeTextConfig", "qwen3_5_moe", "hf", {**COMMON, **EXPERTS, **LINEAR, "model_type": "qwen3_5_moe_text", "shared_expert_intermediate_size": 12}),
         Kind("DeepseekV3Config", "deepseek", "hf", {**LATENT, "model_type": "deepseek_v3", "norm_topk_prob": True}),
         hf("DeepseekV3Config", "kimi_k2", **LATENT, norm_topk_prob=True), hf("Glm4MoeLiteConfig", "glm4_moe_lite", **LATENT, norm_topk_prob=True), hf("YoutuConfig", "youtu", **LATENT_ONLY),
         hf("Glm4MoeConfig", "glm4_moe", **COMMON, **ROUTED, first_k_dense_replace=1, partial_rotary_factor=0.5), hf("Dots1Config", "dots1", **COMMON, **ROUTED, first_k_dense_replace=1, sliding_window=None),
@@ -185,7 +191,7 @@ def other_value(config: dict[str, Any], key: str, values: list[Any]) -> Any:
 def computed(kind: Kind, config: dict[str, Any]) -> tuple[Any, ...]:
     """All that decides what the model computes, and the keys that get a note."""
     family = FAMILIES[kind.family]
-    seldom = ("q_norm", "k_norm", "position", "further_embed", "further_head", "further_freq", "join_both", "router_bias")
+    seldom = ("q_norm", "k_norm", "position", "once_both", "further_embed", "further_head", "further_freq", "join_both", "router_bias")
     stored = {t.name for t in family.model.tensors if not t.optional and not t.name.endswith("_bias") and t.name not in seldom and not t.name.startswith("shared_")}
     given = {} if kind.layout in ("hf", "megatron") else {"vocab": 50}
     sizes = bind_sizes(family, family.layout(kind.layout), config, given, stored.__contains__, "config", lacks=lambda name: name not in stored)
