@@ -16,6 +16,7 @@ from ckptc.compiler.algebra.prove import prove
 from ckptc.compiler.pipeline import compile_sides
 from ckptc.dsl.diagnostic import MappingError
 
+from .case import Case, compile_case
 from .made import Made, mappings
 from .reference import contents
 from .slow_plan import run_slowly
@@ -113,3 +114,18 @@ def test_the_proof_refuses_a_broken_lowering(name: str) -> None:
             prove(side, tuple(lowered))
 
     refuses()
+
+
+@pytest.mark.parametrize("by", [1, 2, -1])
+def test_the_proof_refuses_an_index_at_which_the_tensor_is_not(by: int) -> None:
+    """As many elements as there should be, at other layers."""
+    mapping = """# set: layer=5 a=3
+model m { axes { layer a }  settings { kept[layer] = layer == 1 or layer == 2 }  x [layer, a]  when kept }
+layout one of m { "{layer}.x" = x [a] }
+"""
+    side = compile_case(Case("", mapping)).source
+    (item,) = lower(side)
+    prove(side, (item,))
+    broken = tuple(replace(p, first=tuple((axis, i + by if axis == "layer" else i) for axis, i in p.first)) for p in item.pieces)
+    with pytest.raises(MappingError, match="holds what `x` does not have"):
+        prove(side, (replace(item, pieces=broken),))
