@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ckptc.compiler.check.check import check
+from ckptc.compiler.check.check_keys import odd_keys
 from ckptc.compiler.identify.match import may_be_absent
 from ckptc.compiler.link.link import link
 from ckptc.compiler.pipeline import Compiled, compile_sides
@@ -75,7 +76,7 @@ def compile_case(case: Case, **more: Any) -> Compiled:
     used = library.load([library.SHIPPED / use.file for use in mapping.uses])
     families = used or link([mapping])
     if case.header("check") is not None:
-        found = check(families)
+        found = (*check(families), *odd_keys(mapping, (), families))
         if found:
             raise MappingError(*found)
     family = next((f for f in families if f.name == case.header("family")), families[-1])
