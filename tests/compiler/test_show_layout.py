@@ -20,6 +20,7 @@ from ckptc.dsl.tree import NOWHERE
 from ckptc.library import mapping_files as library
 
 FAMILIES = {family.name: family for family in library.families(None)}
+WHOLE = ("decoder", "llama", "qwen3_moe", "deepseek")  # of the others, layouts that are inherited are as these families have them
 
 
 def shown(family: Family, layout: FlatLayout) -> str:
@@ -28,9 +29,10 @@ def shown(family: Family, layout: FlatLayout) -> str:
 
 @cache
 def again(name: str) -> list[tuple[FlatLayout, str, FlatLayout]]:
-    """The layouts of a family, each with what is shown of it, and that as it is read."""
+    """The layouts that are written for a family, each with what is shown of it, and that as it is read."""
     family = FAMILIES[name]
-    return [(layout, text, linked(text, family)) for layout in family.layouts for text in (shown(family, layout),)]
+    layouts = [layout for layout in family.layouts if name in WHOLE or layout.name in family.own]
+    return [(layout, text, linked(text, family)) for layout in layouts for text in (shown(family, layout),)]
 
 
 def linked(text: str, family: Family) -> FlatLayout:
