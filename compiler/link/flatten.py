@@ -25,6 +25,7 @@ from ...dsl.tree import (
     Param,
     PartLayout,
     Pattern,
+    Ref,
     Refine,
     Require,
     Rule,
@@ -163,6 +164,7 @@ def _extended(
     for item in own:
         if isinstance(item, Config):
             config = merged(config, keys_under(item, keys))
+    _one_of_its_choices(out, layout.params)
     return replace(
         out,
         params=_by_name(out.params, tuple(unique(layout.params, "parameter").values())),
@@ -193,6 +195,20 @@ def _repeated(under: Under, named: Mapping[str, NamedPrefix]) -> str | None:
 
 def _is(item: LayoutItem, kind: type) -> bool:
     return isinstance(choices(item)[0], kind)
+
+
+def _one_of_its_choices(out: FlatLayout, own: Iterable[Param]) -> None:
+    """A parameter that is inherited with choices, or as one of them, and is given one word, is given one of them."""
+    before = {p.name: p for p in out.params}
+    for p in own:
+        if p.name not in before or p.choices or not isinstance(p.default, Ref):
+            continue
+        inherited = before[p.name]
+        of_words = isinstance(inherited.default, Ref) and inherited.default.name in out.words
+        known = inherited.choices or (tuple(sorted(out.words)) if of_words else ())
+        if known and p.default.name not in known:
+            title = f"`{p.name}` is inherited as a choice of words, and `{p.default.name}` is none of them"
+            raise fault("unknown-choice", title, p.default.span, help=did_you_mean(p.default.name, known, f"it may be {', '.join(known)}"))
 
 
 def _one(items: Iterable[LayoutItem], kind: type) -> Any:

@@ -75,6 +75,7 @@ def test_every_code_has_a_test_and_a_snapshot_and_no_snapshot_is_left_over() -> 
 
 # Codes made in several places, and the one fault that each is about.
 SHARED = {
+    "unknown-choice": "a parameter is given what it cannot be",
     "bad-call": "a function is given what it does not take",
     "circular-extends": "a model or a layout extends itself",
     "not-text": "a file is not text",

@@ -31,7 +31,10 @@ from .mutate import mutate
 
 BATCH = 150  # inputs of a child process
 SIZES = {"n": 6, "vocab": 96, "layer": 2, "hidden": 8, "group": 2, "share": 2, "dim": 4, "ffn": 8, "expert": 4, "expert_ffn": 4}  # of axes, where a model has them
-UNSIZED = ("clip", "dbrx", "gemma", "gpt2", "qwen2_moe")  # mappings that these sizes, or Megatron, are not enough for
+UNSIZED = (  # mappings that these sizes, or Megatron, are not enough for
+    "clip", "cohere", "cohere2", "dbrx", "exaone4", "gemma", "gemma2", "gemma3", "glm4", "glm4_moe", "glm4_moe_lite", "gpt2", "gpt_bigcode",
+    "kimi_k2", "minimax_m2", "olmo2", "olmo3", "olmoe", "qwen2_moe", "qwen3_5", "qwen3_5_moe", "qwen3_next", "youtu",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
