@@ -115,10 +115,11 @@ def _merge(chain: list[Model], merged: Callable[[str], Model]) -> Model:
     out = Model(chain[0].name, None, (), (), (), (), ())
     for own in chain:
         for m in joined((as_part(merged(part.model), part) for part in own.parts), (own,)):
-            settings = {s.name: s for s in out.settings} | {s.name: s for s in m.settings}
+            plain, indexed = {s.name: s for s in m.settings}, {s.name: s for s in m.selects}  # either replaces either
+            settings = {s.name: s for s in out.settings if s.name not in indexed} | plain
             tensors = {t.name: t for t in out.tensors} | {t.name: t for t in m.tensors}
             axes = {a.name: a for a in out.axes} | {a.name: a for a in m.axes}
-            selects = {s.name: s for s in out.selects} | {s.name: s for s in m.selects}
+            selects = {s.name: s for s in out.selects if s.name not in plain} | indexed
             out = Model(
                 own.name, None, tuple(axes.values()), tuple(settings.values()), out.refinements + m.refinements,
                 out.requires + m.requires, tuple(tensors.values()), tuple(selects.values()), out.parts, own.span,
@@ -129,8 +130,8 @@ def _merge(chain: list[Model], merged: Callable[[str], Model]) -> Model:
     unique(chain[-1].axes, "axis")
     unique(chain[-1].tensors, "tensor")
     unique((*chain[-1].settings, *chain[-1].selects), "setting")
-    indexed = {s.name for s in out.selects}
-    return replace(out, tensors=tuple(_halved(tensor, indexed) for tensor in out.tensors))
+    picking = {s.name for s in out.selects}
+    return replace(out, tensors=tuple(_halved(tensor, picking) for tensor in out.tensors))
 
 
 def _size(model: Model) -> int:
