@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..error import Error, diagnostic_text
 from .tree import Span
+
+MOST_SHOWN = 20  # faults of one phase that a person is shown, and notes of one fault
+_MOST_PLACES = 8  # of one fault
 
 
 @dataclass(frozen=True)
@@ -32,8 +36,9 @@ class Diagnostic:
     severity: str = "error"  # or "warning"
 
     def __str__(self) -> str:
-        places = tuple(f"{x.span.file}:{x.span.line}:{x.span.column}" + (f": {x.text}" if x.text else "") for x in self.labels)
-        return diagnostic_text(self.severity, self.code, self.title, places, self.notes, self.help)
+        labels, notes = shown(self)
+        places = tuple(f"{x.span.file}:{x.span.line}:{x.span.column}" + (f": {x.text}" if x.text else "") for x in labels)
+        return diagnostic_text(self.severity, self.code, self.title, places, notes, self.help)
 
 
 class MappingError(Error):
@@ -44,7 +49,19 @@ class MappingError(Error):
         super().__init__(*diagnostics)
 
     def __str__(self) -> str:
-        return "\n\n".join(dict.fromkeys(map(str, self.diagnostics)))
+        texts = list(dict.fromkeys(map(str, self.diagnostics)))
+        return "\n\n".join([*texts[:MOST_SHOWN], *and_more(texts[MOST_SHOWN:])])
+
+
+def shown(diagnostic: Diagnostic) -> tuple[tuple[Label, ...], tuple[str, ...]]:
+    """Its first labels and notes, with a note of how many more there are."""
+    labels, notes = diagnostic.labels[:_MOST_PLACES], diagnostic.notes[:MOST_SHOWN]
+    return labels, (*notes, *and_more(diagnostic.labels[_MOST_PLACES:], " place"), *and_more(diagnostic.notes[MOST_SHOWN:], " note"))
+
+
+def and_more(left: Sequence[object], what: str = "") -> list[str]:
+    """A line about those that are not shown, if there are any."""
+    return [f"and {len(left):,} more{what}{'s' * (what != '' and len(left) > 1)}"] if left else []
 
 
 def fault(code: str, title: str, span: Span, text: str = "", *, notes: tuple[str, ...] = (), help: str = "") -> MappingError:

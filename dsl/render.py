@@ -7,10 +7,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from .diagnostic import Diagnostic, Label
+from .diagnostic import MOST_SHOWN, Diagnostic, Label, and_more, shown
 from .tree import Span
 
-_LONGEST = 300  # letters of a line
+_LONGEST, _MOST_LETTERS = 300, 6000  # of a line; of all diagnostics, but for the last one
 _TAB = "    "
 _BOLD, _RED, _YELLOW, _BLUE = "1", "1;31", "1;33", "1;34"
 
@@ -18,12 +18,19 @@ _BOLD, _RED, _YELLOW, _BLUE = "1", "1;31", "1;33", "1;34"
 def render(diagnostics: Iterable[Diagnostic], sources: Mapping[str, str], color: bool = False) -> str:
     """All diagnostics, one paragraph each; `sources` gives the text of each file that spans name.
 
-    Faults with the same code and title become one, with the further places in a note.
+    Faults with the same code and title become one, with the further places in a note. Of many, the first are shown.
     """
     groups: dict[tuple[str, str], list[Diagnostic]] = {}
     for diagnostic in diagnostics:
         groups.setdefault((diagnostic.code, diagnostic.title), []).append(diagnostic)
-    return "\n\n".join(_one(same[0], same[1:], sources, color) for same in groups.values())
+    found = list(groups.values())
+    if len(found) > MOST_SHOWN:
+        found.sort(key=lambda same: same[0].severity != "error")
+    texts: list[str] = []
+    for same in found[:MOST_SHOWN]:
+        if sum(map(len, texts)) < _MOST_LETTERS:
+            texts.append(_one(same[0], same[1:], sources, color))
+    return "\n\n".join([*texts, *and_more(found[len(texts) :])])
 
 
 def to_record(diagnostic: Diagnostic) -> dict[str, Any]:
@@ -53,26 +60,27 @@ def _one(diagnostic: Diagnostic, more: list[Diagnostic], sources: Mapping[str, s
         return f"\x1b[{code}m{text}\x1b[0m" if color else text
 
     loud = _YELLOW if diagnostic.severity == "warning" else _RED
-    width = max((len(str(label.span.line)) for label in diagnostic.labels), default=1)
+    shown_labels, shown_notes = shown(diagnostic)
+    width = max((len(str(label.span.line)) for label in shown_labels), default=1)
     bar = paint(" " * (width + 1) + "|", _BLUE)
     lines = [paint(f"{diagnostic.severity}[{diagnostic.code}]", loud) + paint(f": {_short(diagnostic.title)}", _BOLD)]
-    for number, (file, labels) in enumerate(_by_file(diagnostic.labels)):
+    for number, (file, labels) in enumerate(_by_file(shown_labels)):
         primary = labels[0] if number == 0 else None
         arrow = "-->" if number == 0 else ":::"
         lines.append(" " * width + paint(arrow, _BLUE) + f" {_place(labels[0].span)}")
         if file in sources:
             lines.append(bar)
             lines += _excerpt(sources[file].split("\n"), labels, primary, width, loud, paint)
-    notes = list(diagnostic.notes)
+    notes = list(shown_notes)
     if more:
         places = [_place(other.labels[0].span) for other in more if other.labels]
         listed = ": " + ", ".join(places[:3]) + (", ..." if len(places) > 3 else "") if places else ""
         notes.append(f"and {len(more)} more place{'s' * (len(more) > 1)}{listed}")
     if notes or diagnostic.help:
-        lines += [bar] if any(label.span.file in sources for label in diagnostic.labels) else []
+        lines += [bar] if any(label.span.file in sources for label in shown_labels) else []
         margin = " " * (width + 1) + paint("=", _BLUE)
         lines += [f"{margin} note: {_short(note)}" for note in notes]
-        lines += [f"{margin} help: {diagnostic.help}"] if diagnostic.help else []
+        lines += [f"{margin} help: {_short(diagnostic.help)}"] if diagnostic.help else []
     return "\n".join(line.rstrip() for line in lines)
 
 

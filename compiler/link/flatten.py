@@ -38,9 +38,10 @@ from ..values.lets import labels
 from ..values.walk_expr import keys_under
 from .flat import Family, FlatLayout, FlatRule, unique
 from .guards import both, halves
+from .limits import MOST_IN_ALL, MOST_PREFIXES, MOST_RULES, check_size
 from .merge_config import merged, whole
 from .parts import inner, layout_as_part
-from .spell_out import Start, chosen, file_choices, joined, rule_choices, with_biases, within
+from .spell_out import Start, check_prefixes, chosen, file_choices, joined, rule_choices, with_biases, within
 from .statements import choices
 
 Prefixed: TypeAlias = tuple[Layout, tuple[Start, ...], tuple[str, ...]]  # last the key under which its config's keys stand
@@ -52,19 +53,24 @@ class Flatten:
     def __init__(self, family: Callable[[str], Family]) -> None:
         self._family = family
         self._done: dict[tuple[object, ...], FlatLayout] = {}
+        self._size = 0  # of all that was written out
 
     def __call__(self, chain: Sequence[Prefixed], model: Model) -> FlatLayout:
         """The last layout of `chain`, in which every layout stands after those that it extends, for `model`."""
         indexed = frozenset(s.name for s in model.selects)
         placed = tuple((t.name, t.before, t.after) for t in model.tensors if t.before or t.after)
         key = (*((id(layout), starts, keys) for layout, starts, keys in chain), indexed, placed, model.parts)
+        self._size += 1
         if key not in self._done:
-            self._done[key] = self._flatten(chain, model, indexed)
+            self._done[key] = out = self._flatten(chain, model, indexed)
+            self._size += len(out.rules) + len(out.ignores)
+        check_size(self._size, MOST_IN_ALL, "all layouts have", "rules", chain[-1][0].span)
         return self._done[key]
 
     def _flatten(self, chain: Sequence[Prefixed], model: Model, indexed: frozenset[str]) -> FlatLayout:
         last = chain[-1][0]
         named = {x.name: x for layout, _, _ in chain for x in layout.items if isinstance(x, NamedPrefix)}
+        check_prefixes(named)
         out = FlatLayout(last.name, (), (), (), last.span, frozenset(c for layout, _, _ in chain for p in layout.params for c in p.choices))
         blocks: dict[str, int] = {}
         of_parts: list[Config] = []  # their configs
@@ -76,7 +82,9 @@ class Flatten:
                 if isinstance(item, PartLayout):
                     own = self._part(item, model)
                     below = keys + item.keys
-                    out = _with_part(out, own, [(outer + text, both(when, guard)) for outer, when in starts for text, guard in _starts(item, named)], below)
+                    under = [(outer + text, both(when, guard)) for outer, when in starts for text, guard in _starts(item, named)]
+                    check_size(len(under), MOST_PREFIXES, f"`part {item.name}` has", "prefixes", item.span)
+                    out = _with_part(out, own, under, below)
                     of_parts += [keys_under(own.config, below)] if own.config is not None else []
         return self._settled(replace(out, config=whole(out.config, of_parts)), model, indexed)
 
@@ -113,6 +121,7 @@ def _starts(item: PartLayout, named: Mapping[str, NamedPrefix]) -> tuple[Start, 
 def _with_part(out: FlatLayout, own: FlatLayout, starts: Sequence[Start], keys: tuple[str, ...]) -> FlatLayout:
     """The layout with the rules of that of a part under these prefixes, and with the rest but its config."""
     block = max((rule.block for rule in out.rules), default=0) + 1
+    check_size(len(out.rules) + len(out.ignores) + (len(own.rules) + len(own.ignores)) * len(starts), MOST_RULES, f"layout `{out.name}` has", "rules", out.span)
     rules = [
         FlatRule(replace(flat.rule, names=_after(text, flat.rule.names), when=both(when, flat.rule.when)), block + flat.block)
         for flat in own.rules
@@ -155,6 +164,7 @@ def _extended(
             rules += [FlatRule(each, block) for rule in rule_choices(item) for each in within(rule, parents, starts, named)]
         elif isinstance(item, Ignore):
             ignores += within(item, parents, starts, named)
+        check_size(len(out.rules) + len(out.ignores) + len(rules) + len(ignores), MOST_RULES, f"layout `{out.name}` has", "rules", layout.span)
     own = [item for item in layout.items if not isinstance(item, (Rule, Ignore, Under, NamedPrefix, PartLayout))]
     files = _one(own, Files)
     lets = [each for x in own if _is(x, Let) for each in choices(x)]
@@ -190,7 +200,7 @@ def _repeated(under: Under, named: Mapping[str, NamedPrefix]) -> str | None:
     name = under.prefixes[0].name
     if name is None or name not in named or any(prefix.name != name for prefix in under.prefixes):
         return None
-    return name if all(any(isinstance(part, Hole) for part in text) for text, _ in chosen(named[name].prefixes, named, (name,))) else None
+    return name if all(any(isinstance(part, Hole) for part in text) for text, _ in chosen(named[name].prefixes, named)) else None
 
 
 def _is(item: LayoutItem, kind: type) -> bool:
@@ -198,17 +208,19 @@ def _is(item: LayoutItem, kind: type) -> bool:
 
 
 def _one_of_its_choices(out: FlatLayout, own: Iterable[Param]) -> None:
-    """A parameter that is inherited with choices, or as one of them, and is given one word, is given one of them."""
+    """A parameter that is inherited with choices, or as one of them, is given none but these."""
     before = {p.name: p for p in out.params}
     for p in own:
-        if p.name not in before or p.choices or not isinstance(p.default, Ref):
+        words = p.choices or ((p.default.name,) if isinstance(p.default, Ref) else ())
+        if p.name not in before or not words:
             continue
         inherited = before[p.name]
         of_words = isinstance(inherited.default, Ref) and inherited.default.name in out.words
         known = inherited.choices or (tuple(sorted(out.words)) if of_words else ())
-        if known and p.default.name not in known:
-            title = f"`{p.name}` is inherited as a choice of words, and `{p.default.name}` is none of them"
-            raise fault("unknown-choice", title, p.default.span, help=did_you_mean(p.default.name, known, f"it may be {', '.join(known)}"))
+        strange = next((word for word in words if known and word not in known), None)
+        if strange is not None:
+            title = f"`{p.name}` is inherited as a choice of words, and `{strange}` is none of them"
+            raise fault("unknown-choice", title, p.default.span, help=did_you_mean(strange, known, f"it may be {', '.join(known)}"))
 
 
 def _one(items: Iterable[LayoutItem], kind: type) -> Any:

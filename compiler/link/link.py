@@ -6,8 +6,9 @@ certainly has.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
+from itertools import chain as joined
 
 from ...dsl.diagnostic import fault
 from ...dsl.nearest import did_you_mean
@@ -16,6 +17,7 @@ from .fit_family import lacked
 from .flat import Family, unique
 from .flatten import Flatten, Prefixed
 from .guards import both, halves, negated
+from .limits import MOST_IN_ALL, MOST_LAYOUTS, MOST_NAMES, check_deep, check_size
 from .parts import as_part
 from .spell_out import Start
 from .statements import check_places, check_statements
@@ -27,29 +29,36 @@ def link(mappings: Sequence[Mapping], bases: bool = False) -> tuple[Family, ...]
     models = unique([m for f in mappings for m in f.models], "model")
     for model in models.values():
         check_places(model)
-    layouts = [x for f in mappings for x in f.layouts]
-    for layout in layouts:
+    layouts: dict[str, list[Layout]] = {name: [] for name in models}
+    for layout in (x for f in mappings for x in f.layouts):
         if layout.model not in models:
             raise fault("unknown-model", f"there is no model `{layout.model}`", layout.span, help=did_you_mean(layout.model, models))
         check_statements(layout)
+        layouts[layout.model].append(layout)
     families: dict[str, Family] = {}
     flatten = Flatten(lambda name: families[name])
+    size = 0
     for name in _parts_first(models):
-        families[name] = _family(models[name], models, layouts, flatten, bases)
+        whole = _merge(_chain(models[name], models), lambda part: families[part].model)
+        size += _size(whole)
+        check_size(size, MOST_IN_ALL, "all models have", "names", models[name].span)
+        families[name] = _family(models[name], whole, models, layouts, flatten, bases)
     return tuple(families[name] for name in models)
 
 
-def _family(model: Model, models: dict[str, Model], layouts: Sequence[Layout], flatten: Flatten, with_bases: bool) -> Family:
+def _family(
+    model: Model, whole: Model, models: dict[str, Model], layouts: dict[str, list[Layout]], flatten: Flatten, with_bases: bool
+) -> Family:
     chain = _chain(model, models)
     known: dict[str, Layout] = {}
     inherited: dict[Span, Layout] = {}  # what a layout replaces, by the place of that layout
     for m in chain:  # a layout of the model itself stands in the place of an inherited one of its name
-        own = unique([x for x in layouts if x.model == m.name], "layout")
+        own = unique(layouts[m.name], "layout")
         inherited |= {x.span: known[name] for name, x in own.items() if name in known}
         known |= own
-    bases = {b.name for x in layouts if x.model in {m.name for m in chain} for b in x.extends if b.name != x.name}
-    whole = _merge(chain, models)
-    chains = [_layout_chain(x, known, inherited) for x in known.values()]
+    bases = {b.name for m in chain for x in layouts[m.name] for b in x.extends if b.name != x.name}
+    done: dict[int, list[Prefixed]] = {}
+    chains = [_layout_chain(x, known, inherited, done) for x in known.values()]
     flat = [flatten(each, whole) for each in chains if not each[-1][0].base]
     flat = [x for x in flat if x.rules or x.name not in bases]  # what others extend may have no rules itself
     used = {layout.name for each in chains if not each[-1][0].base for layout, _, _ in each}
@@ -62,11 +71,13 @@ def _family(model: Model, models: dict[str, Model], layouts: Sequence[Layout], f
 
 def _parts_first(models: dict[str, Model]) -> list[str]:
     """The names of the models, each after those that are parts of it."""
-    done: dict[str, None] = {}
+    done: dict[str, int] = {}  # how deep parts are in it
 
     def add(name: str, within: tuple[str, ...]) -> None:
         if name in done:
             return
+        done_below = 0
+        check_deep(len(within), f"model `{(*within, name)[0]}` has parts through", models[(*within, name)[0]].span)
         for m in _chain(models[name], models):
             for part in m.parts:
                 if part.model in (*within, name):
@@ -75,12 +86,13 @@ def _parts_first(models: dict[str, Model]) -> list[str]:
                     help = did_you_mean(part.model, models, 'is a `use "...ckmap"` of its file missing?')
                     raise fault("unknown-model", f"there is no model `{part.model}`", part.span, help=help)
                 add(part.model, (*within, name))
-        done[name] = None
+                done_below = max(done_below, done[part.model] + 1)
+        check_deep(done_below, f"model `{name}` has parts through", models[name].span)
+        done[name] = done_below
 
     for name in models:
         add(name, ())
     return list(done)
-
 
 
 def _chain(model: Model, models: dict[str, Model]) -> list[Model]:
@@ -90,32 +102,40 @@ def _chain(model: Model, models: dict[str, Model]) -> list[Model]:
         if base is None:
             help = did_you_mean(chain[0].extends, models, 'is a `use "...ckmap"` of its file missing?')
             raise fault("unknown-model", f"there is no model `{chain[0].extends}`", chain[0].span, help=help)
-        if base in chain:
+        if any(base is each for each in chain):
             raise fault("circular-extends", f"model `{model.name}` extends itself", model.span, help="break the circle of `extends`")
+        check_deep(len(chain), f"model `{model.name}` extends", model.span)
         chain.insert(0, base)
     return chain
 
 
-def _merge(chain: list[Model], models: dict[str, Model]) -> Model:
-    """Later models override settings and tensors of the same name and add the rest. Parts come before what is a model's own."""
+def _merge(chain: list[Model], merged: Callable[[str], Model]) -> Model:
+    """Later models override settings and tensors of the same name and add the rest. Parts, which `merged` gives, come before
+    what is a model's own."""
     out = Model(chain[0].name, None, (), (), (), (), ())
     for own in chain:
-        for m in (*(as_part(_merge(_chain(models[part.model], models), models), part) for part in own.parts), own):
-            settings = {s.name: s for s in out.settings} | {s.name: s for s in m.settings}
+        for m in joined((as_part(merged(part.model), part) for part in own.parts), (own,)):
+            plain, indexed = {s.name: s for s in m.settings}, {s.name: s for s in m.selects}  # either replaces either
+            settings = {s.name: s for s in out.settings if s.name not in indexed} | plain
             tensors = {t.name: t for t in out.tensors} | {t.name: t for t in m.tensors}
             axes = {a.name: a for a in out.axes} | {a.name: a for a in m.axes}
-            selects = {s.name: s for s in out.selects} | {s.name: s for s in m.selects}
+            selects = {s.name: s for s in out.selects if s.name not in plain} | indexed
             out = Model(
                 own.name, None, tuple(axes.values()), tuple(settings.values()), out.refinements + m.refinements,
                 out.requires + m.requires, tuple(tensors.values()), tuple(selects.values()), out.parts, own.span,
             )  # fmt: skip
+            check_size(_size(out), MOST_NAMES, f"model `{chain[-1].name}` has", "names", chain[-1].span)
         out = replace(out, parts=out.parts + own.parts)
     unique(out.parts, "part")
     unique(chain[-1].axes, "axis")
     unique(chain[-1].tensors, "tensor")
     unique((*chain[-1].settings, *chain[-1].selects), "setting")
-    indexed = {s.name for s in out.selects}
-    return replace(out, tensors=tuple(_halved(tensor, indexed) for tensor in out.tensors))
+    picking = {s.name for s in out.selects}
+    return replace(out, tensors=tuple(_halved(tensor, picking) for tensor in out.tensors))
+
+
+def _size(model: Model) -> int:
+    return sum(map(len, (model.axes, model.settings, model.refinements, model.requires, model.tensors, model.selects)))
 
 
 def _halved(tensor: TensorDecl, indexed: Collection[str]) -> TensorDecl:
@@ -127,24 +147,31 @@ def _halved(tensor: TensorDecl, indexed: Collection[str]) -> TensorDecl:
     return replace(tensor, when=when, where=where)
 
 
-def _layout_chain(layout: Layout, known: dict[str, Layout], inherited: dict[Span, Layout], within: tuple[Layout, ...] = ()) -> list[Prefixed]:
+def _layout_chain(
+    layout: Layout, known: dict[str, Layout], inherited: dict[Span, Layout], done: dict[int, list[Prefixed]], within: tuple[Layout, ...] = ()
+) -> list[Prefixed]:
     """All that a layout extends, each once, and itself, with the prefixes of their names. One that extends its own name
-    extends the one that it replaces."""
-    chain: list[Prefixed] = []
+    extends the one that it replaces. `done` has the layouts that were followed before."""
+    if id(layout) in done:
+        return done[id(layout)]
+    outer = (*within, layout)[0]
+    check_size(len(within) + 1, MOST_LAYOUTS, f"layout `{outer.name}` is made of", "layouts", outer.span)
+    chain: dict[object, Prefixed] = {}
+    size = 1
     for each in layout.extends:
         same = each.name == layout.name
         base = inherited.get(layout.span) if same else known.get(each.name)
-        if base in (*within, layout) or (same and base is None):
-            outer = (*within, layout)[0]
+        if any(base is each for each in (*within, layout)) or (same and base is None):
             raise fault("circular-extends", f"layout `{outer.name}` extends itself", outer.span, help="break the circle of `extends`")
         if base is None:
             raise fault("unknown-layout", f"there is no layout `{each.name}` to extend", each.span, help=did_you_mean(each.name, known))
-        found = [
-            (inner, tuple((outer + text, both(when, guard)) for outer, when in _starts(each) for text, guard in starts), each.keys + keys)
-            for inner, starts, keys in _layout_chain(base, known, inherited, (*within, layout))
-        ]
-        chain += [x for x in found if x not in chain]
-    return [*chain, (layout, (((), None),), ())]
+        for inner, starts, keys in _layout_chain(base, known, inherited, done, (*within, layout)):
+            below = tuple((start + text, both(when, guard)) for start, when in _starts(each) for text, guard in starts)
+            if (key := (id(inner), below, each.keys + keys)) not in chain:
+                chain[key] = inner, below, each.keys + keys
+                size += len(below)
+                check_size(size, MOST_LAYOUTS, f"layout `{layout.name}` is made of", "layouts", layout.span)
+    return done.setdefault(id(layout), [*chain.values(), (layout, (((), None),), ())])
 
 
 def _starts(base: Base) -> tuple[Start, ...]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import product
+from itertools import islice, product
 from typing import TypeAlias, TypeVar
 
 from ...dsl.diagnostic import fault
@@ -25,6 +25,7 @@ from ...dsl.tree import (
     Under,
 )
 from .guards import both, negated
+from .limits import MOST_FILES, MOST_PREFIXES, check_deep, check_size
 from .statements import choices
 
 Parts: TypeAlias = tuple[str | Hole, ...]
@@ -38,32 +39,57 @@ def within(item: Spelled, parents: tuple[Under, ...], before: tuple[Start, ...],
     starts: list[Start] = list(before)
     for under in parents:
         starts = [(start + text, both(when, guard)) for start, when in starts for text, guard in chosen(under.prefixes, named)]
+        check_size(len(starts), MOST_PREFIXES, "this has", "prefixes", under.prefixes[0].span)
     return [
         replace(item, names=tuple(Pattern(joined(start + p.parts), p.span) for p in item.names), when=both(when, item.when))
         for start, when in starts
     ]
 
 
-def chosen(prefixes: Iterable[Prefix], named: Mapping[str, NamedPrefix], seen: tuple[str, ...] = ()) -> Iterator[Start]:
-    """The prefixes, each with its whole guard: at most one of all holds."""
+def check_prefixes(named: Mapping[str, NamedPrefix]) -> None:
+    """Every named prefix begins with text, or ends at one through few enough others."""
+    known: dict[str, int] = {}  # through how many
+
+    def measure(name: str, within: tuple[str, ...]) -> int:
+        deep = 0
+        for prefix in named[name].prefixes if name not in known else ():
+            if prefix.name in (*within, name):
+                raise fault("circular-prefix", f"`prefix {prefix.name}` begins with itself", prefix.span, help="let it begin with text")
+            if prefix.name is not None and prefix.name in named:
+                first = (*within, name)[0]
+                check_deep(len(within) + 1, f"`prefix {first}` begins with", named[first].span)
+                deep = max(deep, 1 + measure(prefix.name, (*within, name)))
+                check_deep(deep, f"`prefix {name}` begins with", named[name].span)
+        return known.setdefault(name, deep)
+
+    for name in named:
+        measure(name, ())
+
+
+def chosen(prefixes: Sequence[Prefix], named: Mapping[str, NamedPrefix]) -> list[Start]:
+    """The prefixes, each with its whole guard: at most one of all holds. `check_prefixes` has seen the named ones."""
+    found = list(islice(_chosen(prefixes, named), MOST_PREFIXES + 1))
+    check_size(len(found), MOST_PREFIXES, "this has", "prefixes", prefixes[0].span)
+    return found
+
+
+def _chosen(prefixes: Sequence[Prefix], named: Mapping[str, NamedPrefix]) -> Iterator[Start]:
     when: Expr | None = None
     for prefix in prefixes:
-        for text, guard in _starts(prefix, named, seen):
+        for text, guard in _starts(prefix, named):
             yield joined(text + prefix.text.parts), both(when, both(prefix.when, guard))
         if prefix.when is None:
             return
         when = both(when, negated(prefix.when, prefix.span))
 
 
-def _starts(prefix: Prefix, named: Mapping[str, NamedPrefix], seen: tuple[str, ...]) -> Iterable[Start]:
+def _starts(prefix: Prefix, named: Mapping[str, NamedPrefix]) -> Iterator[Start]:
     if prefix.name is None:
-        return (((), None),)
-    if prefix.name in seen:
-        raise fault("circular-prefix", f"`prefix {prefix.name}` begins with itself", prefix.span, help="let it begin with text")
+        return iter((((), None),))
     if prefix.name not in named:
         help = did_you_mean(prefix.name, named, f'name it: prefix {prefix.name} = "..."')
         raise fault("unknown-prefix", f"no prefix is called `{prefix.name}`", prefix.span, help=help)
-    return chosen(named[prefix.name].prefixes, named, (*seen, prefix.name))
+    return _chosen(named[prefix.name].prefixes, named)
 
 
 
@@ -116,6 +142,7 @@ def file_choices(item: Files | Choices) -> Iterator[Files]:
     for files in choices(item):
         assert isinstance(files, Files)
         guards = list(dict.fromkeys(when for name in files.names if isinstance(name, Sometimes) for _, when in name.parts if when is not None))
+        check_size(1 << min(len(guards), 64), MOST_FILES, "this file has", "names", files.span)
         for there in product((True, False), repeat=len(guards)):
             holding = dict(zip(guards, there, strict=True))
             when = files.when

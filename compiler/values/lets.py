@@ -29,17 +29,16 @@ def labels(dims: Iterable[Index], named: Iterable[Let]) -> dict[str, Span]:
     found: dict[str, Span] = {}
     seen: set[str] = set()
 
-    def collect(index: Index) -> None:
-        for node in walk(index):
-            if isinstance(node, AxisRef) and node.name in lets and node.name not in seen:
-                seen.add(node.name)
-                for value in lets[node.name]:
-                    collect(value)
-            elif isinstance(node, Term) and node.label:
-                found.setdefault(node.label, node.span)
-
-    for dim in dims:
-        collect(dim)
+    todo = [walk(dim) for dim in dims][::-1]
+    while todo:
+        node = next(todo[-1], None)
+        if node is None:
+            todo.pop()
+        elif isinstance(node, AxisRef) and node.name in lets and node.name not in seen:
+            seen.add(node.name)
+            todo += [walk(value) for value in reversed(lets[node.name])]
+        elif isinstance(node, Term) and node.label:
+            found.setdefault(node.label, node.span)
     return found
 
 
@@ -54,11 +53,13 @@ def check_lets(lets: Mapping[str, Index]) -> None:
         for ref in mentions(lets[name]):
             if ref.name in (*within, name):
                 raise fault("circular-let", f"`let {ref.name}` is defined by itself", ref.span, help="define it from axes")
-            below = measure(ref.name, (*within, name)) if ref.name in lets else (0, 1)
+            deep = len(within) + 1 > _DEEPEST
+            below = measure(ref.name, (*within, name)) if ref.name in lets and not deep else (0, 1)
             depth, size = max(depth, below[0] + 1), size + below[1]
-            if depth > _DEEPEST or size > _LONGEST:
-                what = f"more than {_DEEPEST} deep" if depth > _DEEPEST else f"more than {_LONGEST} names long"
-                raise fault("long-let", f"`let {name}` is {what} when written out", ref.span, help="say it with fewer")
+            if deep or depth > _DEEPEST or size > _LONGEST:
+                what = f"more than {_DEEPEST} deep" if deep or depth > _DEEPEST else f"more than {_LONGEST} names long"
+                first = (*within, name)[0] if deep else name
+                raise fault("long-let", f"`let {first}` is {what} when written out", ref.span, help="say it with fewer")
         known[name] = depth, size
         return known[name]
 

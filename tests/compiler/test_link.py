@@ -378,3 +378,14 @@ def test_a_bias_is_not_made_as_its_weight_is() -> None:
     assert rules(family.layout("l"))[:2] == [
         '"w.weight" = w [layer, a] as f32 optional made rope(10000) view [a]', '"w.bias" = w_bias [layer] as f32 optional'
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("base", "own"), [("low[layer] = layer > 1", "low = true"), ("low = true", "low[layer] = layer > 1")])
+def test_a_setting_of_all_indices_replaces_one_of_each_and_the_reverse(base: str, own: str) -> None:
+    text = "model m { axes { layer a }  settings { SAID }  w [layer, a] when low }\n"
+    child = "model n extends m { settings { SAID } }\n"
+    _, inheriting = link([parse(text.replace("SAID", base) + child.replace("SAID", own))])
+    (alone,) = link([parse(text.replace("SAID", own))])
+    assert inheriting.model.settings == alone.model.settings
+    assert inheriting.model.selects == alone.model.selects
+    assert inheriting.model.tensors == alone.model.tensors

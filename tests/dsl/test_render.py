@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ckptc.dsl import Diagnostic, Label, Span
+from ckptc.dsl.diagnostic import MappingError
 from ckptc.dsl.nearest import nearest
 from ckptc.dsl.render import render, to_record
 
@@ -85,3 +86,34 @@ def test_the_nearest_name_is_suggested_only_when_near() -> None:
     assert nearest("embeding", ["embed", "embedding", "head"]) == "embedding"
     assert nearest("zzz", ["embed", "head"]) is None
     assert nearest("tp", ["pp", "vocab"]) is None
+
+
+def many(n: int, severity: str = "error") -> list[Diagnostic]:
+    return [Diagnostic(severity, f"fault {i}", severity=severity) for i in range(n)]
+
+
+def test_of_many_faults_the_first_are_shown_and_the_others_counted() -> None:
+    assert render(many(20), {}).split("\n\n")[-1] == "error[error]: fault 19"
+    assert render(many(1021), {}).split("\n\n")[-2:] == ["error[error]: fault 19", "and 1,001 more"]
+    assert str(MappingError(*many(21))).split("\n\n")[-2:] == ["error[error]: fault 19", "and 1 more"]
+
+
+def test_where_not_all_are_shown_errors_come_before_warnings() -> None:
+    shown = render([*many(30, "warning"), *many(1)], {}).split("\n\n")
+    assert (shown[0], shown[1], shown[-1]) == ("error[error]: fault 0", "warning[warning]: fault 0", "and 11 more")
+
+
+def test_long_faults_are_fewer() -> None:
+    shown = render([Diagnostic("c", f"{i} " + "x" * 1000) for i in range(15)], {}).split("\n\n")
+    assert len(shown) == 7
+    assert shown[-1] == "and 9 more"
+
+
+def test_one_fault_shows_a_few_places_and_notes_and_counts_the_others() -> None:
+    labels = tuple(Label(Span("f", i, 1, i, 2)) for i in range(1, 10))
+    wordy = Diagnostic("c", "t", labels, tuple(f"note {i}" for i in range(22)))
+    shown = render([wordy], {"f": "a\n" * 30})
+    assert "8 | a" in shown
+    assert "9 | a" not in shown
+    assert shown.split("\n")[-3:] == ["  = note: note 19", "  = note: and 1 more place", "  = note: and 2 more notes"]
+    assert str(wordy).count(" --> ") == 8

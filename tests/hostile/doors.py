@@ -32,12 +32,10 @@ Make = Callable[[Path], Path]
 
 @dataclass(frozen=True)
 class Case:
-    """`make` writes the input into a folder and gives its path; `door` lets it in. What it ends in stands in reasons.py.
-    `unmended`: as yet it ends otherwise, and is not given all of the time."""
+    """`make` writes the input into a folder and gives its path; `door` lets it in. What it ends in stands in reasons.py."""
 
     make: Make
     door: Callable[[Path, Path], object]
-    unmended: bool = False
 
 
 @cache
@@ -117,7 +115,7 @@ def _within(case: Case, folder: Path) -> Mapping[str, Any]:
     try:
         resource.setrlimit(resource.RLIMIT_AS, (used + MOST_BYTES, used + MOST_BYTES))
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
-        signal.alarm(2 if case.unmended else MOST_SECONDS)
+        signal.alarm(MOST_SECONDS)
         case.door(path, folder / "out")
         said = {"kind": "read", "text": "", "code": "read", "title": ""}
     except DIAGNOSTICS as fault:

@@ -1,6 +1,6 @@
 """What each hostile input must end in: the code of the diagnostic and, where a code has many reasons, words of its title; or "read".
 
-A case that ends early, for another reason than the one that it was made for, tests nothing. An empty text is any diagnostic.
+A case that ends early, for another reason than the one that it was made for, tests nothing.
 """
 
 from __future__ import annotations
@@ -358,15 +358,27 @@ REASONS = {
     "mapping: settings that double": "deep-value",
     "mapping: a model within itself": "circular-extends",
     "mapping: ranks beyond": "too-many-tensors",
-    "mapping: layouts in a chain": "",
-    "mapping: lets in a chain": "",
-    "mapping: prefixes in a chain": "",
-    "mapping: choices by the thousand": "unreachable-choice",
-    "mapping: one tensor by thousands of rules": "",
-    "mapping: axes by the thousand": "",
-    "mapping: models in a chain": "",
-    "mapping: parts that double": "",
-    "mapping: layouts that double": "",
+    "mapping: layouts in a chain": "long-mapping: layout `l0` is made of more than 100 layouts",
+    "mapping: lets in a chain": "long-let: `let a0` is more than 40 deep",
+    "mapping: prefixes in a chain": "deep-chain: `prefix p0` begins with more than 40 others",
+    "mapping: choices by the thousand": "long-mapping: this is under more than 100 conditions",
+    "mapping: one tensor by thousands of rules": "model-twice",
+    "mapping: axes by the thousand": "unbound-axis: axis `n0` has no size",
+    "mapping: models in a chain": "deep-chain: model `l0` extends more than 40 others",
+    "mapping: parts that double": "long-mapping: model `p30` has more than 4,000 names",
+    "mapping: layouts that double": "read",
+    "mapping: layouts that double by their prefixes": "long-mapping: layout `d34` is made of more than 100 layouts",
+    "mapping: layouts that double by a condition": "long-mapping: layout `d34` is made of more than 100 layouts",
+    "mapping: prefixes that double": "long-mapping: this has more than 100 prefixes",
+    "mapping: prefixes that double where they stand": "long-mapping: this has more than 100 prefixes",
+    "mapping: prefixes in a chain that nothing begins with": "deep-chain: `prefix p0` begins with more than 40 others",
+    "mapping: parts in a chain": "deep-chain: model `p0` has parts through more than 40 others",
+    "mapping: file names that double": "long-mapping: this file has more than 64 names",
+    "mapping: conditions that add up": "long-mapping: this is under more than 100 conditions",
+    "mapping: models by the hundred with rules by the thousand": "long-mapping: all layouts have more than 100,000 rules",
+    "mapping: models by the thousand with settings by the thousand": "long-mapping: all models have more than 100,000 names",
+    "mapping: thousands of models with thousands of layouts": "long-mapping: all layouts have more than 100,000 rules",
+    "mapping: faults by the thousand": "unknown-axis: `n0` is not an axis with a size here",
     "tokenizer: empty": "not-a-model",
     "tokenizer: noise": "not-a-model",
     "tokenizer: a length that lies": "not-a-model",
