@@ -123,7 +123,7 @@ _Known: TypeAlias = tuple[tuple[str, Any], ...]
 def _whatever_the_index(where: Expr, axis: str, known: _Known, selects: tuple[Select, ...], words: frozenset[str]) -> bool | None:
     """What settings alone make of it, as where there are no experts; None if the index decides."""
     try:
-        return bool(evaluate(where, Scope(dict(known), {s.name: s.value for s in selects}, words=words)))
+        return bool(evaluate(where, Scope(dict(known), {s.name: s.value for s in selects}, words=words, index=axis)))
     except MappingError:
         return None
 

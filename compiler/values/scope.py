@@ -49,6 +49,7 @@ class Scope:
     origins: dict[str, str] = field(default_factory=dict)
     words: frozenset[str] = frozenset()  # choices, which stand for themselves
     accepted: frozenset[str] = frozenset()
+    index: str = ""  # an axis whose numbers are not known yet: whoever asks for one is told no near name
     _open: list[str] = field(default_factory=list)
 
     def lookup(self, ref: Ref) -> Any:
@@ -77,7 +78,7 @@ class Scope:
             "unknown-name",
             f"nothing here is called `{name}`",
             ref.span,
-            help=did_you_mean(name, [*self.names, *self.lazy, *self.words], "names are axes, settings and the layout's own parameters"),
+            help="" if name == self.index else did_you_mean(name, [*self.names, *self.lazy, *self.words], "names are axes, settings and the layout's own parameters"),
         )
 
     def key(self, path: tuple[str, ...]) -> Any:
