@@ -6,11 +6,11 @@ environment has `CKPTC_LAWS=1`, as it has in the tests. They are arithmetic on b
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from fractions import Fraction
 from math import prod
+from operator import add
 from typing import Any, TypeAlias
 
 from ..runtime.plan.check_plan import check_plan
@@ -76,18 +76,16 @@ def _steps_do_what_moves_do(work: Work) -> Iterator[str]:
 def _sums(boxes: Iterable[tuple[Which, Vector, Vector, list[tuple[int, Vector, Vector]]]]) -> Mapping[Which, Sums]:
     """For each pair of families the number of elements, the sums of each slot of both places, and the sums of the products of
     each slot here with each there. A box's loops are independent of each other, so that its sums follow from their extents."""
-    found: dict[Which, Counter[int]] = {}
+    found: dict[Which, Sums] = {}
     for which, at_source, at_target, loops in boxes:
         count = prod(n for n, _, _ in loops)
         here, there = _means(at_source, [(n, a) for n, a, _ in loops]), _means(at_target, [(n, b) for n, _, b in loops])
-        sums = [Fraction(1), *here, *there]
-        for i, x in enumerate(here):
-            for j, y in enumerate(there):
-                sums.append(x * y + sum(Fraction((n * n - 1) * a[i] * b[j], 12) for n, a, b in loops))
-        total = found.setdefault(which, Counter())
-        for k, value in enumerate(sums):
-            total[k] += count * value  # type: ignore[assignment]
-    return {which: tuple(Fraction(total[k]) for k in sorted(total)) for which, total in found.items()}
+        products = [
+            x * y + sum(Fraction((n * n - 1) * a[i] * b[j], 12) for n, a, b in loops) for i, x in enumerate(here) for j, y in enumerate(there)
+        ]
+        sums = tuple(count * value for value in (Fraction(1), *here, *there, *products))
+        found[which] = tuple(map(add, found[which], sums)) if which in found else sums
+    return found
 
 
 def _means(base: Vector, loops: Iterable[tuple[int, Vector]]) -> list[Fraction]:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
-from .scaled_weights import Weights
+from .scaled_weights import Weights, write
 
 # OCP Microscaling Formats, 5.3.3: a sign, two bits of exponent, one of fraction.
 E2M1 = torch.tensor([0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, -0.0, -0.5, -1.0, -1.5, -2.0, -3.0, -4.0, -6.0])
@@ -117,10 +116,6 @@ def packed_checkpoint(plain: Path, folder: Path, scheme: PackedScheme, said: dic
             decoded[name] = made.meant.to(dtype)
             for key, tensor in made.stored.items():
                 (codes if key in (name, f"{name}_packed") else beside)[key] = tensor
-    config = json.loads((plain / "config.json").read_text())
-    for place, held, keys in ((folder, codes, {"quantization_config": said}), (meant, decoded, {})):
-        place.mkdir()
-        save_file(held, place / ("model-00001-of-00002.safetensors" if place == folder else "model.safetensors"))
-        (place / "config.json").write_text(json.dumps(config | keys))
-    save_file(beside, folder / "model-00002-of-00002.safetensors")
+    write(folder, plain, said, codes, beside)
+    write(meant, plain, None, decoded)
     return meant

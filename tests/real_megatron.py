@@ -60,3 +60,15 @@ def load(model: Any, folder: Path) -> None:
     """Fills a model from a distributed checkpoint, strictly."""
     loaded = checkpointing().load(model.sharded_state_dict(), str(folder))
     model.load_state_dict({k: v for k, v in loaded.items() if k not in ("checkpoint_version", "iteration")}, strict=True)
+
+
+class Attention(torch.nn.Module):
+    """Softmax attention, in the place of the module that takes heads of two sizes only in some releases."""
+
+    def __init__(self, *_: Any, softmax_scale: float, **__: Any) -> None:
+        super().__init__()
+        self.scale = softmax_scale
+
+    def forward(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor, **_: Any) -> torch.Tensor:
+        scores = torch.einsum("qbhd,kbhd->bhqk", query, key) * self.scale
+        return torch.einsum("bhqk,kbhd->qbhd", scores.masked_fill(mask, float("-inf")).softmax(-1), value).flatten(2)

@@ -59,10 +59,15 @@ def scaled(plain: Path, folder: Path, scheme: Scheme = blocks, dtype: torch.dtyp
                 scale = spread(scale, weight.shape, block)
             decoded[name] = (weights[name].float() * scale).to(dtype)
             scales |= made
-    config = json.loads((plain / "config.json").read_text())
-    for place, held, keys in ((folder, weights, {"quantization_config": {"quant_method": "fp8", "fmt": "e4m3", "weight_block_size": list(BLOCK), **said}}), (meant, decoded, {})):
-        place.mkdir()
-        save_file(held, place / ("model-00001-of-00002.safetensors" if place == folder else "model.safetensors"))
-        (place / "config.json").write_text(json.dumps(config | keys))
-    save_file(scales, folder / "model-00002-of-00002.safetensors")
+    write(folder, plain, {"quant_method": "fp8", "fmt": "e4m3", "weight_block_size": list(BLOCK), **said}, weights, scales)
+    write(meant, plain, None, decoded)
     return meant
+
+
+def write(folder: Path, plain: Path, said: dict[str, object] | None, *files: Weights) -> None:
+    """A checkpoint of these files with the config of `plain`, and what is `said` there of its quantization."""
+    folder.mkdir()
+    for number, held in enumerate(files, 1):
+        save_file(held, folder / (f"model-{number:05}-of-{len(files):05}.safetensors" if len(files) > 1 else "model.safetensors"))
+    config = json.loads((plain / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config if said is None else config | {"quantization_config": said}))

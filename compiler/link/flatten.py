@@ -71,6 +71,7 @@ class Flatten:
         last = chain[-1][0]
         named = {x.name: x for layout, _, _ in chain for x in layout.items if isinstance(x, NamedPrefix)}
         check_prefixes(named)
+        _check_choices(layout for layout, _, _ in chain)
         out = FlatLayout(last.name, (), (), (), last.span, frozenset(c for layout, _, _ in chain for p in layout.params for c in p.choices))
         blocks: dict[str, int] = {}
         of_parts: list[Config] = []  # their configs
@@ -112,6 +113,19 @@ class Flatten:
             ignores=tuple(_halved(ignore, indexed) for ignore in out.ignores),
             omits=tuple(replace(x, tensors=tuple(name for each in x.tensors for name in groups.get(each, (each,)))) for x in out.omits),
         )
+
+
+def _check_choices(chain: Iterable[Layout]) -> None:
+    """A parameter that is inherited with choices is one of these, also where a layout between has made it always one of them."""
+    known: dict[str, tuple[str, ...]] = {}
+    for layout in chain:
+        for p in layout.params:
+            words = p.choices or ((p.default.name,) if isinstance(p.default, Ref) else ())
+            choices = known.setdefault(p.name, p.choices) if p.choices else known.get(p.name, ())
+            strange = next((word for word in words if choices and word not in choices), None)
+            if strange is not None:
+                title = f"`{p.name}` is inherited as one of {', '.join(choices)}, and `{strange}` is none of them"
+                raise fault("unknown-choice", title, p.default.span, help=did_you_mean(strange, choices, f"it may be {', '.join(choices)}"))
 
 
 def _starts(item: PartLayout, named: Mapping[str, NamedPrefix]) -> tuple[Start, ...]:
@@ -174,7 +188,6 @@ def _extended(
     for item in own:
         if isinstance(item, Config):
             config = merged(config, keys_under(item, keys))
-    _one_of_its_choices(out, layout.params)
     return replace(
         out,
         params=_by_name(out.params, tuple(unique(layout.params, "parameter").values())),
@@ -207,26 +220,9 @@ def _is(item: LayoutItem, kind: type) -> bool:
     return isinstance(choices(item)[0], kind)
 
 
-def _one_of_its_choices(out: FlatLayout, own: Iterable[Param]) -> None:
-    """A parameter that is inherited with choices, or as one of them, is given none but these."""
-    before = {p.name: p for p in out.params}
-    for p in own:
-        words = p.choices or ((p.default.name,) if isinstance(p.default, Ref) else ())
-        if p.name not in before or not words:
-            continue
-        inherited = before[p.name]
-        of_words = isinstance(inherited.default, Ref) and inherited.default.name in out.words
-        known = inherited.choices or (tuple(sorted(out.words)) if of_words else ())
-        strange = next((word for word in words if known and word not in known), None)
-        if strange is not None:
-            title = f"`{p.name}` is inherited as a choice of words, and `{strange}` is none of them"
-            raise fault("unknown-choice", title, p.default.span, help=did_you_mean(strange, known, f"it may be {', '.join(known)}"))
-
-
 def _one(items: Iterable[LayoutItem], kind: type) -> Any:
     """The statement of a kind that stands once. Several choices are one statement."""
     return next((x for x in items if _is(x, kind)), None)
-
 
 
 def _replaced(inherited: Sequence[FlatRule], own: list[FlatRule]) -> list[FlatRule]:

@@ -92,7 +92,6 @@ def _starts(prefix: Prefix, named: Mapping[str, NamedPrefix]) -> Iterator[Start]
     return _chosen(named[prefix.name].prefixes, named)
 
 
-
 def joined(parts: Parts) -> Parts:
     """The parts, neighbouring texts as one."""
     out: list[str | Hole] = []

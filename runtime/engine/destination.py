@@ -7,7 +7,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from ..fault import Fault
 from ..journal.partial import stem
@@ -85,12 +85,13 @@ def _sweep(out: str) -> None:
         path = os.path.join(parent, left)
         if not left.startswith(mark) or not number.isdecimal() or _alive(int(number), path):
             continue
-        if left.endswith(".old") and not os.path.lexists(out):
-            os.rename(path, out)
-        elif os.path.isdir(path) and not os.path.islink(path):
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            os.unlink(path)
+        with suppress(FileNotFoundError):  # another run sweeps here as well
+            if left.endswith(".old") and not os.path.lexists(out):
+                os.rename(path, out)
+            elif os.path.isdir(path) and not os.path.islink(path):
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                os.unlink(path)
 
 
 def _alive(process: int, folder: str) -> bool:

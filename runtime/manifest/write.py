@@ -12,7 +12,7 @@ from ..fault import Fault
 from ..inside import place
 from ..journal.fingerprint import called, ckptc_version, plan_fingerprint, source_paths
 from .digests import digests
-from .manifest import UNFINISHED, FileSum, Manifest, TensorSum, to_text
+from .manifest import FileSum, Manifest, TensorSum, to_text
 
 
 def write_manifest(bound: Bound, root: str, path: str, workers: int = 2, earlier: Manifest | None = None) -> None:
@@ -23,7 +23,7 @@ def write_manifest(bound: Bound, root: str, path: str, workers: int = 2, earlier
         files = {file.name: file for file in (*earlier.files, *made.files)}
         sources = dict.fromkeys((*earlier.sources, *made.sources))
         made = replace(made, files=tuple(files[name] for name in sorted(files)), sources=tuple(sorted(sources, key=lambda each: each.name)))
-    temporary = os.path.join(os.path.dirname(path), UNFINISHED)
+    temporary = f"{path}.partial"  # beside an archive: another one may be written into the same folder
     try:
         with open(temporary, "wb") as file:
             file.write(to_text(made))

@@ -286,6 +286,21 @@ def test_a_part_is_another_model_with_its_name_before_all_names() -> None:
     ]  # fmt: skip
 
 
+CHOOSES = 'base layout a of m (form = x | y, other = p | q) {}\nbase layout b of m extends a (form = y) {}\n'
+
+
+@pytest.mark.parametrize("own", ["form = z", "form = x | z", "form = p", "other = z"])
+@pytest.mark.parametrize("base", ["a", "b"])
+def test_what_is_inherited_with_choices_is_one_of_them(base: str, own: str) -> None:
+    with pytest.raises(MappingError, match=r"unknown-choice.*is inherited as one of"):
+        link([parse(MODEL + CHOOSES + f"layout own of m extends {base} ({own}) {{ format safetensors }}")])
+
+
+@pytest.mark.parametrize("own", ["form = y", "form = y | x", "form = x", "other = q", "more = z", "more = z | w"])
+def test_choices_may_be_fewer_or_turned_or_chosen_again(own: str) -> None:
+    link([parse(MODEL + CHOOSES + f"layout own of m extends b ({own}) {{ format safetensors }}")])
+
+
 def test_extending_its_own_name_needs_one_to_inherit() -> None:
     with pytest.raises(MappingError, match="circular-extends"):
         link([parse(MODEL + BASE + "layout own of m extends own {}")])

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 from ckptc.choices.option_names import of_source, of_target
 from ckptc.library.mapping_files import families
@@ -38,7 +39,6 @@ def test_compile_names_the_option_of_the_source(llama: Path, ckptc: Run) -> None
 
 
 def test_what_only_the_files_of_the_target_leave_open_is_said_by_its_own_option(llama: Path, ckptc: Run) -> None:
-    torch = pytest.importorskip("torch")
     assert ckptc("convert", llama, "old", "--to", "megatron-lm", "--quiet").code == 0
     file = Path("old/release/mp_rank_00/model_optim_rng.pt")
     content = torch.load(file, weights_only=False)

@@ -36,18 +36,6 @@ PLACES, BASE, SCALING, CHOSEN, EPS = 9, 100.0, 2.5, 2, 1e-6
 pytestmark = [pytest.mark.megatron, pytest.mark.filterwarnings("ignore")]
 
 
-class Attention(torch.nn.Module):
-    """Softmax attention, in the place of the module that takes heads of two sizes only in some releases."""
-
-    def __init__(self, *_: Any, softmax_scale: float, **__: Any) -> None:
-        super().__init__()
-        self.scale = softmax_scale
-
-    def forward(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor, **_: Any) -> torch.Tensor:
-        scores = torch.einsum("qbhd,kbhd->bhqk", query, key) * self.scale
-        return torch.einsum("bhqk,kbhd->qbhd", scores.masked_fill(mask, float("-inf")).softmax(-1), value).flatten(2)
-
-
 def network(predicting: bool) -> Any:
     """The made model of Megatron-core's local layers, in float32 on the CPU, perhaps with a layer that predicts a further token."""
     from megatron.core.models.gpt import GPTModel
@@ -68,7 +56,7 @@ def network(predicting: bool) -> Any:
     )  # fmt: skip
     spec = get_gpt_decoder_block_spec(config, use_transformer_engine=False)
     for layer in spec.layer_specs:
-        layer.submodules.self_attention.submodules.core_attention = Attention
+        layer.submodules.self_attention.submodules.core_attention = real_megatron.Attention
     mtp = get_gpt_mtp_block_spec(config, spec, use_transformer_engine=False) if predicting else None
     return GPTModel(
         config, spec, VOCAB, PLACES, share_embeddings_and_output_weights=False, position_embedding_type="rope", rotary_base=BASE, mtp_block_spec=mtp

@@ -22,7 +22,7 @@ from ckptc.compiler.settle.write_config import config_text
 from ckptc.library import mapping_files as library
 from tests import packed_weights
 from tests.held import counted, read, read_files, same
-from tests.plans.test_more_families import (
+from tests.plans.made_layers import (
     AT,
     DIM,
     GROUPS,

@@ -21,7 +21,7 @@ from ckptc.compiler.settle.sizes import Sizes, bind_sizes
 from ckptc.compiler.settle.write_config import config_text
 from ckptc.library import mapping_files as library
 from tests.held import counted, read, same
-from tests.plans.test_more_families import (
+from tests.plans.made_layers import (
     DIM,
     FFN,
     GROUPS,

@@ -13,6 +13,7 @@ import torch
 from ckptc.compiler.settle.write_config import config_text
 from ckptc.identify.choose import choose, found_in
 from ckptc.identify.source import opened, read_source
+from tests import real_megatron
 
 from .models import PLACES, VOCAB, Model
 
@@ -80,18 +81,6 @@ def logits(model: Any) -> torch.Tensor:
     return result
 
 
-class Attention(torch.nn.Module):
-    """Softmax attention, in the place of the module that takes heads of two sizes only in some releases."""
-
-    def __init__(self, *_: Any, softmax_scale: float, **__: Any) -> None:
-        super().__init__()
-        self.scale = softmax_scale
-
-    def forward(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor, **_: Any) -> torch.Tensor:
-        scores = torch.einsum("qbhd,kbhd->bhqk", query, key) * self.scale
-        return torch.einsum("bhqk,kbhd->qbhd", scores.masked_fill(mask, float("-inf")).softmax(-1), value).flatten(2)
-
-
 def megatron_core(core: dict[str, Any], config: Any) -> Any:
     """Megatron-core's GPTModel of its local layers, for a config of transformers and what the table says."""
     from megatron.core.models.gpt import GPTModel
@@ -120,7 +109,7 @@ def megatron_core(core: dict[str, Any], config: Any) -> Any:
             setattr(made, f"yarn_{name}", value)
     spec = get_gpt_decoder_block_spec(made, use_transformer_engine=False, normalization=own["normalization"])
     for layer in spec.layer_specs if latent else ():
-        layer.submodules.self_attention.submodules.core_attention = Attention
+        layer.submodules.self_attention.submodules.core_attention = real_megatron.Attention
     of_places = {
         "position_embedding_type": "yarn" if yarn else "rope" if rotary else "learned_absolute", "rotary_base": rotary.get("rope_theta", 10000),
         "rotary_percent": rotary.get("partial_rotary_factor", 1.0),

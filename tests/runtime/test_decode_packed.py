@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,7 +19,7 @@ from ckptc.runtime.files.read_window import read_window
 from ckptc.runtime.files.window import Window, along, at_index, block_of, decoded, row_major
 
 from ..packed_weights import E2M1, Packed, PackedScheme, gpt_oss, integers, modelopt, mxfp4, nvfp4
-from .test_decode_window import equal, name_of, read
+from .test_decode_window import equal, name_of, read, takes_little_memory
 
 CASES: dict[str, tuple[PackedScheme, tuple[int, ...]]] = {
     "gpt-oss": (gpt_oss, (3, 96, 7)), "gpt-oss, one row": (gpt_oss, (2, 64, 1)), "gpt-oss, one block": (gpt_oss, (1, 32, 5)), "nvfp4": (nvfp4, (13, 80)),
@@ -133,17 +132,7 @@ def test_pickled_tensors_may_have_any_strides(case: str, tmp_path: Path) -> None
 def test_decoding_takes_no_more_memory_for_a_larger_tensor(case: str, tmp_path: Path) -> None:
     shape = (2, 1024, 1200) if case == "gpt-oss" else (1300, 2048)
     window = opened(tmp_path, CASES[case][0]("weight", shape, torch.Generator().manual_seed(1)))
-    into = memoryview(bytearray(int(np.prod(shape)) * 2))
-    scratch = 256 << 10
-    Gather(window, scratch).read(read, into[:4096], 0)
-    tracemalloc.start()
-    try:
-        Gather(window, scratch).read(read, into, 0)
-        peak = tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
-    assert peak < 3 * scratch
-    assert peak * 3 < len(into)
+    takes_little_memory(window)
     assert decoded(window.coded, "bfloat16") == window
 
 
